@@ -1,0 +1,1 @@
+//! Load generator and yardsticks: one JSON line per measurement.

@@ -1,0 +1,1 @@
+//! No code: tests of the workspace's own rules.

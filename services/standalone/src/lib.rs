@@ -1,0 +1,1 @@
+//! The grey binary: every service in one process, the demo, and the command line.
