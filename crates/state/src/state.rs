@@ -1,0 +1,21 @@
+//! One implementation of each trait.
+
+use crate::{Feed, Heartbeats, Instances, Leases, Projection, Turns};
+use std::sync::Arc;
+
+/// Shared state, as a service is given it. Cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    /// The feed of events.
+    pub feed: Arc<dyn Feed>,
+    /// The projection.
+    pub projection: Arc<dyn Projection>,
+    /// Running instances.
+    pub instances: Arc<dyn Instances>,
+    /// Leader leases.
+    pub leases: Arc<dyn Leases>,
+    /// Fleet-wide turns.
+    pub turns: Arc<dyn Turns>,
+    /// Routers' heartbeats.
+    pub heartbeats: Arc<dyn Heartbeats>,
+}
