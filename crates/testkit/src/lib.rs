@@ -1,1 +1,27 @@
 //! Real servers for tests: private Redis, PostgreSQL and MariaDB on free ports, gone when the test ends.
+//!
+//! Every server lives in a directory and a process group of its own, both held by a small watchdog process
+//! that notices the end of the test process in any form (return, panic, `kill -9`) and then removes them.
+//! Nothing is shared between two servers, so tests may start as many as they like in parallel.
+//!
+//! What this crate does **not** do: install servers (`./scripts/install-servers.sh` does), hold fakes or
+//! builders of domain types, or serve production code. It is only ever a dev-dependency.
+
+mod binaries;
+mod eventually;
+
+mod nest;
+mod port;
+mod postgres;
+pub mod process;
+
+mod redis;
+mod server;
+
+pub use self::eventually::eventually;
+
+pub use self::port::{ReservedPort, free_port};
+pub use self::postgres::{Postgres, PostgresBuilder};
+pub use self::process::Spawned;
+
+pub use self::redis::standalone::{Dump, Redis, RedisBuilder};

@@ -1,0 +1,60 @@
+//! Where server programs are found.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+
+/// Places that are often missing from the search path of an ordinary user.
+const USUAL_PLACES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+
+/// Returns the path of the program `name`, looked for on `PATH` and then in the usual places.
+///
+/// # Errors
+/// Names the command that installs the servers when the program is absent.
+pub(crate) fn find(name: &str) -> Result<PathBuf> {
+    search_path()
+        .chain(USUAL_PLACES.iter().map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| missing(name))
+}
+
+/// Returns the directory that holds the PostgreSQL server programs.
+///
+/// Debian keeps them off `PATH`, one directory per major version; the newest wins.
+///
+/// # Errors
+/// Names the command that installs the servers when there is none.
+pub(crate) fn postgres_dir() -> Result<PathBuf> {
+    // A link on `PATH` may lead to one program only, so its target's directory is what counts.
+    let linked = find("initdb").ok().and_then(|path| path.canonicalize().ok());
+    let linked = linked.and_then(|path| path.parent().map(Path::to_path_buf));
+    linked
+        .into_iter()
+        .chain(debian_postgres_dirs())
+        .chain(pg_config_dir())
+        .find(|dir| dir.join("postgres").is_file() && dir.join("initdb").is_file())
+        .ok_or_else(|| missing("postgres"))
+}
+
+fn debian_postgres_dirs() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir("/usr/lib/postgresql") else { return Vec::new() };
+    let mut versions: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.into_iter().map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))).collect()
+}
+
+fn pg_config_dir() -> Option<PathBuf> {
+    let output = std::process::Command::new(find("pg_config").ok()?).arg("--bindir").output().ok()?;
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
+}
+
+fn search_path() -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+fn missing(name: &str) -> anyhow::Error {
+    anyhow!("find the program `{name}`: it is not installed; run ./scripts/install-servers.sh")
+}
