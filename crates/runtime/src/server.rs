@@ -1,0 +1,96 @@
+//! Servers: one tuned for the data plane ([`PerCore`]), one for everything else ([`http::Server`]).
+//!
+//! Both bound their connections, set deadlines on handshakes, and drain: they stop accepting, ask each client to go
+//! elsewhere (GOAWAY in HTTP/2, `connection: close` in HTTP/1.1), and give calls in flight a grace to finish.
+
+mod connection;
+pub mod http;
+mod percore;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Faults, Validate},
+    tls,
+};
+
+pub use percore::{PerCore, PerCoreHandle};
+
+/// HTTP/2 windows: large, so that flow control does not pace small calls.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// How the data-plane server treats its connections.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Encrypts the connections; none: plain HTTP/2.
+    #[serde(skip)]
+    pub tls: Option<tls::Acceptor>,
+    /// Calls in flight on one connection; more wait at the client.
+    pub max_concurrent_streams: u32,
+    /// Connections of all threads together; more are closed at once.
+    pub max_connections: usize,
+    /// Size of all headers of one call, in bytes as HTTP/2 counts them.
+    pub max_header_list_bytes: u32,
+    /// Bytes buffered per call towards a client that reads slowly.
+    pub max_send_buffer_bytes: usize,
+    /// Silence after which a client is asked whether it is still there.
+    #[serde(with = "crate::config::duration")]
+    pub keepalive_interval: Duration,
+    /// How long it has to answer.
+    #[serde(with = "crate::config::duration")]
+    pub keepalive_timeout: Duration,
+    /// From the connection's acceptance to its TLS handshake, and from there to its HTTP/2 preface.
+    #[serde(with = "crate::config::duration")]
+    pub handshake_timeout: Duration,
+    /// How long calls in flight may go on once the drain has begun.
+    #[serde(with = "crate::config::duration")]
+    pub drain_grace: Duration,
+    /// Task polls between looks at the network: small values shorten the tail when many connections are busy.
+    pub event_interval: u32,
+    /// Task polls between looks at work handed over by other threads.
+    pub global_queue_interval: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            max_concurrent_streams: 1024,
+            max_connections: 10_000,
+            max_header_list_bytes: 16 << 10,
+            max_send_buffer_bytes: 256 << 10,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            drain_grace: Duration::from_secs(10),
+            event_interval: 16,
+            global_queue_interval: 16,
+        }
+    }
+}
+
+impl Validate for Options {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check(self.max_concurrent_streams > 0, "max_concurrent_streams", "must be at least 1");
+        faults.check(self.max_connections > 0, "max_connections", "must be at least 1");
+        faults.check(self.max_header_list_bytes >= 1024, "max_header_list_bytes", "must be at least 1024");
+        let fits = (1024..=1 << 30).contains(&self.max_send_buffer_bytes);
+        faults.check(fits, "max_send_buffer_bytes", "must be between 1024 and 1073741824");
+        for (key, value) in [
+            ("keepalive_interval", self.keepalive_interval),
+            ("keepalive_timeout", self.keepalive_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+        ] {
+            faults.check(!value.is_zero(), key, "must be longer than nothing");
+        }
+        for (key, value) in
+            [("event_interval", self.event_interval), ("global_queue_interval", self.global_queue_interval)]
+        {
+            faults.check(value > 0, key, "must be at least 1");
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The chassis, tested over real sockets and files.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
