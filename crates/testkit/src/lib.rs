@@ -7,21 +7,25 @@
 //! What this crate does **not** do: install servers (`./scripts/install-servers.sh` does), hold fakes or
 //! builders of domain types, or serve production code. It is only ever a dev-dependency.
 
+#![allow(clippy::doc_markdown, reason = "PostgreSQL and MariaDB are names of products, not of items")]
+
 mod binaries;
 mod eventually;
-
+mod mariadb;
 mod nest;
 mod port;
 mod postgres;
 pub mod process;
-
+mod proxy;
 mod redis;
 mod server;
 
 pub use self::eventually::eventually;
-
+pub use self::mariadb::MariaDb;
 pub use self::port::{ReservedPort, free_port};
 pub use self::postgres::{Postgres, PostgresBuilder};
 pub use self::process::Spawned;
-
+pub use self::proxy::Proxy;
+pub use self::redis::cluster::RedisCluster;
+pub use self::redis::sentinel::RedisSentinel;
 pub use self::redis::standalone::{Dump, Redis, RedisBuilder};

@@ -1,14 +1,13 @@
 //! A directory and a process group that cannot outlive the test process.
 
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use tokio::time::timeout;
 
@@ -18,28 +17,29 @@ const NOBODY: u32 = 65534;
 /// Longest run of a program that prepares or asks a server.
 const RUN_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Waits for the end of its input, which the test process holds open for as long as it lives, then kills the
-/// process group that it leads and removes the directory.
+/// Keeps a process group in existence. Waits for the end of its input, which the test process holds open for as
+/// long as it lives, then a little longer, to be killed with its group.
+const ANCHOR: &str = "trap '' HUP INT TERM; while read -r _; do :; done; exec sleep 60";
+
+/// Waits for the end of its input in the same way, then kills the group `$2` and removes the directory `$1`.
 ///
-/// The second shell leaves the group first (`setsid`), so it survives to remove what the killed wrote. It tries
-/// again for a while because processes that left the group follow their parent with a delay.
+/// It tries to remove for a while because processes that left the group follow their parent with a delay.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 while read -r _; do :; done
-setsid sh -c '
-    kill -s KILL -- "-$1"
-    tries=0
-    while [ -e "$2" ] && [ "$tries" -lt 100 ]; do
-        rm -rf -- "$2" || sleep 0.1
-        tries=$((tries + 1))
-    done
-' sh "$$" "$1"
+kill -s KILL -- "-$2"
+tries=0
+while [ -e "$1" ] && [ "$tries" -lt 100 ]; do
+    rm -rf -- "$1" || sleep 0.1
+    tries=$((tries + 1))
+done
 "#;
 
 /// A temporary directory with a process group; dropping it kills the group and removes the directory.
 #[derive(Debug)]
 pub(crate) struct Nest {
     dir: PathBuf,
+    anchor: Child,
     watchdog: Child,
     group: i32,
 }
@@ -48,23 +48,12 @@ impl Nest {
     /// Makes an empty nest; `name` appears in the directory's name.
     pub(crate) fn new(name: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(&format!("grey-{name}-")).tempdir()?;
-        let mut watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "sh"])
-            .arg(dir.path())
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("start the watchdog shell")?;
-        let group = i32::try_from(watchdog.id());
-        let dir = dir.keep();
-        let Ok(group) = group else {
-            watchdog.kill()?;
-            bail!("read the watchdog's process id {}", watchdog.id());
-        };
-        let nest = Self { dir, watchdog, group };
+        let anchor = shell(ANCHOR).spawn().context("start the anchor of a process group")?;
+        let group = i32::try_from(anchor.id()).context("read the anchor's process id")?;
+        let mut watchdog = shell(WATCHDOG);
+        watchdog.arg(dir.path()).arg(group.to_string());
+        let watchdog = watchdog.spawn().context("start the watchdog of a process group")?;
+        let nest = Self { dir: dir.keep(), anchor, watchdog, group };
         give_to_server_user(&nest.dir)?;
         Ok(nest)
     }
@@ -102,7 +91,13 @@ impl Nest {
         if geteuid().is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.env("HOME", &self.dir).env("LC_ALL", "C").env_remove("LANG").env_remove("LANGUAGE");
+        // Temporary files belong here too: another user's place may be closed to the server, and outlives it.
+        command
+            .env("HOME", &self.dir)
+            .env("TMPDIR", &self.dir)
+            .env("LC_ALL", "C")
+            .env_remove("LANG")
+            .env_remove("LANGUAGE");
         command
     }
 
@@ -126,13 +121,19 @@ impl Nest {
 
 impl Drop for Nest {
     fn drop(&mut self) {
-        // The watchdog does the work, as it would had this process died. Its output ends once it is done.
+        // The watchdog does the work, as it would had this process died, and ends once it is done.
         drop(self.watchdog.stdin.take());
-        if let Some(mut output) = self.watchdog.stdout.take() {
-            drop(output.read_to_end(&mut Vec::new()));
-        }
         drop(self.watchdog.wait());
+        drop(self.anchor.wait());
     }
+}
+
+/// A shell in a process group of its own, so that an interrupt from the terminal does not reach it.
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).current_dir("/").process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 fn give_to_server_user(path: &Path) -> Result<()> {

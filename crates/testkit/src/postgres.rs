@@ -160,6 +160,15 @@ impl Postgres {
     }
 }
 
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // A killed postmaster would leave its children to be reaped by whoever adopts them.
+        if let Some(server) = self.server().as_mut() {
+            server.end(Signal::SIGQUIT);
+        }
+    }
+}
+
 /// Whether `name` can stand in SQL and in a URL without any quoting.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';

@@ -16,6 +16,9 @@ use crate::eventually::POLL;
 /// Longest wait for a server's "ready" or for its end; far above what even a busy machine needs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Longest wait for the end of a server that is dropped.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Lines of the log shown with an error.
 const LOG_TAIL: usize = 20;
 
@@ -73,6 +76,21 @@ impl Server {
             }
             ensure!(Instant::now() < end, "server not stopped within {DEADLINE:?}: {}", self.log_tail());
             sleep(POLL).await;
+        }
+    }
+
+    /// Ends the process by `signal`, or by `SIGKILL` where that does not help within a few seconds.
+    ///
+    /// For servers that end their own children only when asked to end.
+    pub(crate) fn end(&mut self, signal: Signal) {
+        let tries = END_DEADLINE.as_millis() / POLL.as_millis();
+        // Neither a vanished process nor a deaf one matters: `SIGKILL` follows with the drop.
+        drop(self.signal(signal));
+        for _ in 0..tries {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(POLL);
         }
     }
 

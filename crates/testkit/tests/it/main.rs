@@ -1,7 +1,13 @@
 //! Every server starts, answers, bears its verbs, and is gone afterwards.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
 
+mod cluster;
 mod eventually;
+mod killed;
+mod mariadb;
+mod port;
 mod postgres;
+mod proxy;
 mod redis;
+mod sentinel;
 mod spawned;

@@ -104,3 +104,13 @@ async fn dropped_server_leaves_neither_port_nor_directory() -> Result<()> {
     assert!(!dir.exists());
     Ok(())
 }
+
+#[test]
+fn start_can_be_spawned_onto_another_thread() {
+    fn assert_send<T: Send>(_: &T) {}
+    assert_send(&Redis::start());
+    assert_send(&grey_testkit::RedisSentinel::start());
+    assert_send(&grey_testkit::RedisCluster::start());
+    assert_send(&grey_testkit::Postgres::start());
+    assert_send(&grey_testkit::MariaDb::start());
+}

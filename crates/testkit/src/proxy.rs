@@ -1,0 +1,189 @@
+//! A TCP link between a client and a server that a test can cut or clog.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+
+use crate::port::ReservedPort;
+
+/// Connections forwarded at once; further ones are closed at once.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Longest wait for the server to take a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Commands on their way; callers wait for each.
+const COMMANDS: usize = 1;
+
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// A TCP proxy on a loopback port in front of one server; its connections end when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    commands: mpsc::Sender<(Link, oneshot::Sender<io::Result<()>>)>,
+    task: AbortHandle,
+}
+
+/// The state of the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Open,
+    Stalled,
+    Cut,
+}
+
+impl Proxy {
+    /// Starts an open link to `server`, which need not run yet.
+    ///
+    /// # Errors
+    /// Fails when there is no free port.
+    pub async fn start(server: SocketAddr) -> Result<Self> {
+        let port = ReservedPort::any().context("reserve a port for the proxy")?;
+        let addr = port.addr();
+        let listener = TcpListener::bind(addr).await.context("bind the proxy")?;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (link, _) = watch::channel(Link::Open);
+        let task = Task { server, port, listener: Some(listener), inbox, link, connections: JoinSet::new() };
+        let task = tokio::spawn(task.run()).abort_handle();
+        Ok(Self { addr, commands, task })
+    }
+
+    /// Returns the address for clients, which stays the same.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Closes all connections and refuses new ones; both are so when this returns.
+    ///
+    /// # Errors
+    /// Fails when the runtime that the proxy was started on is gone.
+    pub async fn cut(&self) -> Result<()> {
+        self.set(Link::Cut).await.context("cut the link")
+    }
+
+    /// Keeps and takes connections but forwards nothing, as a network that loses all packets.
+    ///
+    /// # Errors
+    /// Fails when the runtime that the proxy was started on is gone.
+    pub async fn stall(&self) -> Result<()> {
+        self.set(Link::Stalled).await.context("stall the link")
+    }
+
+    /// Forwards again, first what a stall held up.
+    ///
+    /// # Errors
+    /// Fails when the runtime that the proxy was started on is gone.
+    pub async fn heal(&self) -> Result<()> {
+        self.set(Link::Open).await.context("heal the link")
+    }
+
+    async fn set(&self, link: Link) -> Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send((link, done)).await.context("reach the proxy")?;
+        Ok(answer.await.context("reach the proxy")??)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Owns the listener and all connections.
+struct Task {
+    server: SocketAddr,
+    port: ReservedPort,
+    listener: Option<TcpListener>,
+    inbox: mpsc::Receiver<(Link, oneshot::Sender<io::Result<()>>)>,
+    link: watch::Sender<Link>,
+    connections: JoinSet<()>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                command = self.inbox.recv() => {
+                    let Some((link, done)) = command else { return };
+                    // A caller that stopped waiting does not want the answer.
+                    drop(done.send(self.set(link).await));
+                }
+                Some(client) = accept(self.listener.as_ref()) => self.connect(client),
+                Some(_) = self.connections.join_next() => {}
+            }
+        }
+    }
+
+    async fn set(&mut self, link: Link) -> io::Result<()> {
+        if link == Link::Cut {
+            self.listener = None;
+            self.connections.shutdown().await;
+        } else if self.listener.is_none() {
+            self.listener = Some(TcpListener::bind(self.port.addr()).await?);
+        }
+        self.link.send_replace(link);
+        Ok(())
+    }
+
+    fn connect(&mut self, client: TcpStream) {
+        if self.connections.len() < MAX_CONNECTIONS {
+            // A connection's end for whatever reason is an ordinary event here.
+            let forward = forward(client, self.server, self.link.subscribe());
+            self.connections.spawn(async move { drop(forward.await) });
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.ok().map(|(client, _)| client),
+        None => std::future::pending().await,
+    }
+}
+
+async fn forward(client: TcpStream, server: SocketAddr, mut link: watch::Receiver<Link>) -> Result<()> {
+    open(&mut link).await?;
+    let server = timeout(CONNECT_DEADLINE, TcpStream::connect(server)).await??;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    tokio::try_join!(
+        pump(client_read, server_write, link.clone()),
+        pump(server_read, client_write, link.clone())
+    )?;
+    Ok(())
+}
+
+/// Copies one direction while the link is open, and passes the end of the stream on.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut link: watch::Receiver<Link>,
+) -> Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let length = from.read(&mut chunk).await?;
+        // Asked after the read: what arrives during a stall waits here.
+        open(&mut link).await?;
+        let Some(read) = chunk.get(..length).filter(|read| !read.is_empty()) else {
+            to.shutdown().await?;
+            return Ok(());
+        };
+        to.write_all(read).await?;
+    }
+}
+
+async fn open(link: &mut watch::Receiver<Link>) -> Result<()> {
+    link.wait_for(|link| *link == Link::Open).await.context("wait for the link")?;
+    Ok(())
+}

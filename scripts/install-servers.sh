@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Installs the servers that the tests start for themselves: Redis, PostgreSQL and MariaDB.
+# Looks for the programs first, so a second run changes nothing and needs no network.
+# Neither starts nor enables a system service, so the usual ports 6379, 5432 and 3306 stay as they were.
+set -euo pipefail
+
+# Server programs are often outside the search path of an ordinary user.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+has_postgres() {
+    has initdb && return
+    local initdb
+    for initdb in /usr/lib/postgresql/*/bin/initdb; do
+        [ -x "$initdb" ] && return
+    done
+    has pg_config && [ -x "$(pg_config --bindir)/initdb" ]
+}
+
+missing() {
+    { has redis-server && has redis-cli; } || echo redis-server
+    has_postgres || echo postgresql
+    { has mariadbd && has mariadb && has mariadb-install-db; } || echo mariadb-server
+}
+
+mapfile -t packages < <(missing)
+if [ "${#packages[@]}" -eq 0 ]; then
+    echo "redis, postgresql and mariadb are installed"
+    exit 0
+fi
+
+if ! has apt-get; then
+    echo "install-servers: missing: ${packages[*]}; there is no apt-get on this machine." >&2
+    echo "Install Redis 6.2+, PostgreSQL 13+ and MariaDB 10.6+ with its package manager, so that redis-server," >&2
+    echo "redis-cli, initdb (or pg_config), mariadbd, mariadb and mariadb-install-db are found, and run this again." >&2
+    exit 1
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! has sudo; then
+        echo "install-servers: run this as root, or install sudo: missing: ${packages[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+
+# Debian asks this file whether an installed service may start; 101 forbids it. One that exists is somebody's own choice.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
+
+was_enabled() { has systemctl && systemctl is-enabled --quiet "$1" 2>/dev/null; }
+services=(redis-server postgresql mariadb)
+disable=()
+for service in "${services[@]}"; do
+    was_enabled "$service" || disable+=("$service")
+done
+
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+
+# Installing enables the services for the next boot; those that were not enabled before stay so.
+for service in "${disable[@]}"; do
+    if was_enabled "$service"; then
+        "${as_root[@]}" systemctl disable --quiet "$service"
+    fi
+done
+
+mapfile -t packages < <(missing)
+if [ "${#packages[@]}" -ne 0 ]; then
+    echo "install-servers: apt-get succeeded, but these are still not found: ${packages[*]}" >&2
+    exit 1
+fi
+echo "redis, postgresql and mariadb are installed"
