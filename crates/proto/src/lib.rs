@@ -1,5 +1,9 @@
 //! Generated protobuf types, their conversions to core's, and the one mapping of errors to gRPC and HTTP.
 
+pub mod codec;
+pub mod convert;
+pub mod status;
+
 /// Generated code.
 #[allow(
     missing_docs,

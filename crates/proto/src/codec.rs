@@ -1,0 +1,148 @@
+//! The stored encodings: binary protobuf for feeds and snapshot files, proto3 JSON where people read with
+//! `redis-cli` or SQL.
+//!
+//! Binary readers skip fields that they do not know; JSON readers refuse them.
+
+use crate::convert::InvalidMessage;
+use crate::{control, router};
+use grey_core::change::{Event, Record, ServiceRecord, TenantRecord};
+use grey_core::ids::ServiceId;
+use grey_core::instance::Instance;
+use grey_core::policy::Policy;
+use prost::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why something stored does not read back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("decode {what}: {why}")]
+pub struct DecodeError {
+    /// What was read.
+    pub what: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+fn from_binary<M, T>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError>
+where
+    M: Message + Default,
+    T: TryFrom<M, Error = InvalidMessage>,
+{
+    let message = M::decode(bytes).map_err(|why| DecodeError { what, why: why.to_string() })?;
+    message.try_into().map_err(|why: InvalidMessage| DecodeError { what, why: why.to_string() })
+}
+
+fn to_json<M: Serialize>(message: &M) -> String {
+    serde_json::to_string(message).expect("what core's types convert to has only known values")
+}
+
+fn from_json<M, T>(what: &'static str, text: &str) -> Result<T, DecodeError>
+where
+    M: DeserializeOwned,
+    T: TryFrom<M, Error = InvalidMessage>,
+{
+    let message: M = serde_json::from_str(text).map_err(|why| DecodeError { what, why: why.to_string() })?;
+    message.try_into().map_err(|why: InvalidMessage| DecodeError { what, why: why.to_string() })
+}
+
+/// An event, as the feed carries it: binary.
+#[must_use]
+pub fn encode_event(event: &Event) -> Vec<u8> {
+    control::Event::from(event).encode_to_vec()
+}
+
+/// Reads what [`encode_event`] wrote.
+///
+/// # Errors
+/// When the bytes are no valid event.
+pub fn decode_event(bytes: &[u8]) -> Result<Event, DecodeError> {
+    from_binary::<control::Event, _>("event", bytes)
+}
+
+/// All instances of one service, as the instance feed carries them: binary.
+#[must_use]
+pub fn encode_service_instances(service: &ServiceId, instances: &[Instance]) -> Vec<u8> {
+    router::ServiceInstances::from((service, instances)).encode_to_vec()
+}
+
+/// Reads what [`encode_service_instances`] wrote; the instances come out in the order of their ids.
+///
+/// # Errors
+/// When the bytes are no valid list of instances.
+pub fn decode_service_instances(bytes: &[u8]) -> Result<(ServiceId, Vec<Instance>), DecodeError> {
+    from_binary::<router::ServiceInstances, _>("service instances", bytes)
+}
+
+/// A part of a snapshot, as a snapshot file holds it: binary.
+#[must_use]
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    router::WatchResponse::from(record).encode_to_vec()
+}
+
+/// Reads what [`encode_record`] wrote.
+///
+/// # Errors
+/// When the bytes are not exactly one valid record.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let records: Vec<Record> = from_binary::<router::WatchResponse, _>("record", bytes)?;
+    let count = records.len();
+    let [record] = <[Record; 1]>::try_from(records)
+        .map_err(|_| DecodeError { what: "record", why: format!("holds {count} records instead of one") })?;
+    Ok(record)
+}
+
+/// One instance, as the projection holds it: proto3 JSON.
+#[must_use]
+pub fn encode_instance(instance: &Instance) -> String {
+    to_json(&router::Instance::from(instance))
+}
+
+/// Reads what [`encode_instance`] wrote.
+///
+/// # Errors
+/// When the text is no valid instance.
+pub fn decode_instance(text: &str) -> Result<Instance, DecodeError> {
+    from_json::<router::Instance, _>("instance", text)
+}
+
+/// A policy with the service it is for: proto3 JSON.
+#[must_use]
+pub fn encode_policy(service: &ServiceId, policy: &Policy) -> String {
+    to_json(&control::Policy::from((service, policy)))
+}
+
+/// Reads what [`encode_policy`] wrote.
+///
+/// # Errors
+/// When the text is no valid policy.
+pub fn decode_policy(text: &str) -> Result<(ServiceId, Policy), DecodeError> {
+    from_json::<control::Policy, _>("policy", text)
+}
+
+/// A service with its default, versions and policy, as the projection holds it: proto3 JSON.
+#[must_use]
+pub fn encode_service_record(record: &ServiceRecord) -> String {
+    to_json(&control::ServiceRecord::from(record))
+}
+
+/// Reads what [`encode_service_record`] wrote.
+///
+/// # Errors
+/// When the text is no valid service record.
+pub fn decode_service_record(text: &str) -> Result<ServiceRecord, DecodeError> {
+    from_json::<control::ServiceRecord, _>("service record", text)
+}
+
+/// A tenant with its pins and schemas: proto3 JSON.
+#[must_use]
+pub fn encode_tenant_record(record: &TenantRecord) -> String {
+    to_json(&control::TenantRecord::from(record))
+}
+
+/// Reads what [`encode_tenant_record`] wrote.
+///
+/// # Errors
+/// When the text is no valid tenant record.
+pub fn decode_tenant_record(text: &str) -> Result<TenantRecord, DecodeError> {
+    from_json::<control::TenantRecord, _>("tenant record", text)
+}

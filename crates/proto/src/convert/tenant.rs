@@ -1,0 +1,203 @@
+//! Tenants, and the schemas observed in their databases.
+
+use super::change::{read_time, timestamp};
+use super::{
+    Checked, InvalidMessage, at_most, convert_list, convert_required, known, read, read_list, read_optional,
+    text_of, texts_of,
+};
+use crate::control;
+use grey_core::change::TenantRecord;
+use grey_core::ids::{Name, ServiceId, TenantId};
+use grey_core::schema::SchemaVersion;
+use grey_core::service::Pin;
+use grey_core::tenant::{MAX_LABEL_VALUE, MAX_LABELS, MAX_TENANT_NAME, Tenant, TenantStatus};
+use std::collections::BTreeMap;
+
+/// Most regions that a tenant may be held to.
+pub const MAX_RESIDENCY: usize = 64;
+
+impl From<TenantStatus> for control::TenantStatus {
+    fn from(status: TenantStatus) -> Self {
+        match status {
+            TenantStatus::Active => Self::Active,
+            TenantStatus::Suspended => Self::Suspended,
+            TenantStatus::Maintenance => Self::Maintenance,
+        }
+    }
+}
+
+impl From<control::TenantStatus> for TenantStatus {
+    fn from(status: control::TenantStatus) -> Self {
+        match status {
+            control::TenantStatus::Unspecified | control::TenantStatus::Active => Self::Active,
+            control::TenantStatus::Suspended => Self::Suspended,
+            control::TenantStatus::Maintenance => Self::Maintenance,
+        }
+    }
+}
+
+/// Reads the `status` field of a message; unspecified is active.
+///
+/// # Errors
+/// When the number is none of the contract's.
+pub fn tenant_status(number: i32) -> Result<TenantStatus, InvalidMessage> {
+    known::<control::TenantStatus>("status", number).map(Into::into)
+}
+
+impl From<&Tenant> for control::Tenant {
+    fn from(tenant: &Tenant) -> Self {
+        Self {
+            id: tenant.id.to_string(),
+            name: tenant.name.clone(),
+            status: control::TenantStatus::from(tenant.status).into(),
+            tier: text_of(tenant.tier.as_ref()),
+            region: text_of(tenant.region.as_ref()),
+            residency: texts_of(&tenant.residency),
+            labels: tenant.labels.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
+            revision: 0,
+        }
+    }
+}
+
+impl TryFrom<control::Tenant> for Tenant {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::Tenant) -> Checked<Self> {
+        let id: TenantId = read("id", &message.id)?;
+        at_most("name", "bytes", message.name.len(), MAX_TENANT_NAME)?;
+        let name = if message.name.is_empty() { message.id } else { message.name };
+        at_most("labels", "entries", message.labels.len(), MAX_LABELS)?;
+        let mut labels = BTreeMap::new();
+        for (key, value) in message.labels {
+            let key: Name = read("labels", &key)?;
+            at_most(&format!("labels[{key}]"), "bytes", value.len(), MAX_LABEL_VALUE)?;
+            labels.insert(key, value);
+        }
+        Ok(Self {
+            id,
+            name,
+            status: tenant_status(message.status)?,
+            tier: read_optional("tier", &message.tier)?,
+            region: read_optional("region", &message.region)?,
+            residency: read_list("residency", &message.residency, MAX_RESIDENCY)?,
+            labels,
+        })
+    }
+}
+
+/// What was seen in a tenant's database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observation {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The service.
+    pub service: ServiceId,
+    /// What was seen; none if it is no longer known.
+    pub schema: Option<SchemaVersion>,
+    /// When it was seen, in milliseconds since the Unix epoch; none: when the message is read.
+    pub at_ms: Option<u64>,
+}
+
+impl From<&Observation> for control::ObservedSchema {
+    fn from(seen: &Observation) -> Self {
+        Self {
+            tenant: seen.tenant.to_string(),
+            service: seen.service.to_string(),
+            schema: text_of(seen.schema.as_ref()),
+            observed_at: seen.at_ms.map(timestamp),
+            revision: 0,
+        }
+    }
+}
+
+impl TryFrom<control::ObservedSchema> for Observation {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::ObservedSchema) -> Checked<Self> {
+        Ok(Self {
+            tenant: read("tenant", &message.tenant)?,
+            service: read("service", &message.service)?,
+            schema: read_optional("schema", &message.schema)?,
+            at_ms: message.observed_at.map(|at| read_time("observed_at", at)).transpose()?,
+        })
+    }
+}
+
+impl From<&TenantRecord> for control::TenantRecord {
+    fn from(record: &TenantRecord) -> Self {
+        let pins = record.pins.iter().map(|(service, pin)| control::Pin {
+            tenant: String::new(),
+            service: service.to_string(),
+            version: pin.version.to_string(),
+            locked: pin.locked,
+            revision: 0,
+        });
+        let schemas = record.schemas.iter().map(|(service, schema, at_ms)| control::ObservedSchema {
+            tenant: String::new(),
+            service: service.to_string(),
+            schema: schema.to_string(),
+            observed_at: Some(timestamp(*at_ms)),
+            revision: 0,
+        });
+        Self { tenant: Some((&record.tenant).into()), pins: pins.collect(), schemas: schemas.collect() }
+    }
+}
+
+/// A pin inside its tenant's record.
+struct OwnPin(ServiceId, Pin);
+
+impl TryFrom<control::Pin> for OwnPin {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::Pin) -> Checked<Self> {
+        let pin = Pin { version: read("version", &message.version)?, locked: message.locked };
+        Ok(Self(read("service", &message.service)?, pin))
+    }
+}
+
+/// An observed schema inside its tenant's record.
+struct OwnSchema(ServiceId, SchemaVersion, u64);
+
+impl TryFrom<control::ObservedSchema> for OwnSchema {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::ObservedSchema) -> Checked<Self> {
+        let at = message.observed_at.ok_or_else(|| InvalidMessage::missing("observed_at"))?;
+        Ok(Self(
+            read("service", &message.service)?,
+            read("schema", &message.schema)?,
+            read_time("observed_at", at)?,
+        ))
+    }
+}
+
+impl TryFrom<control::TenantRecord> for TenantRecord {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::TenantRecord) -> Checked<Self> {
+        let tenant: Tenant = convert_required("tenant", message.tenant)?;
+        for (i, pin) in message.pins.iter().enumerate() {
+            owned_by(&tenant, &pin.tenant, &format!("pins[{i}].tenant"))?;
+        }
+        for (i, schema) in message.schemas.iter().enumerate() {
+            owned_by(&tenant, &schema.tenant, &format!("schemas[{i}].tenant"))?;
+        }
+        let pins = convert_list("pins", message.pins, usize::MAX)?;
+        let schemas = convert_list("schemas", message.schemas, usize::MAX)?;
+        Ok(Self {
+            tenant,
+            pins: pins.into_iter().map(|OwnPin(service, pin)| (service, pin)).collect(),
+            schemas: schemas
+                .into_iter()
+                .map(|OwnSchema(service, schema, at)| (service, schema, at))
+                .collect(),
+        })
+    }
+}
+
+fn owned_by(tenant: &Tenant, named: &str, field: &str) -> Checked<()> {
+    if named.is_empty() || named == tenant.id.as_str() {
+        return Ok(());
+    }
+    Err(InvalidMessage::new(field, "names another tenant than the record"))
+}
