@@ -3,12 +3,13 @@
 use crate::Error;
 use async_trait::async_trait;
 use grey_core::change::Position;
+use grey_core::ids::InstanceId;
 use std::time::Duration;
 
 /// What a router says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
-    /// Unique among live routers.
+    /// Unique among live routers; of the characters that an instance id may have.
     pub router: String,
     /// Where it serves gRPC, as `host:port`.
     pub address: String,
@@ -24,13 +25,21 @@ pub struct Heartbeat {
     pub stale: bool,
 }
 
+/// Refuses ids that could forge a key.
+pub(crate) fn check_router(router: &str) -> Result<(), Error> {
+    match InstanceId::new(router) {
+        Ok(_) => Ok(()),
+        Err(refused) => Err(Error::Config(format!("announce the router: {refused}"))),
+    }
+}
+
 /// The routers' heartbeats.
 #[async_trait]
 pub trait Heartbeats: Send + Sync {
     /// Announces a router for `ttl`.
     ///
     /// # Errors
-    /// When the store is away.
+    /// When the store is away; [`Error::Config`] if the router's id cannot be one.
     async fn beat(&self, heartbeat: &Heartbeat, ttl: Duration) -> Result<(), Error>;
 
     /// Takes a router off the list at once: it is draining.

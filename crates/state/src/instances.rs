@@ -15,6 +15,11 @@ pub struct ServiceInstances {
     pub instances: Vec<Instance>,
 }
 
+/// The order of instances within a list.
+pub(crate) fn by_id(one: &Instance, other: &Instance) -> std::cmp::Ordering {
+    one.id.cmp(&other.id)
+}
+
 /// A reader's place among the replacements. Opaque to everyone but the implementation that gave it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cursor(pub String);

@@ -23,6 +23,7 @@ pub mod turns;
 
 mod error;
 mod state;
+mod units;
 
 pub use error::Error;
 pub use feed::Feed;

@@ -2,7 +2,10 @@
 
 use crate::{Error, FencingToken};
 use async_trait::async_trait;
-use grey_core::change::{Event, Position, Record};
+use grey_core::change::{Event, Generation, Position, Record, Revision};
+
+/// Where a projection's status is stored.
+pub(crate) const STATUS_KEY: &str = "grey:projection";
 
 /// What a projection says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -11,6 +14,30 @@ pub struct ProjectionStatus {
     pub position: Position,
     /// Digest of a table loaded at exactly that position.
     pub digest: u64,
+}
+
+impl ProjectionStatus {
+    /// Whether the event at `revision` is the next one; false if it is contained already.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no projection of that generation up to the revision before.
+    pub(crate) fn continues(
+        status: Option<&Self>,
+        generation: &Generation,
+        revision: Revision,
+    ) -> Result<bool, Error> {
+        let why = match status.map(|status| &status.position) {
+            None => "there is no complete projection".to_owned(),
+            Some(held) if held.generation != *generation => {
+                format!("it belongs to generation `{}`", held.generation)
+            }
+            Some(held) if held.revision.next() < revision => {
+                format!("it is at revision {}, before the one to go on from", held.revision)
+            }
+            Some(held) => return Ok(held.revision < revision),
+        };
+        Err(Error::Corrupt { key: STATUS_KEY.to_owned(), why })
+    }
 }
 
 /// The projection of the control database. It has no expiry and may be lost at any time.
@@ -30,10 +57,13 @@ pub trait Projection: Send + Sync {
     /// Projects one event and moves the position to it.
     ///
     /// Each unit (a tenant, a service) remembers the position of its last write, so a late write of an
-    /// old leader cannot take it back.
+    /// old leader cannot take it back. An event that is already contained changes nothing. `reached` is
+    /// the event's own position.
     ///
     /// # Errors
-    /// [`Error::Fenced`] if a newer leader has written; otherwise when the store is away.
+    /// [`Error::Fenced`] if a newer leader has written; [`Error::Corrupt`] if the projection is not of
+    /// this generation at the revision before (it was lost, or never finished): rebuild it; otherwise
+    /// when the store is away, and the event is then to be applied again.
     async fn apply(
         &self,
         token: FencingToken,
@@ -45,11 +75,8 @@ pub trait Projection: Send + Sync {
     ///
     /// # Errors
     /// As for [`Self::apply`].
-    async fn rebuild(
-        &self,
-        token: FencingToken,
-        position: &Position,
-    ) -> Result<Box<dyn Rebuild + '_>, Error>;
+    async fn rebuild(&self, token: FencingToken, position: &Position)
+    -> Result<Box<dyn Rebuild + '_>, Error>;
 
     /// Reads every record, in no order, services before tenants, and gives batches of them to `take`.
     ///
@@ -70,6 +97,6 @@ pub trait Rebuild: Send {
     /// Declares the projection complete.
     ///
     /// # Errors
-    /// As for [`Projection::apply`].
+    /// As for [`Projection::apply`]; [`Error::Fenced`] too if another rebuild was begun since.
     async fn finish(self: Box<Self>, digest: u64) -> Result<(), Error>;
 }

@@ -5,10 +5,14 @@ use async_trait::async_trait;
 use grey_core::ids::ServiceId;
 use grey_core::version::Version;
 
+/// The last turn before the count starts over at 1: every number stays exact in a Lua script and in JSON.
+pub const LAST_TURN: u64 = (1 << 53) - 2;
+
 /// Counts turns over the instances of a version, for all routers together.
 #[async_trait]
 pub trait Turns: Send + Sync {
-    /// The next turn: every call of any router gets another number, without gaps while nothing is lost.
+    /// The next turn, from 1 to [`LAST_TURN`] and over again: every call of any router gets another number,
+    /// without gaps while nothing is lost.
     ///
     /// # Errors
     /// When the store is away or slow; the caller then counts by itself.

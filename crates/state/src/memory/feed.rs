@@ -1,0 +1,129 @@
+//! The event feed in memory.
+
+use super::{end_of, lock};
+use crate::feed::{Append, FeedEntry, FeedRead, Head};
+use crate::{Error, Feed, FencingToken};
+use async_trait::async_trait;
+use grey_core::change::{Generation, Position, Revision};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
+
+pub(super) struct MemoryFeed {
+    length: usize,
+    log: Mutex<Option<Log>>,
+    grown: Notify,
+}
+
+struct Log {
+    generation: Generation,
+    token: FencingToken,
+    /// The revision before the first entry.
+    base: Revision,
+    entries: VecDeque<FeedEntry>,
+}
+
+impl MemoryFeed {
+    pub(super) fn new(length: usize) -> Self {
+        Self { length: length.max(1), log: Mutex::new(None), grown: Notify::new() }
+    }
+
+    fn entries_after(&self, after: &Position, limit: usize) -> FeedRead {
+        let log = lock(&self.log);
+        let Some(log) = log.as_ref().filter(|log| log.generation == after.generation) else {
+            return FeedRead::Lost;
+        };
+        if after.revision < log.base || after.revision > log.last() {
+            return FeedRead::Lost;
+        }
+        let entries = log.entries.iter().skip_while(|entry| entry.event.revision <= after.revision);
+        let entries: Vec<_> = entries.take(limit.max(1)).cloned().collect();
+        if entries.is_empty() { FeedRead::Idle } else { FeedRead::Entries(entries) }
+    }
+}
+
+impl Log {
+    fn last(&self) -> Revision {
+        self.entries.back().map_or(self.base, |entry| entry.event.revision)
+    }
+
+    fn place(&self, generation: &Generation, entry: &FeedEntry) -> Append {
+        let revision = entry.event.revision;
+        if self.generation != *generation || revision > self.last().next() {
+            return Append::OutOfPlace;
+        }
+        if revision == self.last().next() {
+            return Append::Appended;
+        }
+        match self.entries.iter().find(|held| held.event.revision == revision) {
+            Some(held) if held.event != entry.event => Append::OutOfPlace,
+            _ => Append::Duplicate,
+        }
+    }
+}
+
+#[async_trait]
+impl Feed for MemoryFeed {
+    async fn append(
+        &self,
+        token: FencingToken,
+        generation: &Generation,
+        entry: &FeedEntry,
+    ) -> Result<Append, Error> {
+        let mut log = lock(&self.log);
+        let Some(log) = log.as_mut() else { return Ok(Append::OutOfPlace) };
+        fence("append to the feed", token, log.token)?;
+        let place = log.place(generation, entry);
+        if place == Append::Appended {
+            log.token = token;
+            log.entries.push_back(entry.clone());
+            if log.entries.len() > self.length
+                && let Some(trimmed) = log.entries.pop_front()
+            {
+                log.base = trimmed.event.revision;
+            }
+            self.grown.notify_waiters();
+        }
+        Ok(place)
+    }
+
+    async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {
+        let mut log = lock(&self.log);
+        if let Some(log) = log.as_ref() {
+            fence("reset the feed", token, log.token)?;
+        }
+        let generation = base.generation.clone();
+        *log = Some(Log { generation, token, base: base.revision, entries: VecDeque::new() });
+        self.grown.notify_waiters();
+        Ok(())
+    }
+
+    async fn head(&self) -> Result<Option<Head>, Error> {
+        let log = lock(&self.log);
+        Ok(log.as_ref().map(|log| Head {
+            generation: log.generation.clone(),
+            first: log.base,
+            last: log.last(),
+        }))
+    }
+
+    async fn read(&self, after: &Position, limit: usize, wait: Duration) -> Result<FeedRead, Error> {
+        let end = end_of(wait);
+        loop {
+            let grown = self.grown.notified();
+            let read = self.entries_after(after, limit);
+            if read != FeedRead::Idle || timeout_at(end, grown).await.is_err() {
+                return Ok(read);
+            }
+        }
+    }
+}
+
+pub(super) fn fence(attempted: &'static str, mine: FencingToken, seen: FencingToken) -> Result<(), Error> {
+    if seen > mine {
+        return Err(Error::Fenced { attempted, newest: seen.0 });
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! Turn counters in memory.
+
+use super::lock;
+use crate::turns::LAST_TURN;
+use crate::{Error, Turns};
+use async_trait::async_trait;
+use grey_core::ids::ServiceId;
+use grey_core::version::Version;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+#[derive(Default)]
+pub(super) struct MemoryTurns(Mutex<BTreeMap<ServiceId, BTreeMap<Version, u64>>>);
+
+#[async_trait]
+impl Turns for MemoryTurns {
+    async fn next(&self, service: &ServiceId, version: &Version) -> Result<u64, Error> {
+        let mut counters = lock(&self.0);
+        let counter = counters.entry(service.clone()).or_default().entry(version.clone()).or_default();
+        *counter = if *counter >= LAST_TURN { 1 } else { *counter + 1 };
+        Ok(*counter)
+    }
+}
