@@ -1,0 +1,166 @@
+//! A set of instances prepared for one strategy.
+
+use super::ring::Ring;
+use super::{LOAD_BOUND, Load, Moment, sequence};
+use crate::hash::bucket;
+use crate::policy::Strategy;
+use crate::table::Member;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The routable instances of a version in one place (everywhere, a region or a zone).
+#[derive(Debug, Default)]
+pub struct Group {
+    strategy: Strategy,
+    /// Indexes into the pool's members; a smooth weighted cycle for the weighted round robin, else each once.
+    picks: Box<[u16]>,
+    ring: Ring,
+    cursor: Arc<AtomicU64>,
+    carried: Arc<Load>,
+}
+
+impl Group {
+    /// Prepares the routable ones of `members` that `fits` for `strategy`, going on where `before` was.
+    pub(crate) fn new(
+        members: &[Member],
+        fits: impl Fn(&Member) -> bool,
+        strategy: Strategy,
+        before: Option<&Self>,
+    ) -> Self {
+        let chosen: Vec<(u16, &Member)> =
+            (0u16..).zip(members).filter(|(_, m)| m.instance.is_routable() && fits(m)).collect();
+        let picks = if strategy == Strategy::WeightedRoundRobin {
+            let weights: Vec<_> = chosen.iter().map(|(i, m)| (*i, m.instance.weight)).collect();
+            sequence::interleave(&weights)
+        } else {
+            chosen.iter().map(|(i, _)| *i).collect()
+        };
+        let ring = if strategy == Strategy::ConsistentHash {
+            let named: Vec<_> =
+                chosen.iter().map(|(i, m)| (*i, m.instance.id.as_str(), m.instance.weight)).collect();
+            Ring::new(&named)
+        } else {
+            Ring::default()
+        };
+        let (cursor, carried) =
+            before.map_or_else(Default::default, |b| (Arc::clone(&b.cursor), Arc::clone(&b.carried)));
+        Self { strategy, picks, ring, cursor, carried }
+    }
+
+    /// Whether nothing here can serve.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.picks.is_empty()
+    }
+
+    /// Chooses a member. With `peek` the live figures and the turn stay as they are.
+    pub(crate) fn choose<'m>(
+        &self,
+        members: &'m [Member],
+        key: u32,
+        moment: &Moment,
+        peek: bool,
+    ) -> Option<&'m Member> {
+        let member = |pick: u16| members.get(usize::from(pick));
+        let chosen = match self.strategy {
+            Strategy::RoundRobin | Strategy::WeightedRoundRobin => {
+                return member(self.nth(self.turn(moment, peek))?);
+            }
+            Strategy::Random => return member(self.nth_random(low(moment.random))?),
+            Strategy::HealthAware => self.by_health(members, moment),
+            Strategy::LeastConnections => self.better_of_two(members, moment, |m| {
+                (m.load.calls(moment.now) + 1.0) / weight(m)
+            }),
+            Strategy::PeakEwma => self.better_of_two(members, moment, |m| {
+                (m.load.latency_us(moment.now) + 1.0) * (m.load.calls(moment.now) + 1.0) / weight(m)
+            }),
+            Strategy::ConsistentHash => self.on_ring(members, key, moment),
+        }?;
+        if !peek {
+            chosen.load.assign(moment.now);
+            self.carried.assign(moment.now);
+        }
+        Some(chosen)
+    }
+
+    fn turn(&self, moment: &Moment, peek: bool) -> u64 {
+        match moment.turn {
+            Some(turn) => turn,
+            None if peek => self.cursor.load(Relaxed),
+            None => self.cursor.fetch_add(1, Relaxed),
+        }
+    }
+
+    fn nth(&self, turn: u64) -> Option<u16> {
+        let length = self.picks.len() as u64;
+        if length == 0 {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "smaller than the length")]
+        let index = (turn % length) as usize;
+        self.picks.get(index).copied()
+    }
+
+    fn nth_random(&self, random: u32) -> Option<u16> {
+        let length = u32::try_from(self.picks.len()).unwrap_or(u32::MAX);
+        self.picks.get(bucket(random, length) as usize).copied()
+    }
+
+    /// Two at random, the lower cost wins: nearly as good as looking at all, at the price of two.
+    fn better_of_two<'m>(
+        &self,
+        members: &'m [Member],
+        moment: &Moment,
+        cost: impl Fn(&Member) -> f32,
+    ) -> Option<&'m Member> {
+        let first = self.nth_random(low(moment.random))?;
+        let mut second = self.nth_random(high(moment.random))?;
+        if second == first {
+            let next = self.picks.iter().position(|p| *p == first).unwrap_or(0) + 1;
+            second = self.nth(next as u64)?;
+        }
+        let (first, second) = (members.get(usize::from(first))?, members.get(usize::from(second))?);
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    fn by_health<'m>(&self, members: &'m [Member], moment: &Moment) -> Option<&'m Member> {
+        // Nobody falls to nothing: without calls an instance could never show that it is well again.
+        let score = |m: &Member| m.load.success().max(0.02) * weight(m);
+        let candidates = || self.picks.iter().filter_map(|p| members.get(usize::from(*p)));
+        let total: f32 = candidates().map(score).sum();
+        #[expect(clippy::cast_precision_loss, reason = "24 random bits are plenty")]
+        let mut point = (low(moment.random) >> 8) as f32 / (1u32 << 24) as f32 * total;
+        let mut last = None;
+        for candidate in candidates() {
+            last = Some(candidate);
+            point -= score(candidate);
+            if point < 0.0 {
+                break;
+            }
+        }
+        last
+    }
+
+    fn on_ring<'m>(&self, members: &'m [Member], key: u32, moment: &Moment) -> Option<&'m Member> {
+        #[expect(clippy::cast_precision_loss, reason = "a group is far smaller than 2^24")]
+        let even = (self.carried.calls(moment.now) + 1.0) / self.picks.len().max(1) as f32;
+        let limit = (even * LOAD_BOUND).max(1.0);
+        let on_the_way = || self.ring.from(key).filter_map(|i| members.get(usize::from(i)));
+        on_the_way().find(|m| m.load.calls(moment.now) < limit).or_else(|| on_the_way().next())
+    }
+}
+
+fn weight(member: &Member) -> f32 {
+    // At most MAX_WEIGHT, so it fits.
+    u16::try_from(member.instance.weight).map_or(f32::from(u16::MAX), f32::from).max(1.0)
+}
+
+fn low(random: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+    let low = random as u32;
+    low
+}
+
+fn high(random: u64) -> u32 {
+    low(random >> 32)
+}
