@@ -91,7 +91,8 @@ impl Nest {
         if geteuid().is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
-        // Temporary files belong here too: another user's place may be closed to the server, and outlives it.
+        // Temporary files belong here too: a shared place may be closed to the server's user, and two MariaDB
+        // servers that share one remove each other's temporary tables when they start.
         command
             .env("HOME", &self.dir)
             .env("TMPDIR", &self.dir)
