@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use grey_core::change::{Event, Generation, Position, Record, Revision};
+use tokio::sync::mpsc;
 
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +30,15 @@ pub trait EventLog: Send + Sync {
     /// When the database is away or an event does not read back.
     async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, LogError>;
 
-    /// Reads the current state as of exactly the returned position, in batches, services before tenants.
+    /// Sends the current state as of exactly the returned position to `records`, in batches of bounded size,
+    /// services before tenants. Stops early, without an error, if the receiver is gone.
     ///
     /// # Errors
     /// As for [`Self::events`].
-    async fn snapshot(&self, take: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<Position, LogError>;
+    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Position, LogError>;
 
     /// Starts a new generation if the present one is `present`: the database was found to be older than what
-    /// it had published.
+    /// it had published. Generations are UUIDs of version 7, so a later one sorts after an earlier one.
     ///
     /// # Errors
     /// When the database is away.
