@@ -28,7 +28,8 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt};
+use tracing::Subscriber;
+use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, registry::LookupSpan};
 
 use crate::config::{Faults, Validate};
 
@@ -163,8 +164,8 @@ impl Telemetry {
     }
 
     /// Makes this service's instruments. Attributes must come from bounded sets.
-    pub fn meter(&self) -> Meter {
-        self.inner.meter.clone()
+    pub fn meter(&self) -> &Meter {
+        &self.inner.meter
     }
 
     /// All metrics in Prometheus' text format.
@@ -220,11 +221,7 @@ fn subscribe(
         Some(endpoint) => Some(exporting(endpoint, options.sample_ratio, resource)?),
         None => None,
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match options.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
+    let lines = lines(options.log_format, std::io::stderr, std::io::stderr().is_terminal());
     let spans = tracers
         .as_ref()
         .map(|tracers| tracing_opentelemetry::layer().with_tracer(tracers.tracer(service_name)));
@@ -236,6 +233,18 @@ fn subscribe(
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     }
     Ok(tracers.filter(|_| installed))
+}
+
+fn lines<S, W>(format: LogFormat, writer: W, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    }
 }
 
 fn exporting(endpoint: &str, sample_ratio: f64, resource: Resource) -> Result<SdkTracerProvider, Error> {
@@ -252,4 +261,48 @@ fn exporting(endpoint: &str, sample_ratio: f64, resource: Resource) -> Result<Sd
         .with_sampler(sampler)
         .with_resource(resource)
         .build())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use std::{io, sync::Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat) -> String {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::registry().with(lines(format, move || writer.clone(), false));
+        tracing::subscriber::with_default(subscriber, || tracing::info!(tenant.id = "acme", "tenant pinned"));
+        String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn json_logs_are_one_object_with_fields_at_the_top() {
+        let line: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json)).unwrap();
+        assert_eq!(line["message"], "tenant pinned");
+        assert_eq!(line["tenant.id"], "acme");
+    }
+
+    #[test]
+    fn text_logs_are_one_plain_line() {
+        let line = logged(LogFormat::Text);
+        assert!(line.ends_with("tenant pinned tenant.id=\"acme\"\n"), "{line}");
+        assert_eq!(line.lines().count(), 1);
+    }
 }

@@ -30,22 +30,22 @@ pub(super) fn decode<T: DeserializeOwned>(layers: &Layers, faults: &mut Vec<Faul
         let path = path_of(&error);
         if let Some(text) = as_text(layers, &error, &path, &retyped) {
             retyped.insert(path.clone(), describe(&error.kind));
-            replace(&mut table, &path, Some(text));
-            continue;
-        }
-        if faults.iter().any(|fault| fault.path == path) {
-            return None;
-        }
-        let message = retyped.remove(&path).unwrap_or_else(|| describe(&error.kind));
-        faults.push(Fault { path: path.clone(), message, origin: None }.with_origin(layers));
-        let repaired = match error.kind {
-            Kind::UnknownField(..) => replace(&mut table, &path, None),
-            Kind::MissingField(_) => false,
-            _ => {
-                let keys: Vec<&str> = path.split('.').collect();
-                let default = layers::get(&layers.defaults, &keys).cloned();
-                replace(&mut table, &path, default)
+            let keys: Vec<&str> = path.split('.').collect();
+            if set(&mut table, &keys, text) {
+                continue;
             }
+        }
+        let known = faults.iter().any(|fault| fault.path == path);
+        if !known {
+            let message = retyped.remove(&path).unwrap_or_else(|| describe(&error.kind));
+            faults.push(Fault { path: path.clone(), message, origin: None }.with_origin(layers));
+        }
+        let keys: Vec<&str> = path.split('.').collect();
+        let repaired = match error.kind {
+            Kind::UnknownField(..) => remove(&mut table, &keys),
+            // What is not there, or was taken out before, can only be repaired together with what surrounds it.
+            Kind::MissingField(_) => repair(&mut table, &layers.defaults, &keys, keys.len() - 1),
+            _ => repair(&mut table, &layers.defaults, &keys, keys.len() - usize::from(known)),
         };
         if !repaired {
             return None;
@@ -54,22 +54,32 @@ pub(super) fn decode<T: DeserializeOwned>(layers: &Layers, faults: &mut Vec<Faul
     None
 }
 
+/// Gives the value at the first `depth` of `keys` its default, or takes it out if it has none; or the nearest value
+/// around it where that changes anything. False if nothing does.
+fn repair(table: &mut Table, defaults: &Table, keys: &[&str], depth: usize) -> bool {
+    (1..=depth).rev().any(|depth| {
+        let keys = keys.split_at(depth).0;
+        match layers::get(defaults, keys) {
+            None => remove(table, keys),
+            Some(default) if layers::get(table, keys) == Some(default) => false,
+            Some(default) => set(table, keys, default.clone()),
+        }
+    })
+}
+
 fn attempt<T: DeserializeOwned>(table: &Table) -> Result<T, Box<figment::Error>> {
     figment::value::Value::serialize(table).and_then(|value| value.deserialize()).map_err(Box::new)
 }
 
-/// Errors about a key carry the path of its parent and the key's name apart.
+/// The error about a missing key carries the path of its table and the key's name apart.
 fn path_of(error: &figment::Error) -> String {
     let mut path = error.path.join(".");
-    let key = match &error.kind {
-        Kind::UnknownField(key, _) => key.as_str(),
-        Kind::MissingField(key) => key.as_ref(),
-        _ => return path,
-    };
-    if !path.is_empty() {
-        path.push('.');
+    if let Kind::MissingField(key) = &error.kind {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
     }
-    path.push_str(key);
     path
 }
 
@@ -87,15 +97,16 @@ fn as_text(
     layers.variable(path).map(|variable| Value::String(variable.text.clone()))
 }
 
-/// Sets or removes the value at `path`; false if there is none.
-fn replace(table: &mut Table, path: &str, value: Option<Value>) -> bool {
-    let keys: Vec<&str> = path.split('.').collect();
+/// Replaces a value that is there.
+fn set(table: &mut Table, keys: &[&str], value: Value) -> bool {
     let Some((last, parents)) = keys.split_last() else { return false };
-    let Some(parent) = layers::parent(table, parents) else { return false };
-    match value {
-        Some(value) => parent.insert((*last).to_owned(), value).is_some(),
-        None => parent.remove(*last).is_some(),
-    }
+    layers::parent(table, parents).is_some_and(|parent| parent.insert((*last).to_owned(), value).is_some())
+}
+
+/// Takes a value out; true if it was there. Elements of arrays stay, so that the others keep their numbers.
+fn remove(table: &mut Table, keys: &[&str]) -> bool {
+    let Some((last, parents)) = keys.split_last() else { return false };
+    layers::parent(table, parents).is_some_and(|parent| parent.remove(*last).is_some())
 }
 
 /// Names types but repeats no text: a value in the wrong place may be a secret.
@@ -103,10 +114,15 @@ fn describe(kind: &Kind) -> String {
     match kind {
         Kind::Message(message) => message.clone(),
         Kind::InvalidType(actual, expected) => format!("expected {expected}, found {}", type_of(actual)),
-        Kind::InvalidValue(actual @ (Actual::Str(_) | Actual::Bytes(_)), expected) => {
+        Kind::InvalidValue(Actual::Signed(number), expected) => {
+            format!("expected {expected}, found {number}")
+        }
+        Kind::InvalidValue(Actual::Unsigned(number), expected) => {
+            format!("expected {expected}, found {number}")
+        }
+        Kind::InvalidValue(actual, expected) => {
             format!("expected {expected}, found another {}", type_of(actual))
         }
-        Kind::InvalidValue(actual, expected) => format!("expected {expected}, found {actual}"),
         Kind::InvalidLength(length, expected) => format!("expected {expected}, found {length} elements"),
         Kind::UnknownVariant(name, expected) => {
             format!("unknown value `{name}`, expected {}", one_of(expected))

@@ -156,17 +156,19 @@ impl Drain {
     }
 }
 
-/// A stream whose first bytes must arrive in time: clients that connect and say nothing would hold a slot for ever.
+/// A stream whose first bytes must arrive in time and before the drain begins: a client that connects and says nothing
+/// would hold a slot for ever, and hyper waits for its preface even when asked to shut down.
 #[derive(Debug)]
 pub(super) struct FirstBytes<S> {
     stream: S,
     missing: usize,
-    deadline: Option<Pin<Box<Sleep>>>,
+    /// None once enough has arrived.
+    waiting: Option<(Pin<Box<Sleep>>, Drain)>,
 }
 
 impl<S> FirstBytes<S> {
-    pub(super) fn new(stream: S, count: usize, within: Duration) -> Self {
-        Self { stream, missing: count, deadline: Some(Box::pin(sleep(within))) }
+    pub(super) fn new(stream: S, count: usize, within: Duration, drain: Drain) -> Self {
+        Self { stream, missing: count, waiting: Some((Box::pin(sleep(within)), drain)) }
     }
 }
 
@@ -177,14 +179,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some(deadline) = &mut this.deadline else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+        let Some((deadline, drain)) = &mut this.waiting else {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        };
         let before = buf.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(cx, buf) {
             this.missing = this.missing.saturating_sub(buf.filled().len() - before);
             if this.missing == 0 {
-                this.deadline = None;
+                this.waiting = None;
             }
             return Poll::Ready(result);
+        }
+        // The drain wakes this task through `Drain::run`.
+        if drain.begun.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "no request before the drain",
+            )));
         }
         ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request on a new connection")))

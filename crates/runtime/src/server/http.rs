@@ -195,7 +195,7 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(FirstBytes::new(stream, 1, self.shared.timeout));
+        let stream = TokioIo::new(FirstBytes::new(stream, 1, self.shared.timeout, self.drain.clone()));
         let peer = self.peer;
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));

@@ -280,7 +280,12 @@ impl Connection {
             + 'static,
         S::Future: Send + 'static,
     {
-        let stream = TokioIo::new(FirstBytes::new(stream, PREFACE_LEN, self.options.handshake_timeout));
+        let stream = TokioIo::new(FirstBytes::new(
+            stream,
+            PREFACE_LEN,
+            self.options.handshake_timeout,
+            self.drain.clone(),
+        ));
         let connection = http2.serve_connection(stream, TowerToHyperService::new(service));
         if let Err(error) = self.drain.run(connection).await {
             tracing::debug!(error = %error, "connection ended with an error");
