@@ -101,9 +101,9 @@ async fn connections_beyond_the_limit_are_closed() {
 async fn client_that_says_nothing_is_closed() {
     let options = Options { handshake_timeout: Duration::from_millis(50), ..Options::default() };
     let (_gate, handle, draining) = start(1, options);
-    assert!(closed(TcpStream::connect(handle.local_addr()).await.unwrap()).await);
     let mut talking = within(connect(handle.local_addr())).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    talking.check(ask("")).await.unwrap();
+    assert!(closed(TcpStream::connect(handle.local_addr()).await.unwrap()).await);
     assert!(talking.check(ask("")).await.is_ok(), "only the first bytes have a deadline");
     draining.cancel();
     assert!(within(handle.wait()).await);
