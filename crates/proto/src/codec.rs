@@ -146,3 +146,6 @@ pub fn encode_tenant_record(record: &TenantRecord) -> String {
 pub fn decode_tenant_record(text: &str) -> Result<TenantRecord, DecodeError> {
     from_json::<control::TenantRecord, _>("tenant record", text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,3 +110,6 @@ fn text_of<T: Display>(optional: Option<&T>) -> String {
 fn texts_of<'a, T: Display + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<String> {
     items.into_iter().map(ToString::to_string).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,15 @@
 //! Generated protobuf types, their conversions to core's, and the one mapping of errors to gRPC and HTTP.
+//!
+//! [`control`] and [`router`] are generated from the contracts under `proto/`. [`convert`] turns their messages
+//! into core's checked types and back, [`codec`] writes and reads what is stored, and [`status`] is the only
+//! place that knows which code a failure has. The feature `arbitrary` adds generators for property tests.
 
 pub mod codec;
 pub mod convert;
 pub mod status;
+
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 
 /// Generated code.
 #[allow(

@@ -246,3 +246,6 @@ impl From<ErrorBody> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

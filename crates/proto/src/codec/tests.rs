@@ -1,0 +1,247 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
+
+use super::*;
+use crate::arbitrary as any;
+use grey_core::change::{Change, Revision};
+use grey_core::ids::TenantId;
+use grey_core::policy::{Failover, Overlay, OverlayKind, Unit};
+use grey_core::schema::{SchemaVersion, SchemaWindow};
+use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::version::Version;
+use proptest::prelude::*;
+
+/// Every wire form of a message leads back to the same core value.
+fn survives<M, T>(message: &M, value: &T) -> Result<(), TestCaseError>
+where
+    M: Message + Default + Serialize + DeserializeOwned + PartialEq + Clone,
+    T: TryFrom<M, Error = InvalidMessage> + PartialEq + std::fmt::Debug,
+{
+    let binary = M::decode(message.encode_to_vec().as_slice()).unwrap();
+    prop_assert!(&binary == message);
+    let json: M = serde_json::from_str(&to_json(message)).unwrap();
+    prop_assert!(&json == message);
+    prop_assert_eq!(&T::try_from(binary).unwrap(), value);
+    prop_assert_eq!(&T::try_from(json).unwrap(), value);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn nouns_survive_the_wire(
+        tenant in any::tenant(), service in any::service(), version in any::service_version(),
+        pin in (any::tenant_id(), any::service_id(), any::pin()),
+    ) {
+        survives(&control::Tenant::from(&tenant), &tenant)?;
+        survives(&control::Service::from(&service), &service)?;
+        survives(&control::ServiceVersion::from(&version), &version)?;
+        survives(&control::SchemaWindow::from(&version.window), &version.window)?;
+        survives(&control::Pin::from((&pin.0, &pin.1, &pin.2)), &pin)?;
+    }
+
+    #[test]
+    fn policies_survive_the_wire(policy in (any::service_id(), any::policy())) {
+        survives(&control::Policy::from((&policy.0, &policy.1)), &policy)?;
+        prop_assert_eq!(decode_policy(&encode_policy(&policy.0, &policy.1)).unwrap(), policy);
+    }
+
+    #[test]
+    fn events_survive_the_wire(event in any::event()) {
+        survives(&control::Event::from(&event), &event)?;
+        prop_assert_eq!(decode_event(&encode_event(&event)).unwrap(), event);
+    }
+
+    #[test]
+    fn records_survive_the_wire(tenant in any::tenant_record(), service in any::service_record()) {
+        survives(&control::TenantRecord::from(&tenant), &tenant)?;
+        survives(&control::ServiceRecord::from(&service), &service)?;
+        prop_assert_eq!(&decode_tenant_record(&encode_tenant_record(&tenant)).unwrap(), &tenant);
+        prop_assert_eq!(&decode_service_record(&encode_service_record(&service)).unwrap(), &service);
+        for record in [Record::Tenant(tenant), Record::Service(service)] {
+            prop_assert_eq!(&decode_record(&encode_record(&record)).unwrap(), &record);
+        }
+    }
+
+    #[test]
+    fn instances_survive_the_wire((service, instances) in any::service_instances()) {
+        let message = router::ServiceInstances::from((&service, instances.as_slice()));
+        for instance in &instances {
+            survives(&router::Instance::from(instance), instance)?;
+            prop_assert_eq!(&decode_instance(&encode_instance(instance)).unwrap(), instance);
+        }
+        let encoded = encode_service_instances(&service, &instances);
+        let value = (service, instances);
+        survives(&message, &value)?;
+        prop_assert_eq!(decode_service_instances(&encoded).unwrap(), value);
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused_or_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        read_everything(&bytes);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_without_panic(
+        event in any::event(), record in any::record(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let service = match &record {
+            Record::Service(record) => encode_service_record(record),
+            Record::Tenant(record) => encode_tenant_record(record),
+        };
+        for mut bytes in [encode_event(&event), encode_record(&record), service.into_bytes()] {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            read_everything(&bytes);
+            bytes.truncate(at);
+            read_everything(&bytes);
+        }
+    }
+}
+
+/// What a decoder accepts, it must also be able to write and to read again.
+fn read_everything(bytes: &[u8]) {
+    if let Ok(event) = decode_event(bytes) {
+        assert_eq!(decode_event(&encode_event(&event)).unwrap(), event);
+    }
+    if let Ok(record) = decode_record(bytes) {
+        assert_eq!(decode_record(&encode_record(&record)).unwrap(), record);
+    }
+    if let Ok((service, instances)) = decode_service_instances(bytes) {
+        let again = decode_service_instances(&encode_service_instances(&service, &instances));
+        assert_eq!(again.unwrap(), (service, instances));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(instance) = decode_instance(&text) {
+        assert_eq!(decode_instance(&encode_instance(&instance)).unwrap(), instance);
+    }
+    if let Ok((service, policy)) = decode_policy(&text) {
+        assert_eq!(decode_policy(&encode_policy(&service, &policy)).unwrap(), (service, policy));
+    }
+    if let Ok(record) = decode_service_record(&text) {
+        assert_eq!(decode_service_record(&encode_service_record(&record)).unwrap(), record);
+    }
+    if let Ok(record) = decode_tenant_record(&text) {
+        assert_eq!(decode_tenant_record(&encode_tenant_record(&record)).unwrap(), record);
+    }
+}
+
+fn version(text: &str) -> Version {
+    Version::new(text).unwrap()
+}
+
+fn payment() -> ServiceRecord {
+    let id = ServiceId::new("payment").unwrap();
+    let window = SchemaWindow { min: Some(SchemaVersion::new("1.1").unwrap()), max: None };
+    let declared = |text, window| ServiceVersion { service: id.clone(), version: version(text), window };
+    let canary = Overlay {
+        id: "next".parse().unwrap(),
+        salt: "s".to_owned(),
+        unit: Unit::Tenant,
+        matching: grey_core::policy::Match::default(),
+        kind: OverlayKind::Canary { baseline: version("2.0"), canary: version("2.1"), weight: 100 },
+    };
+    ServiceRecord {
+        service: Service { id: id.clone(), default: version("2.0") },
+        versions: vec![declared("2.0", SchemaWindow::default()), declared("2.1", window)],
+        policy: Policy { overlays: vec![canary], failover: Failover::ToDefault, ..Policy::default() },
+    }
+}
+
+#[test]
+fn a_service_record_is_stored_as_readable_json() {
+    let expected = concat!(
+        r#"{"service":{"id":"payment","defaultVersion":"v2.0"},"#,
+        r#""versions":[{"version":"v2.0"},{"version":"v2.1","schema":{"min":"1.1"}}],"#,
+        r#""policy":{"service":"payment","unknownTenant":"UNKNOWN_TENANT_REFUSE","#,
+        r#""overlays":[{"id":"next","salt":"s","unit":"UNIT_TENANT","#,
+        r#""canary":{"baseline":"v2.0","canary":"v2.1","weight":100}}],"#,
+        r#""balancing":{"strategy":"STRATEGY_ROUND_ROBIN","scope":"SCOPE_LOCAL"},"#,
+        r#""failover":{"toDefault":true}}}"#,
+    );
+    assert_eq!(encode_service_record(&payment()), expected);
+}
+
+#[test]
+fn an_instance_is_stored_as_readable_json() {
+    let sound = Instance {
+        id: "i".parse().unwrap(),
+        version: version("2.1"),
+        address: "h:1".into(),
+        region: None,
+        zone: Some("a".parse().unwrap()),
+        weight: 100,
+        enabled: true,
+        healthy: true,
+        metadata: [("k".to_owned(), "v".to_owned())].into(),
+    };
+    let text = r#"{"id":"i","address":"h:1","version":"v2.1","zone":"a","weight":100,"metadata":{"k":"v"}}"#;
+    assert_eq!(encode_instance(&sound), text);
+    let off = encode_instance(&Instance { enabled: false, ..sound.clone() });
+    assert!(off.contains(r#""disabled":true"#), "{off}");
+    let sick = encode_instance(&Instance { healthy: false, ..sound });
+    assert!(sick.contains(r#""unhealthy":true"#), "{sick}");
+}
+
+#[test]
+fn an_event_is_stored_as_protobuf() {
+    let pin = Pin { version: version("2.1"), locked: true };
+    let (tenant, service) = (TenantId::new("t").unwrap(), ServiceId::new("s").unwrap());
+    let event = Event {
+        revision: Revision(7),
+        at_ms: 1_500,
+        actor: "a".to_owned(),
+        reason: "r".to_owned(),
+        changes: vec![Change::PinPut { tenant, service, pin }],
+    };
+    let expected = b"\x08\x07\x12\x08\x08\x01\x10\x80\xca\xb5\xee\x01\x1a\x01a\x22\x01r\
+        \x2a\x10\x42\x0e\x0a\x01t\x12\x01s\x1a\x04v2.1\x20\x01";
+    assert_eq!(encode_event(&event), expected);
+}
+
+#[test]
+fn json_with_unknown_fields_is_refused() {
+    let text = r#"{"service":{"id":"payment","defaultVersion":"v2.0","defaultVersoin":"v3"}}"#;
+    let error = decode_service_record(text).unwrap_err();
+    assert!(
+        error.to_string().starts_with("decode service record: unknown field `defaultVersoin`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn json_accepts_the_field_names_of_the_contract_too() {
+    let text = r#"{"service":{"id":"payment","default_version":"2"}}"#;
+    assert_eq!(decode_service_record(text).unwrap().service.default, version("v2.0"));
+}
+
+#[test]
+fn a_record_is_one_record() {
+    let ServiceRecord { service, .. } = payment();
+    let services = vec![control::ServiceRecord { service: Some((&service).into()), ..Default::default() }; 2];
+    let frame = router::watch_response::Frame::Services(router::ServiceBatch { services });
+    let two = router::WatchResponse { frame: Some(frame) }.encode_to_vec();
+    assert_eq!(decode_record(&two).unwrap_err().to_string(), "decode record: holds 2 records instead of one");
+    assert_eq!(
+        decode_record(&[]).unwrap_err().to_string(),
+        "decode record: frame: must be tenants or services"
+    );
+}
+
+#[test]
+fn instances_come_out_by_id_and_no_id_is_there_twice() {
+    let instance = |id: &str| router::Instance {
+        id: id.to_owned(),
+        address: "h:1".to_owned(),
+        version: "1".to_owned(),
+        ..Default::default()
+    };
+    let list = |ids: &[&str]| {
+        let instances = ids.iter().map(|id| instance(id)).collect();
+        router::ServiceInstances { service: "s".to_owned(), instances }.encode_to_vec()
+    };
+    let (_, read) = decode_service_instances(&list(&["b", "a"])).unwrap();
+    assert_eq!(read.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let error = decode_service_instances(&list(&["b", "a", "b"])).unwrap_err();
+    assert_eq!(error.why, "instances: `b` is there twice");
+}
