@@ -5,7 +5,6 @@ use crate::decide::{self, Call, Decision, Recorder};
 use crate::error::Refusal;
 use crate::table::Table;
 
-
 /// One step of a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {

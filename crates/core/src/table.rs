@@ -21,8 +21,7 @@ use crate::tenant::TenantStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-type Map<K, V> =
-    imbl::GenericHashMap<K, V, foldhash::fast::RandomState, imbl::shared_ptr::DefaultSharedPtr>;
+type Map<K, V> = imbl::GenericHashMap<K, V, foldhash::fast::RandomState, imbl::shared_ptr::DefaultSharedPtr>;
 
 /// The attributes of a tenant that decisions look at.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -41,7 +41,7 @@ impl Version {
     /// Reads a version in any accepted spelling.
     ///
     /// # Errors
-    /// When the text is longer than [`MAX_VERSION_LENGTH`], has no leading number, has more than
+    /// When the text or its canonical spelling is longer than [`MAX_VERSION_LENGTH`], has no leading number, has more than
     /// three, carries build metadata (it has no order), or a pre-release that semver refuses.
     pub fn new(text: &str) -> Result<Self, InvalidVersion> {
         let invalid = |why| InvalidVersion { text: text.chars().take(MAX_VERSION_LENGTH).collect(), why };
@@ -65,11 +65,15 @@ impl Version {
             3 => numbers.to_owned(),
             _ => return Err(invalid("it has more than three numbers")),
         };
-        let full = pre.map_or(full.clone(), |pre| format!("{full}-{pre}"));
+        let full = pre.map_or_else(|| full.clone(), |pre| format!("{full}-{pre}"));
         let order = semver::Version::parse(&full).map_err(|_| invalid("it is not a semantic version"))?;
         let patch = if order.patch == 0 { String::new() } else { format!(".{}", order.patch) };
         let pre = if order.pre.is_empty() { String::new() } else { format!("-{}", order.pre) };
         let text = format_smolstr!("v{}.{}{patch}{pre}", order.major, order.minor);
+        // `1-…` grows to `v1.0-…`; what is stored must be readable again.
+        if text.len() > MAX_VERSION_LENGTH {
+            return Err(invalid("its canonical spelling is longer than 64 bytes"));
+        }
         Ok(Self { text, order })
     }
 
@@ -148,6 +152,7 @@ mod tests {
         fn any_text_is_refused_or_canonical(text in "\\PC{0,12}") {
             if let Ok(version) = Version::new(&text) {
                 prop_assert!(version.as_str().starts_with('v'));
+                prop_assert_eq!(&Version::new(version.as_str()).unwrap(), &version);
             }
         }
     }
@@ -160,8 +165,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_accepted_can_be_read_back() {
+        for length in 50..=MAX_VERSION_LENGTH {
+            if let Ok(version) = Version::new(&format!("1-{}", "a".repeat(length - 2))) {
+                assert_eq!(Version::new(version.as_str()), Ok(version));
+            }
+        }
+    }
+
+    #[test]
     fn bad_versions_are_refused() {
-        for text in ["", "v", "latest", "1.2.3.4", "01.2", "1.2.3+b", "1.0-RC", "1.0-", "vv1", "1 .0", &"1".repeat(65)] {
+        for text in [
+            "",
+            "v",
+            "latest",
+            "1.2.3.4",
+            "01.2",
+            "1.2.3+b",
+            "1.0-RC",
+            "1.0-",
+            "vv1",
+            "1 .0",
+            &"1".repeat(65),
+        ] {
             assert!(Version::new(text).is_err(), "{text:?}");
         }
     }

@@ -68,9 +68,9 @@ impl Group {
             }
             Strategy::Random => return member(self.nth_random(low(moment.random))?),
             Strategy::HealthAware => self.by_health(members, moment),
-            Strategy::LeastConnections => self.better_of_two(members, moment, |m| {
-                (m.load.calls(moment.now) + 1.0) / weight(m)
-            }),
+            Strategy::LeastConnections => {
+                self.better_of_two(members, moment, |m| (m.load.calls(moment.now) + 1.0) / weight(m))
+            }
             Strategy::PeakEwma => self.better_of_two(members, moment, |m| {
                 (m.load.latency_us(moment.now) + 1.0) * (m.load.calls(moment.now) + 1.0) / weight(m)
             }),

@@ -86,7 +86,8 @@ impl Load {
         // Peaks count at once, improvement only slowly: an instance in trouble is left quickly.
         self.latency_us.update(now, LATENCY_LIFE_MS, |mean| sample.max(mean * 0.9 + sample * 0.1));
         let outcome = if success { 1.0 } else { 0.0 };
-        let blend = |bits| Some((f32::from_bits(bits) * (1.0 - OUTCOME_SHARE) + outcome * OUTCOME_SHARE).to_bits());
+        let blend =
+            |bits| Some((f32::from_bits(bits) * (1.0 - OUTCOME_SHARE) + outcome * OUTCOME_SHARE).to_bits());
         // The closure never declines, so the update cannot fail.
         let _previous = self.success.fetch_update(Relaxed, Relaxed, blend);
     }

@@ -39,7 +39,10 @@ pub(super) fn choose<'t, T: Trace>(
     let failover = policy.map(|policy| &policy.failover).unwrap_or(&Failover::Refuse);
     for slot in failover_slots(choice, failover).filter_map(|at| slots.get(at)) {
         if !slot.admits(choice.schema) {
-            trace.rejected(|| slot.version.to_string(), || "it does not work on the tenant's schema".to_owned());
+            trace.rejected(
+                || slot.version.to_string(),
+                || "it does not work on the tenant's schema".to_owned(),
+            );
             continue;
         }
         if let Some(member) = choose(slot, trace) {
@@ -55,7 +58,10 @@ pub(super) fn choose<'t, T: Trace>(
 }
 
 /// Versions to try in place of the chosen one, in order.
-fn failover_slots<'a>(choice: &'a VersionChoice<'_>, failover: &'a Failover) -> impl Iterator<Item = usize> + 'a {
+fn failover_slots<'a>(
+    choice: &'a VersionChoice<'_>,
+    failover: &'a Failover,
+) -> impl Iterator<Item = usize> + 'a {
     let service = choice.service;
     let default = service.default_slot().filter(|_| matches!(failover, Failover::ToDefault));
     let (older, newer) = match failover {
@@ -99,7 +105,8 @@ fn record<T: Trace>(slot: &VersionSlot, place: &Place<'_>, chosen: Option<&Membe
         };
         trace.rejected(|| format!("instance {}", instance.id), || why.to_owned());
     }
-    let place = [place.region, place.zone].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
+    let place =
+        [place.region, place.zone].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
     let from = if place.is_empty() { String::new() } else { format!(" for a call from {place}") };
     trace.step("instances", || match chosen {
         Some(member) => format!("{} of {}{from}", member.instance.id, slot.version),

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 
 /// Whether every condition given holds.
 pub(super) fn applies(matching: &Match, call: &Call<'_>, profile: Option<&Profile>) -> bool {
-    let named = |set: &BTreeSet<Name>, name: Option<&Name>| set.is_empty() || name.is_some_and(|n| set.contains(n));
+    let named =
+        |set: &BTreeSet<Name>, name: Option<&Name>| set.is_empty() || name.is_some_and(|n| set.contains(n));
     (matching.tenants.is_empty() || matching.tenants.contains(call.tenant))
         && named(&matching.tiers, profile.and_then(|p| p.tier.as_ref()))
         && named(&matching.regions, profile.and_then(|p| p.region.as_ref()))

@@ -102,7 +102,10 @@ fn override_version<T: Trace>(
     }
     if !policy.override_roles.contains(call.role) {
         // Refusing would let any end user who can set a header break the call.
-        trace.rejected(|| call.override_version.to_owned(), || format!("role `{}` may not name a version", call.role));
+        trace.rejected(
+            || call.override_version.to_owned(),
+            || format!("role `{}` may not name a version", call.role),
+        );
         trace.step("override", || "ignored".to_owned());
         return Ok(None);
     }
@@ -136,7 +139,8 @@ fn overlay_version<'t, T: Trace>(
     let locked = assignment.pin.as_ref().is_some_and(|pin| pin.locked);
     for at in &service.overlay_order {
         let Some(overlay) = policy.overlays.get(*at) else { continue };
-        let taken = if locked { Err("the pin is locked") } else { take(service, overlay, base, call, profile) };
+        let taken =
+            if locked { Err("the pin is locked") } else { take(service, overlay, base, call, profile) };
         match taken {
             Ok((slot, rule)) => {
                 trace.step("overlay", || format!("{} by `{}`", name(service, slot), overlay.id));
@@ -203,7 +207,9 @@ fn legal_version<T: Trace>(
         trace.rejected(
             || candidate.version.to_string(),
             || match &candidate.window {
-                Some(window) => format!("it works on schema {window}, the tenant has {}", schema_name(schema)),
+                Some(window) => {
+                    format!("it works on schema {window}, the tenant has {}", schema_name(schema))
+                }
                 None => "it is not declared".to_owned(),
             },
         );

@@ -52,13 +52,22 @@ impl Table {
         self.service_mut(service).set_instances(instances);
     }
 
+    /// Takes over all instances, with their live figures, from the table that this one replaces.
+    pub fn adopt_instances(&mut self, before: &Self) {
+        for service in before.services().filter(|s| s.has_instances()) {
+            self.service_mut(service.id()).adopt_instances(service);
+        }
+    }
+
     fn change(&mut self, change: &Change) {
         match change {
             Change::TenantPut(tenant) => self.put_tenant(tenant),
             Change::TenantRemoved(tenant) => self.remove_tenant(tenant),
             Change::ServicePut(service) => self.set_default(&service.id, Some(&service.default)),
             Change::ServiceRemoved(service) => self.remove_service(service),
-            Change::VersionPut(version) => self.set_window(&version.service, &version.version, Some(&version.window)),
+            Change::VersionPut(version) => {
+                self.set_window(&version.service, &version.version, Some(&version.window))
+            }
             Change::VersionRemoved { service, version } => self.set_window(service, version, None),
             Change::PolicyPut { service, policy } => self.set_policy(service, Some(policy)),
             Change::PinPut { tenant, service, pin } => self.set_pin(tenant, service, Some(pin)),
@@ -193,13 +202,19 @@ impl Table {
         if let Some(known) = self.services.get(service) {
             return known.index();
         }
-        let index = u16::try_from(self.names.len()).expect("the control plane admits fewer than 65,536 services");
+        let index =
+            u16::try_from(self.names.len()).expect("the control plane admits fewer than 65,536 services");
         self.names.push_back(service.clone());
         self.services.insert(service.clone(), Arc::new(ServiceTable::new(service.clone(), index)));
         index
     }
 
-    pub(super) fn intern(&mut self, service: &ServiceId, pin: Option<&Pin>, schema: Option<&SchemaVersion>) -> u16 {
+    pub(super) fn intern(
+        &mut self,
+        service: &ServiceId,
+        pin: Option<&Pin>,
+        schema: Option<&SchemaVersion>,
+    ) -> u16 {
         let known = self.services.get(service).and_then(|s| s.intern(pin, schema));
         known.unwrap_or_else(|| self.service_mut(service).add_assignment(pin.cloned(), schema.cloned()))
     }

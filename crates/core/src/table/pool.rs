@@ -64,7 +64,9 @@ impl Pool {
             zones: zones
                 .into_iter()
                 .map(|place| {
-                    let fits = |m: &Member| m.instance.region == place.0 && m.instance.zone.as_ref() == Some(&place.1);
+                    let fits = |m: &Member| {
+                        m.instance.region == place.0 && m.instance.zone.as_ref() == Some(&place.1)
+                    };
                     let group = Group::new(&members, fits, strategy, before.zones.get(&place));
                     (place, group)
                 })
@@ -89,11 +91,14 @@ impl Pool {
     /// The group that serves a call from `place`: its zone, else its region, else the nearest allowed.
     pub(crate) fn group(&self, place: &Place<'_>) -> Option<&Group> {
         let usable = |group: &&Group| !group.is_empty();
-        let resident = |region: &str| place.residency.is_empty() || place.residency.iter().any(|r| r.as_str() == region);
+        let resident =
+            |region: &str| place.residency.is_empty() || place.residency.iter().any(|r| r.as_str() == region);
         if !place.zone.is_empty() {
             let matching = |((region, zone), _): &(&(Option<Name>, Name), &Group)| {
                 let region = region.as_ref().map_or("", |name| name.as_str());
-                zone.as_str() == place.zone && (place.region.is_empty() || place.region == region) && resident(region)
+                zone.as_str() == place.zone
+                    && (place.region.is_empty() || place.region == region)
+                    && resident(region)
             };
             if let Some(group) = self.zones.iter().filter(matching).map(|(_, g)| g).find(usable) {
                 return Some(group);

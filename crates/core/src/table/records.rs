@@ -29,7 +29,8 @@ impl Table {
 
     fn insert_tenant(&mut self, record: TenantRecord) {
         let TenantRecord { tenant, pins, schemas } = record;
-        let mut schemas: BTreeMap<_, _> = schemas.into_iter().map(|(service, seen, _)| (service, seen)).collect();
+        let mut schemas: BTreeMap<_, _> =
+            schemas.into_iter().map(|(service, seen, _)| (service, seen)).collect();
         self.apply_removal(&tenant.id);
         let mut entries: Vec<Entry> = Vec::with_capacity(pins.len() + schemas.len());
         for (service, pin) in pins {
@@ -39,7 +40,10 @@ impl Table {
                 self.add_fact(digest::schema(&tenant.id, &service, schema));
             }
             let index = self.service_index(&service);
-            entries.push(Entry { service: index, assignment: self.intern(&service, Some(&pin), schema.as_ref()) });
+            entries.push(Entry {
+                service: index,
+                assignment: self.intern(&service, Some(&pin), schema.as_ref()),
+            });
         }
         for (service, schema) in schemas {
             self.add_fact(digest::schema(&tenant.id, &service, &schema));

@@ -114,7 +114,8 @@ impl ServiceTable {
     pub fn awaits_turn(&self) -> bool {
         let balancing = self.policy.as_ref().map(|p| &p.balancing);
         balancing.is_some_and(|b| {
-            b.scope == Scope::Global && matches!(b.strategy, Strategy::RoundRobin | Strategy::WeightedRoundRobin)
+            b.scope == Scope::Global
+                && matches!(b.strategy, Strategy::RoundRobin | Strategy::WeightedRoundRobin)
         })
     }
 
@@ -147,7 +148,11 @@ impl ServiceTable {
         self.compile();
     }
 
-    pub(super) fn set_window(&mut self, version: &Version, window: Option<SchemaWindow>) -> Option<SchemaWindow> {
+    pub(super) fn set_window(
+        &mut self,
+        version: &Version,
+        window: Option<SchemaWindow>,
+    ) -> Option<SchemaWindow> {
         let at = self.make_slot(version);
         let before = self.versions.get_mut(at).and_then(|slot| std::mem::replace(&mut slot.window, window));
         self.compile();
@@ -184,6 +189,22 @@ impl ServiceTable {
         self.compile();
     }
 
+    pub(super) fn has_instances(&self) -> bool {
+        self.versions.iter().any(|slot| !slot.pool.members().is_empty())
+    }
+
+    pub(super) fn adopt_instances(&mut self, before: &Self) {
+        let strategy = self.policy.as_ref().map(|p| p.balancing.strategy).unwrap_or_default();
+        for old in before.versions.iter().filter(|slot| !slot.pool.members().is_empty()) {
+            let at = self.make_slot(&old.version);
+            let instances = old.pool.members().iter().map(|m| m.instance.clone()).collect();
+            if let Some(slot) = self.versions.get_mut(at) {
+                slot.pool = Arc::new(Pool::new(instances, strategy, &old.pool));
+            }
+        }
+        self.compile();
+    }
+
     fn make_slot(&mut self, version: &Version) -> usize {
         match self.versions.binary_search_by(|slot| slot.version.cmp(version)) {
             Ok(at) => at,
@@ -209,7 +230,8 @@ impl ServiceTable {
         }
         self.assignments = assignments;
         let overlays = self.policy.as_ref().map(|p| p.overlays.as_slice()).unwrap_or_default();
-        let is_experiment = |at: &usize| matches!(overlays.get(*at).map(|o| &o.kind), Some(OverlayKind::Experiment(_)));
+        let is_experiment =
+            |at: &usize| matches!(overlays.get(*at).map(|o| &o.kind), Some(OverlayKind::Experiment(_)));
         let (experiments, canaries): (Vec<_>, Vec<_>) = (0..overlays.len()).partition(is_experiment);
         self.overlay_order = experiments.into_iter().chain(canaries).collect();
     }
