@@ -1,0 +1,46 @@
+//! What ties a tenant to a service: its pin, and the schema seen in its database.
+
+use sea_orm_migration::prelude::*;
+
+use crate::column;
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let database = manager.get_connection();
+        let text = column::text(database.get_database_backend());
+        let statements = [
+            format!(
+                "CREATE TABLE pins (tenant {text} NOT NULL, service {text} NOT NULL, version {text} NOT NULL, \
+                 locked BOOLEAN NOT NULL, revision BIGINT NOT NULL, PRIMARY KEY (tenant, service))"
+            ),
+            // Whether a version is in use, and the pins of a service in order.
+            "CREATE INDEX pins_by_version ON pins (service, version)".to_owned(),
+            "CREATE INDEX pins_by_service ON pins (service, tenant)".to_owned(),
+            format!(
+                "CREATE TABLE observed_schemas (tenant {text} NOT NULL, service {text} NOT NULL, \
+                 schema_version {text} NOT NULL, at_ms BIGINT NOT NULL, revision BIGINT NOT NULL, \
+                 PRIMARY KEY (tenant, service))"
+            ),
+        ];
+        for statement in statements {
+            database.execute_unprepared(&statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let database = manager.get_connection();
+        for statement in ["DROP TABLE observed_schemas", "DROP TABLE pins"] {
+            database.execute_unprepared(statement).await?;
+        }
+        Ok(())
+    }
+}

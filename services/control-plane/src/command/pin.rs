@@ -1,0 +1,176 @@
+//! Pins: one query reads what the rules need to know of any number of them, one statement writes them.
+
+use std::fmt::Write;
+
+use grey_core::change::Change;
+use grey_core::error::Reason;
+use grey_core::ids::{ServiceId, TenantId};
+use grey_core::service::Pin;
+use grey_proto::status::ApiError;
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
+use sea_orm::{
+    ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel, Iterable, QueryFilter, Statement,
+};
+
+use super::catalog::{unknown_service, unknown_version};
+use super::transaction::{Attempt, Outcome, during, present};
+use super::{Error, Proposed, Thing, tenant};
+use crate::database;
+use crate::entity::{pins, versions};
+
+/// What the rules need to know of one pin.
+#[derive(Debug, FromQueryResult)]
+struct Facts {
+    position: i64,
+    known_tenant: Option<String>,
+    known_service: Option<String>,
+    known_version: Option<String>,
+    schema_min: Option<String>,
+    schema_max: Option<String>,
+    schema_version: Option<String>,
+    pinned: Option<String>,
+    locked: Option<bool>,
+    revision: Option<i64>,
+}
+
+const FACTS: &str = ") SELECT w.position, t.id AS known_tenant, s.id AS known_service, v.version AS known_version, \
+    v.schema_min, v.schema_max, o.schema_version, p.version AS pinned, p.locked, p.revision FROM wanted w \
+    LEFT JOIN tenants t ON t.id = w.tenant LEFT JOIN services s ON s.id = w.service \
+    LEFT JOIN versions v ON v.service = w.service AND v.version = w.version \
+    LEFT JOIN observed_schemas o ON o.tenant = w.tenant AND o.service = w.service \
+    LEFT JOIN pins p ON p.tenant = w.tenant AND p.service = w.service";
+
+/// What one change of a pin asks for; no pin: none.
+struct Wanted<'a> {
+    tenant: &'a TenantId,
+    service: &'a ServiceId,
+    pin: Option<&'a Pin>,
+}
+
+fn wanted(change: &Change) -> Option<Wanted<'_>> {
+    match change {
+        Change::PinPut { tenant, service, pin } => Some(Wanted { tenant, service, pin: Some(pin) }),
+        Change::PinRemoved { tenant, service } => Some(Wanted { tenant, service, pin: None }),
+        _ => None,
+    }
+}
+
+/// Checks and applies a run of changes that are all of pins.
+pub(super) async fn apply(attempt: &Attempt<'_>, run: &[Proposed]) -> Result<Vec<Outcome>, Error> {
+    let wanted: Vec<Wanted<'_>> = run.iter().filter_map(|proposed| wanted(&proposed.change)).collect();
+    let facts = read(attempt, &wanted).await?;
+    let mut outcomes = Vec::with_capacity(run.len());
+    let (mut put, mut gone) = (Vec::new(), Vec::new());
+    for ((proposed, wanted), facts) in run.iter().zip(&wanted).zip(&facts) {
+        Thing::of(&proposed.change).expect(proposed.expected, present(facts.revision)?)?;
+        let Wanted { tenant, service, pin } = wanted;
+        let Some(pin) = pin else {
+            check_known(wanted, facts)?;
+            if facts.revision.is_none() {
+                let message = format!("tenant `{tenant}` has no pin to service `{service}`");
+                let unknown = ApiError::new(Reason::UnknownPin, message);
+                return Err(unknown.with("tenant", tenant.as_str()).with("service", service.as_str()).into());
+            }
+            gone.push((tenant.to_string(), service.to_string()));
+            outcomes.push(Attempt::removed(&proposed.change));
+            continue;
+        };
+        check_known(wanted, facts)?;
+        check_version(wanted, pin, facts)?;
+        match facts.revision {
+            Some(revision)
+                if facts.pinned.as_deref() == Some(pin.version.as_str())
+                    && facts.locked == Some(pin.locked) =>
+            {
+                outcomes.push(Outcome::unchanged(revision));
+            }
+            _ => {
+                put.push(pins::Model::of(tenant, service, pin, attempt.revision).into_active_model());
+                outcomes.push(attempt.changed(&proposed.change));
+            }
+        }
+    }
+    write(attempt, put, gone).await?;
+    Ok(outcomes)
+}
+
+async fn read(attempt: &Attempt<'_>, wanted: &[Wanted<'_>]) -> Result<Vec<Facts>, Error> {
+    let mut sql = "WITH wanted (position, tenant, service, version) AS (VALUES ".to_owned();
+    let mut values = Vec::with_capacity(wanted.len() * 3);
+    for (position, Wanted { tenant, service, pin }) in wanted.iter().enumerate() {
+        let comma = if position == 0 { "" } else { ", " };
+        let at = values.len();
+        write!(sql, "{comma}({position}, ${}, ${}, ${})", at + 1, at + 2, at + 3)
+            .expect("writing to a string does not fail");
+        let version = pin.map_or("", |pin| pin.version.as_str());
+        values.extend([tenant.as_str().into(), service.as_str().into(), version.into()]);
+    }
+    sql.push_str(FACTS);
+    let backend = attempt.transaction.get_database_backend();
+    let statement = Statement::from_sql_and_values(backend, sql, values);
+    let facts = Facts::find_by_statement(statement).all(attempt.transaction).await;
+    let mut facts = facts.map_err(during("read what a pin depends on"))?;
+    // The database may join in any order.
+    facts.sort_unstable_by_key(|facts| facts.position);
+    Ok(facts)
+}
+
+fn check_known(wanted: &Wanted<'_>, facts: &Facts) -> Result<(), ApiError> {
+    if facts.known_tenant.is_none() {
+        return Err(tenant::unknown(wanted.tenant.as_str()));
+    }
+    if facts.known_service.is_none() {
+        return Err(unknown_service(wanted.service.as_str()));
+    }
+    Ok(())
+}
+
+/// A tenant is never pinned to a version whose schema it does not have.
+fn check_version(wanted: &Wanted<'_>, pin: &Pin, facts: &Facts) -> Result<(), Error> {
+    let Wanted { tenant, service, .. } = wanted;
+    if facts.known_version.is_none() {
+        return Err(unknown_version(service.as_str(), pin.version.as_str()).into());
+    }
+    let window = versions::window(facts.schema_min.as_deref(), facts.schema_max.as_deref())?;
+    let corrupt = |why: grey_core::schema::InvalidSchemaVersion| {
+        Error::Database(database::Error::Corrupt { table: "observed_schemas", why: why.to_string() })
+    };
+    let observed = facts.schema_version.as_deref().map(str::parse).transpose().map_err(corrupt)?;
+    if window.admits(observed.as_ref()) {
+        return Ok(());
+    }
+    let version = &pin.version;
+    let has = match &facts.schema_version {
+        Some(schema) => format!("has schema {schema}"),
+        None => "has no observed schema".to_owned(),
+    };
+    let message = format!(
+        "tenant `{tenant}` {has} for service `{service}`, but version {version} works on schema {window}; migrate it first"
+    );
+    let refusal = ApiError::new(Reason::NoLegalVersion, message)
+        .with("tenant", tenant.as_str())
+        .with("service", service.as_str())
+        .with("version", version.as_str())
+        .with("schema", facts.schema_version.clone().unwrap_or_default())
+        .with("window", window.to_string());
+    Err(refusal.into())
+}
+
+async fn write(
+    attempt: &Attempt<'_>,
+    put: Vec<pins::ActiveModel>,
+    gone: Vec<(String, String)>,
+) -> Result<(), Error> {
+    let key = [pins::Column::Tenant, pins::Column::Service];
+    if !put.is_empty() {
+        let replace = OnConflict::columns(key).update_columns(pins::Column::iter()).to_owned();
+        let insert = pins::Entity::insert_many(put).on_conflict(replace);
+        insert.exec_without_returning(attempt.transaction).await.map_err(during("write pins"))?;
+    }
+    if !gone.is_empty() {
+        let these = Expr::tuple(key.map(|column| Expr::col(column).into())).in_tuples(gone);
+        let delete = pins::Entity::delete_many().filter(these);
+        delete.exec(attempt.transaction).await.map_err(during("remove pins"))?;
+    }
+    Ok(())
+}

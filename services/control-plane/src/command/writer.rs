@@ -1,0 +1,137 @@
+//! Carries commands out, one after another.
+
+use std::time::Duration;
+
+use grey_core::change::Position;
+use grey_runtime::config::{Faults, Validate, duration};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Command, Committed, Error, transaction};
+use crate::database::Database;
+use crate::metrics::Metrics;
+
+/// How commands queue.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Commands that may wait for those before them; more are refused.
+    pub queue: usize,
+    /// How long a command may wait before it is begun.
+    #[serde(with = "duration")]
+    pub wait: Duration,
+    /// How long it may take once begun.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Validate for Options {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check((1..=100_000).contains(&self.queue), "queue", "must be between 1 and 100000");
+        faults.check(!self.wait.is_zero(), "wait", "must be longer than nothing");
+        faults.check(!self.timeout.is_zero(), "timeout", "must be longer than nothing");
+    }
+}
+
+struct Job {
+    command: Command,
+    begin_by: Instant,
+    reply: oneshot::Sender<Result<Committed, Error>>,
+}
+
+/// Takes commands. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    queue: mpsc::Sender<Job>,
+    head: watch::Receiver<Position>,
+    wait: Duration,
+}
+
+/// The other end of [`Commands`].
+#[derive(Debug)]
+pub struct Writer {
+    database: Database,
+    queue: mpsc::Receiver<Job>,
+    head: watch::Sender<Position>,
+    options: Options,
+    metrics: Metrics,
+}
+
+impl Commands {
+    /// Carries a command out. It goes on even if the caller stops waiting for it.
+    ///
+    /// # Errors
+    /// As [`Error`] says; only [`Error::Unknown`] leaves open whether something was changed.
+    pub async fn execute(&self, command: Command) -> Result<Committed, Error> {
+        command.validate()?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { command, begin_by: Instant::now() + self.wait, reply };
+        self.queue.try_send(job).map_err(|full| match full {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Where the log was when this replica committed last. Another replica may be ahead.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Position> {
+        self.head.clone()
+    }
+}
+
+impl Writer {
+    /// A writer to `database`, whose log is at `position`, and its handle.
+    #[must_use]
+    pub fn new(
+        database: Database,
+        position: Position,
+        options: Options,
+        metrics: Metrics,
+    ) -> (Self, Commands) {
+        let (jobs, queue) = mpsc::channel(options.queue);
+        let head = watch::Sender::new(position);
+        let commands = Commands { queue: jobs, head: head.subscribe(), wait: options.wait };
+        (Self { database, queue, head, options, metrics }, commands)
+    }
+
+    /// Carries commands out until `token` is cancelled; those taken by then are still carried out.
+    pub async fn run(mut self, token: CancellationToken) {
+        loop {
+            let job = tokio::select! {
+                job = self.queue.recv() => job,
+                () = token.cancelled() => break,
+            };
+            let Some(job) = job else { return };
+            self.carry_out(job).await;
+        }
+        self.queue.close();
+        while let Some(job) = self.queue.recv().await {
+            self.carry_out(job).await;
+        }
+    }
+
+    async fn carry_out(&self, job: Job) {
+        let begun = Instant::now();
+        let result = if begun > job.begin_by {
+            Err(Error::Late(self.options.wait))
+        } else {
+            transaction::carry_out(&self.database, &job.command, self.options.timeout).await
+        };
+        self.metrics.command(&result, begun.elapsed());
+        if let Ok(committed) = &result {
+            self.head.send_if_modified(|head| {
+                let moved = *head != committed.position;
+                head.clone_from(&committed.position);
+                moved
+            });
+        }
+        if let Err(Error::Unknown(error)) = &result {
+            tracing::error!(error = %super::chain(error), "commit with unknown outcome");
+        }
+        // A caller that has gone needs no answer.
+        drop(job.reply.send(result));
+    }
+}

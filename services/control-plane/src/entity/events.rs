@@ -1,0 +1,46 @@
+//! Committed events, encoded.
+
+use grey_core::change::Event;
+use grey_proto::codec;
+use sea_orm::entity::prelude::*;
+
+use super::signed;
+use crate::database::Error;
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "events")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub revision: i64,
+    pub at_ms: i64,
+    pub actor: String,
+    pub reason: String,
+    pub body: Vec<u8>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+const TABLE: &str = "events";
+
+impl Model {
+    /// The row of an event.
+    pub(crate) fn of(event: &Event) -> Self {
+        Self {
+            revision: signed(event.revision.0),
+            at_ms: signed(event.at_ms),
+            actor: event.actor.clone(),
+            reason: event.reason.clone(),
+            body: codec::encode_event(event),
+        }
+    }
+
+    /// The event of a row.
+    pub(crate) fn event(&self) -> Result<Event, Error> {
+        codec::decode_event(&self.body)
+            .map_err(|error| Error::Corrupt { table: TABLE, why: error.to_string() })
+    }
+}

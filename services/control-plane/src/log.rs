@@ -1,0 +1,57 @@
+//! The event log as the publisher reads it.
+
+mod snapshot;
+
+use async_trait::async_trait;
+use grey_core::change::{Event, Generation, Position, Record, Revision};
+use grey_state::publisher::{EventLog, LogError};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tokio::sync::mpsc;
+
+use crate::database::{Database, Error};
+use crate::entity::{events, signed};
+
+impl Database {
+    /// Up to `limit` events after `after`, in order, without a gap; newest first on demand.
+    ///
+    /// # Errors
+    /// When the database is away or an event does not read back.
+    pub async fn events(
+        &self,
+        after: Revision,
+        limit: usize,
+        newest_first: bool,
+    ) -> Result<Vec<Event>, Error> {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        let query = events::Entity::find().filter(events::Column::Revision.gt(signed(after.0))).limit(limit);
+        let query = match newest_first {
+            true => query.order_by_desc(events::Column::Revision),
+            false => query.order_by_asc(events::Column::Revision),
+        };
+        let rows = self.read("read events", query.all(self.readers())).await?;
+        rows.iter().map(events::Model::event).collect()
+    }
+}
+
+fn log_error(attempted: &'static str) -> impl Fn(Error) -> LogError {
+    move |error| LogError { attempted, source: Box::new(error) }
+}
+
+#[async_trait]
+impl EventLog for Database {
+    async fn head(&self) -> Result<Position, LogError> {
+        Self::head(self).await.map_err(log_error("read the log's head"))
+    }
+
+    async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, LogError> {
+        Self::events(self, after, limit, false).await.map_err(log_error("read the log's events"))
+    }
+
+    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Position, LogError> {
+        self.send_snapshot(&records).await.map_err(log_error("read a snapshot of the control database"))
+    }
+
+    async fn start_generation(&self, present: &Generation) -> Result<Position, LogError> {
+        Self::start_generation(self, present).await.map_err(log_error("start a generation"))
+    }
+}
