@@ -114,7 +114,10 @@ pub(crate) fn policy(service: &ServiceId, policy: &Policy) -> u64 {
         Failover::Refuse => fact.number(0),
         Failover::ToDefault => fact.number(1),
         Failover::ToNearest => fact.number(2),
-        Failover::ToVersions(versions) => fact.texts(versions.iter().map(Version::as_str)),
+        Failover::ToVersions(versions) => {
+            fact.number(3);
+            fact.texts(versions.iter().map(Version::as_str));
+        }
     }
     fact.texts(policy.override_roles.iter().map(|role| role.as_str()));
     fact.number(usize::from(policy.stateless));
@@ -153,9 +156,13 @@ fn add_match(fact: &mut Fact, matching: &Match) {
         fact.text(&predicate.key);
         match &predicate.test {
             Test::Present => fact.number(0),
-            Test::In(values) => fact.texts(values.iter().map(String::as_str)),
+            Test::In(values) => {
+                fact.number(1);
+                fact.texts(values.iter().map(String::as_str));
+            }
             Test::Prefix(prefix) => {
-                fact.text("prefix").text(prefix);
+                fact.number(2);
+                fact.text(prefix);
             }
         }
     }

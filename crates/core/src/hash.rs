@@ -49,9 +49,7 @@ pub fn unit_hash(parts: &[&str]) -> u32 {
 /// ```
 #[must_use]
 pub fn bucket(hash: u32, total: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "the product of two u32 shifted by 32 fits")]
-    let bucket = ((u64::from(hash) * u64::from(total)) >> 32) as u32;
-    bucket
+    ((u64::from(hash) * u64::from(total)) >> 32) as u32
 }
 
 #[cfg(test)]

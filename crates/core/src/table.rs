@@ -87,6 +87,8 @@ pub struct Table {
     services: Map<ServiceId, Arc<ServiceTable>>,
     /// Service ids by index, for reading a row.
     names: imbl::Vector<ServiceId>,
+    /// Indexes that no service has any more.
+    free_services: imbl::Vector<u16>,
 }
 
 impl Table {
@@ -120,7 +122,7 @@ impl Table {
         service.assignment(row.map_or(0, |row| row.assignment(service.index())))
     }
 
-    /// Declared tenants.
+    /// Tenants that anything is known of.
     #[must_use]
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()

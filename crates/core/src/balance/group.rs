@@ -1,12 +1,22 @@
 //! A set of instances prepared for one strategy.
 
 use super::ring::Ring;
-use super::{LOAD_BOUND, Load, Moment, sequence};
+use super::{LOAD_BOUND, Moment, sequence};
 use crate::hash::bucket;
 use crate::policy::Strategy;
 use crate::table::Member;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Latencies below this count as equally good, in microseconds.
+///
+/// Without it an instance that never reports, because it is new or because it hangs, would look a
+/// thousand times quicker than its siblings and draw all their calls.
+const LATENCY_FLOOR_US: f32 = 1_000.0;
+/// Most instances looked at to know how much an even share is.
+const SAMPLE: usize = 64;
+/// Most points of the ring looked at to find an instance with room.
+const WALK: usize = 1_024;
 
 /// The routable instances of a version in one place (everywhere, a region or a zone).
 #[derive(Debug, Default)]
@@ -15,8 +25,9 @@ pub struct Group {
     /// Indexes into the pool's members; a smooth weighted cycle for the weighted round robin, else each once.
     picks: Box<[u16]>,
     ring: Ring,
+    /// Sum of the weights.
+    weight: f32,
     cursor: Arc<AtomicU64>,
-    carried: Arc<Load>,
 }
 
 impl Group {
@@ -28,7 +39,7 @@ impl Group {
         before: Option<&Self>,
     ) -> Self {
         let chosen: Vec<(u16, &Member)> =
-            (0u16..).zip(members).filter(|(_, m)| m.instance.is_routable() && fits(m)).collect();
+            (0..u16::MAX).zip(members).filter(|(_, m)| m.instance.is_routable() && fits(m)).collect();
         let picks = if strategy == Strategy::WeightedRoundRobin {
             let weights: Vec<_> = chosen.iter().map(|(i, m)| (*i, m.instance.weight)).collect();
             sequence::interleave(&weights)
@@ -42,9 +53,9 @@ impl Group {
         } else {
             Ring::default()
         };
-        let (cursor, carried) =
-            before.map_or_else(Default::default, |b| (Arc::clone(&b.cursor), Arc::clone(&b.carried)));
-        Self { strategy, picks, ring, cursor, carried }
+        let weight = chosen.iter().map(|(_, member)| weight(member)).sum();
+        let cursor = before.map_or_else(Arc::default, |before| Arc::clone(&before.cursor));
+        Self { strategy, picks, ring, weight, cursor }
     }
 
     /// Whether nothing here can serve.
@@ -72,13 +83,13 @@ impl Group {
                 self.better_of_two(members, moment, |m| (m.load.calls(moment.now) + 1.0) / weight(m))
             }
             Strategy::PeakEwma => self.better_of_two(members, moment, |m| {
-                (m.load.latency_us(moment.now) + 1.0) * (m.load.calls(moment.now) + 1.0) / weight(m)
+                m.load.latency_us(moment.now).max(LATENCY_FLOOR_US) * (m.load.calls(moment.now) + 1.0)
+                    / weight(m)
             }),
             Strategy::ConsistentHash => self.on_ring(members, key, moment),
         }?;
         if !peek {
             chosen.load.assign(moment.now);
-            self.carried.assign(moment.now);
         }
         Some(chosen)
     }
@@ -141,12 +152,24 @@ impl Group {
         last
     }
 
+    /// The key's own member, or the next one on the ring that carries less than its bounded share.
     fn on_ring<'m>(&self, members: &'m [Member], key: u32, moment: &Moment) -> Option<&'m Member> {
-        #[expect(clippy::cast_precision_loss, reason = "a group is far smaller than 2^24")]
-        let even = (self.carried.calls(moment.now) + 1.0) / self.picks.len().max(1) as f32;
-        let limit = (even * LOAD_BOUND).max(1.0);
-        let on_the_way = || self.ring.from(key).filter_map(|i| members.get(usize::from(i)));
-        on_the_way().find(|m| m.load.calls(moment.now) < limit).or_else(|| on_the_way().next())
+        let per_weight = (self.carried(members, moment) + 1.0) * LOAD_BOUND / self.weight.max(1.0);
+        let has_room = |m: &&Member| m.load.calls(moment.now) < (per_weight * weight(m)).max(1.0);
+        let on_the_way = || self.ring.from(key).take(WALK).filter_map(|i| members.get(usize::from(i)));
+        on_the_way().find(has_room).or_else(|| on_the_way().next())
+    }
+
+    /// Calls that weigh on the whole group, estimated from some of a large one.
+    ///
+    /// Summed at each choice and not counted along, because reports end calls instance by instance.
+    #[expect(clippy::cast_precision_loss, reason = "a group is far smaller than 2^24")]
+    fn carried(&self, members: &[Member], moment: &Moment) -> f32 {
+        let step = self.picks.len().div_ceil(SAMPLE).max(1);
+        let seen = self.picks.len().div_ceil(step).max(1);
+        let sample = self.picks.iter().step_by(step).filter_map(|pick| members.get(usize::from(*pick)));
+        let calls: f32 = sample.map(|m| m.load.calls(moment.now)).sum();
+        calls * self.picks.len() as f32 / seen as f32
     }
 }
 

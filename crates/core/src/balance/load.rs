@@ -11,6 +11,8 @@ pub type Millis = u32;
 const ASSIGNMENT_LIFE_MS: f32 = 5_000.0;
 /// How fast a latency peak is forgotten, in milliseconds.
 const LATENCY_LIFE_MS: f32 = 10_000.0;
+/// How far a thread's clock may be behind another's, in milliseconds; what looks younger is very old.
+const CLOCK_SLACK_MS: Millis = 60_000;
 /// Share of the success rate that one outcome replaces.
 const OUTCOME_SHARE: f32 = 0.05;
 
@@ -32,7 +34,7 @@ impl Fading {
     fn faded(word: u64, now: Millis, life_ms: f32) -> f32 {
         let (value, at) = Self::unpack(word);
         // A thread may look with a slightly older clock than the one that wrote.
-        let age = now.wrapping_sub(at).cast_signed().max(0);
+        let age = Some(now.wrapping_sub(at)).filter(|age| *age < Millis::MAX - CLOCK_SLACK_MS).unwrap_or(0);
         #[expect(clippy::cast_precision_loss, reason = "an age needs no more than 24 bits")]
         let age = age as f32;
         if value == 0.0 { 0.0 } else { value * (-age / life_ms).exp() }
@@ -150,9 +152,20 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_may_wrap() {
+    fn the_clock_may_wrap_and_differ_between_threads() {
         let load = Load::default();
         load.assign(u32::MAX - 10);
         assert!(load.calls(5) > 0.9);
+        assert!(load.calls(u32::MAX - 1_000) > 0.9, "a thread that is a second behind sees the call too");
+    }
+
+    #[test]
+    fn what_is_weeks_old_stays_forgotten() {
+        let load = Load::default();
+        load.assign(0);
+        let day = 86_400_000;
+        for days in [1, 20, 25, 30, 49] {
+            assert!(load.calls(days * day) < 0.01, "after {days} days");
+        }
     }
 }

@@ -109,9 +109,7 @@ fn override_version<T: Trace>(
         trace.step("override", || "ignored".to_owned());
         return Ok(None);
     }
-    let asked = Version::new(call.override_version).ok().and_then(|version| service.slot(&version));
-    let declared = |at: &usize| service.versions().get(*at).is_some_and(|v| v.window.is_some());
-    match asked.filter(declared) {
+    match Version::new(call.override_version).ok().and_then(|version| service.declared_slot(&version)) {
         Some(slot) => {
             trace.step("override", || format!("{} as the call asks", name(service, slot)));
             Ok(Some(slot))
@@ -184,7 +182,7 @@ fn take<'t>(
             (&arm.version, Rule::Experiment { overlay: &overlay.id, variant: &arm.id })
         }
     };
-    service.slot(version).map(|slot| (slot, rule)).ok_or("its version is not declared")
+    service.declared_slot(version).map(|slot| (slot, rule)).ok_or("its version is not declared")
 }
 
 /// The wanted version if it works on the schema, else the best that does: the base, the default, the

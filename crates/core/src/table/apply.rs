@@ -50,6 +50,7 @@ impl Table {
     /// Replaces all instances of a service.
     pub fn set_instances(&mut self, service: &ServiceId, instances: Vec<Instance>) {
         self.service_mut(service).set_instances(instances);
+        self.forget_vacant(service);
     }
 
     /// Takes over all instances, with their live figures, from the table that this one replaces.
@@ -66,14 +67,21 @@ impl Table {
             Change::ServicePut(service) => self.set_default(&service.id, Some(&service.default)),
             Change::ServiceRemoved(service) => self.remove_service(service),
             Change::VersionPut(version) => {
-                self.set_window(&version.service, &version.version, Some(&version.window))
+                self.set_window(&version.service, &version.version, Some(&version.window));
             }
-            Change::VersionRemoved { service, version } => self.set_window(service, version, None),
+            Change::VersionRemoved { service, version } => {
+                self.set_window(service, version, None);
+                self.forget_vacant(service);
+            }
             Change::PolicyPut { service, policy } => self.set_policy(service, Some(policy)),
             Change::PinPut { tenant, service, pin } => self.set_pin(tenant, service, Some(pin)),
-            Change::PinRemoved { tenant, service } => self.set_pin(tenant, service, None),
+            Change::PinRemoved { tenant, service } => {
+                self.set_pin(tenant, service, None);
+                self.forget_vacant(service);
+            }
             Change::SchemaObserved { tenant, service, schema, .. } => {
                 self.set_schema(tenant, service, schema.as_ref());
+                self.forget_vacant(service);
             }
         }
     }
@@ -190,6 +198,7 @@ impl Table {
         for version in declared {
             self.set_window(service, &version, None);
         }
+        self.forget_vacant(service);
     }
 
     pub(super) fn service_mut(&mut self, service: &ServiceId) -> &mut ServiceTable {
@@ -202,11 +211,30 @@ impl Table {
         if let Some(known) = self.services.get(service) {
             return known.index();
         }
-        let index =
-            u16::try_from(self.names.len()).expect("the control plane admits fewer than 65,536 services");
-        self.names.push_back(service.clone());
+        let index = match self.free_services.pop_back() {
+            Some(index) => {
+                self.names.set(usize::from(index), service.clone());
+                index
+            }
+            None => {
+                let index = u16::try_from(self.names.len());
+                let index =
+                    index.expect("the control plane and the registry name fewer than 65,536 services");
+                self.names.push_back(service.clone());
+                index
+            }
+        };
         self.services.insert(service.clone(), Arc::new(ServiceTable::new(service.clone(), index)));
         index
+    }
+
+    /// Forgets a service of which nothing is known, so that a registry's passing names do not pile up.
+    fn forget_vacant(&mut self, service: &ServiceId) {
+        let vacant = self.services.get(service).filter(|known| known.is_vacant()).map(|known| known.index());
+        if let Some(index) = vacant {
+            self.services.remove(service);
+            self.free_services.push_back(index);
+        }
     }
 
     pub(super) fn intern(
@@ -215,8 +243,22 @@ impl Table {
         pin: Option<&Pin>,
         schema: Option<&SchemaVersion>,
     ) -> u16 {
-        let known = self.services.get(service).and_then(|s| s.intern(pin, schema));
-        known.unwrap_or_else(|| self.service_mut(service).add_assignment(pin.cloned(), schema.cloned()))
+        self.service_index(service);
+        let known = self.services.get(service).expect("a service with an index has a table");
+        if let Some(found) = known.find_assignment(pin, schema) {
+            return found;
+        }
+        if known.is_crowded() {
+            let mut used = Vec::new();
+            for assignment in self.tenants.values().map(|row| usize::from(row.assignment(known.index()))) {
+                used.resize(used.len().max(assignment + 1), false);
+                if let Some(used) = used.get_mut(assignment) {
+                    *used = true;
+                }
+            }
+            self.service_mut(service).sweep(&used);
+        }
+        self.service_mut(service).add_assignment(pin.cloned(), schema.cloned())
     }
 
     // === digest ===

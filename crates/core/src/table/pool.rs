@@ -104,10 +104,11 @@ impl Pool {
                 return Some(group);
             }
         }
-        if !place.region.is_empty() && resident(place.region) {
-            if let Some(group) = self.regions.get(place.region).filter(usable) {
-                return Some(group);
-            }
+        if !place.region.is_empty()
+            && resident(place.region)
+            && let Some(group) = self.regions.get(place.region).filter(usable)
+        {
+            return Some(group);
         }
         if place.residency.is_empty() {
             return Some(&self.everywhere).filter(usable);

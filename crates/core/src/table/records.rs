@@ -28,7 +28,11 @@ impl Table {
     }
 
     fn insert_tenant(&mut self, record: TenantRecord) {
-        let TenantRecord { tenant, pins, schemas } = record;
+        let TenantRecord { tenant, mut pins, schemas } = record;
+        // Of two pins for one service the last one counts, as it does in a list of changes.
+        pins.reverse();
+        pins.sort_by(|(a, _), (b, _)| a.cmp(b));
+        pins.dedup_by(|(later, _), (kept, _)| later == kept);
         let mut schemas: BTreeMap<_, _> =
             schemas.into_iter().map(|(service, seen, _)| (service, seen)).collect();
         self.apply_removal(&tenant.id);

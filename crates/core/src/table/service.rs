@@ -8,7 +8,13 @@ use crate::schema::{SchemaVersion, SchemaWindow};
 use crate::service::Pin;
 use crate::version::Version;
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+/// Most distinct pairs of pin and schema in one service: as many as an index of 16 bits tells apart.
+const MAX_ASSIGNMENTS: usize = 1 << 16;
+/// Assignments of one service that are kept before those without tenants are looked for.
+const SWEEP_AT: usize = 1_024;
 
 /// What tenants with the same pin and the same observed schema share.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -40,6 +46,11 @@ impl VersionSlot {
     pub fn admits(&self, schema: Option<&SchemaVersion>) -> bool {
         self.window.as_ref().is_some_and(|window| window.admits(schema))
     }
+
+    /// Whether it is neither declared nor run by any instance.
+    fn is_vacant(&self) -> bool {
+        self.window.is_none() && self.pool.members().is_empty()
+    }
 }
 
 /// Everything about one service.
@@ -52,7 +63,14 @@ pub struct ServiceTable {
     pub(crate) policy: Option<Arc<Policy>>,
     /// Versions by order; an overlay's arms and failover's targets point into it.
     pub(crate) versions: Vec<VersionSlot>,
+    /// The first is "no pin, no schema".
     assignments: Vec<Assignment>,
+    /// Assignments in use by the hash of their pin and schema, sorted.
+    by_hash: Vec<(u64, u16)>,
+    /// Assignments that may be given out again.
+    free: Vec<u16>,
+    /// How many assignments are in use when those without tenants are next looked for.
+    sweep_at: usize,
     /// Experiments before canaries, as indexes into the policy's overlays.
     pub(crate) overlay_order: Vec<usize>,
 }
@@ -67,6 +85,9 @@ impl ServiceTable {
             policy: None,
             versions: Vec::new(),
             assignments: vec![Assignment::default()],
+            by_hash: vec![(fingerprint(None, None), 0)],
+            free: Vec::new(),
+            sweep_at: SWEEP_AT,
             overlay_order: Vec::new(),
         }
     }
@@ -109,6 +130,19 @@ impl ServiceTable {
         self.versions.binary_search_by(|slot| slot.version.cmp(version)).ok()
     }
 
+    /// Index of a version, if tenants may be routed to it at all.
+    pub(crate) fn declared_slot(&self, version: &Version) -> Option<usize> {
+        self.slot(version).filter(|at| self.versions.get(*at).is_some_and(|slot| slot.window.is_some()))
+    }
+
+    /// Whether nothing is known of it and no tenant can refer to it.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.default.is_none()
+            && self.policy.is_none()
+            && self.versions.is_empty()
+            && self.assignments.len() == 1
+    }
+
     /// Whether its round robin counts turns over the whole fleet.
     #[must_use]
     pub fn awaits_turn(&self) -> bool {
@@ -124,20 +158,56 @@ impl ServiceTable {
         self.assignments.get(usize::from(index)).unwrap_or(NONE)
     }
 
-    /// Finds the assignment with this pin and schema, or adds it. None: there is no room for another.
-    pub(super) fn intern(&self, pin: Option<&Pin>, schema: Option<&SchemaVersion>) -> Option<u16> {
-        let same = |a: &Assignment| a.pin.as_ref() == pin && a.schema.as_ref() == schema;
-        self.assignments.iter().position(same).and_then(|at| u16::try_from(at).ok())
+    /// Finds the assignment with this pin and schema.
+    pub(super) fn find_assignment(&self, pin: Option<&Pin>, schema: Option<&SchemaVersion>) -> Option<u16> {
+        let hash = fingerprint(pin, schema);
+        let start = self.by_hash.partition_point(|(known, _)| *known < hash);
+        let alike = self.by_hash.iter().skip(start).take_while(|(known, _)| *known == hash);
+        alike.map(|(_, index)| *index).find(|index| {
+            let assignment = self.assignment(*index);
+            assignment.pin.as_ref() == pin && assignment.schema.as_ref() == schema
+        })
+    }
+
+    /// Whether those without tenants should be looked for before another assignment is added.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.by_hash.len() >= self.sweep_at
+    }
+
+    /// Forgets the assignments that no tenant has; `used` is by index.
+    pub(super) fn sweep(&mut self, used: &[bool]) {
+        let in_use = |index: u16| index == 0 || used.get(usize::from(index)).copied().unwrap_or(false);
+        let (kept, dropped): (Vec<_>, Vec<_>) = self.by_hash.iter().partition(|(_, index)| in_use(*index));
+        for (_, index) in dropped {
+            if let Some(assignment) = self.assignments.get_mut(usize::from(index)) {
+                *assignment = Assignment::default();
+                self.free.push(index);
+            }
+        }
+        self.sweep_at = (kept.len() * 2).clamp(SWEEP_AT, MAX_ASSIGNMENTS);
+        self.by_hash = kept;
+        self.compile();
     }
 
     pub(super) fn add_assignment(&mut self, pin: Option<Pin>, schema: Option<SchemaVersion>) -> u16 {
         if let Some(pin) = &pin {
             self.make_slot(&pin.version);
         }
-        self.assignments.push(Assignment { pin, schema, ..Assignment::default() });
+        let index = self.free.pop().unwrap_or_else(|| {
+            // Only what tenants have now counts, so this takes as many tenants, each on a pair of its own.
+            let index = u16::try_from(self.assignments.len());
+            index.expect("tenants of one service are on fewer than 65,536 pairs of pin and schema")
+        });
+        let hash = fingerprint(pin.as_ref(), schema.as_ref());
+        let at = self.by_hash.partition_point(|known| *known < (hash, index));
+        self.by_hash.insert(at, (hash, index));
+        let assignment = Assignment { pin, schema, ..Assignment::default() };
+        match self.assignments.get_mut(usize::from(index)) {
+            Some(freed) => *freed = assignment,
+            None => self.assignments.push(assignment),
+        }
         self.compile();
-        // 65,536 distinct pairs of pin and schema in one service would need a release a day for a century.
-        u16::try_from(self.assignments.len() - 1).expect("fewer than 65,536 assignments of one service")
+        index
     }
 
     pub(super) fn set_default(&mut self, default: Option<Version>) {
@@ -216,8 +286,25 @@ impl ServiceTable {
         }
     }
 
+    /// Forgets versions that were removed and that nothing refers to any more.
+    fn prune(&mut self) {
+        let mut kept: Vec<bool> = self.versions.iter().map(|slot| !slot.is_vacant()).collect();
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        let pinned = self.assignments.iter().filter_map(|a| a.pin.as_ref()).map(|pin| &pin.version);
+        for at in pinned.chain(&self.default).filter_map(|version| self.slot(version)) {
+            if let Some(kept) = kept.get_mut(at) {
+                *kept = true;
+            }
+        }
+        let mut kept = kept.into_iter();
+        self.versions.retain(|_| kept.next().unwrap_or(true));
+    }
+
     /// Works out what every decision would otherwise look up again.
     fn compile(&mut self) {
+        self.prune();
         self.default_slot = self.default.as_ref().and_then(|version| self.slot(version));
         let mut assignments = std::mem::take(&mut self.assignments);
         for assignment in &mut assignments {
@@ -235,4 +322,8 @@ impl ServiceTable {
         let (experiments, canaries): (Vec<_>, Vec<_>) = (0..overlays.len()).partition(is_experiment);
         self.overlay_order = experiments.into_iter().chain(canaries).collect();
     }
+}
+
+fn fingerprint(pin: Option<&Pin>, schema: Option<&SchemaVersion>) -> u64 {
+    foldhash::fast::FixedState::with_seed(0).hash_one((pin, schema))
 }
