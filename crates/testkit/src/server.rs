@@ -90,6 +90,7 @@ impl Server {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
+            #[expect(clippy::disallowed_methods, reason = "a drop cannot await, and the wait is bounded")]
             std::thread::sleep(POLL);
         }
     }
