@@ -81,7 +81,9 @@ impl Follower {
             match self.next_events().await {
                 Ok(true) => pause.reset(),
                 Ok(false) => pause.wait("routing table cannot be brought up to date yet", None).await,
-                Err(error) => pause.wait("shared state is away; the last good table stays in use", Some(&error)).await,
+                Err(error) => {
+                    pause.wait("shared state is away; the last good table stays in use", Some(&error)).await
+                }
             }
         }
     }
@@ -130,7 +132,9 @@ impl Follower {
                     cursor = next;
                     pause.reset();
                 }
-                Err(error) => pause.wait("instances are away; the last good ones stay in use", Some(&error)).await,
+                Err(error) => {
+                    pause.wait("instances are away; the last good ones stay in use", Some(&error)).await
+                }
             }
         }
     }

@@ -69,7 +69,12 @@ impl Publisher {
         }
     }
 
-    async fn append(&self, token: FencingToken, at: &Position, entry: &FeedEntry) -> Result<Health, Interrupted> {
+    async fn append(
+        &self,
+        token: FencingToken,
+        at: &Position,
+        entry: &FeedEntry,
+    ) -> Result<Health, Interrupted> {
         match self.state.feed.append(token, &at.generation, entry).await? {
             Append::Appended | Append::Duplicate => Ok(Health::Sound),
             Append::OutOfPlace => Ok(Health::Damaged),
@@ -82,7 +87,8 @@ impl Publisher {
         let head = self.state.feed.head().await?;
         let projected = self.state.projection.status().await?;
         let position = mirror.position();
-        let feed_sound = head.is_some_and(|h| h.generation == position.generation && h.last == position.revision);
+        let feed_sound =
+            head.is_some_and(|h| h.generation == position.generation && h.last == position.revision);
         let projection_sound = projected.is_some_and(|status| status == status_of(mirror));
         let log_sound = log.generation == position.generation && log.revision >= position.revision;
         Ok(if feed_sound && projection_sound && log_sound { Health::Sound } else { Health::Damaged })
@@ -126,7 +132,12 @@ impl Publisher {
     }
 
     /// Appends what the feed lacks, or starts it over at the mirror's position.
-    async fn mend_feed(&self, token: FencingToken, head: Option<Head>, mirror: &Table) -> Result<(), Interrupted> {
+    async fn mend_feed(
+        &self,
+        token: FencingToken,
+        head: Option<Head>,
+        mirror: &Table,
+    ) -> Result<(), Interrupted> {
         let Some(head) = head else {
             return Ok(self.state.feed.reset(token, mirror.position()).await?);
         };

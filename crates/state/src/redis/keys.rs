@@ -1,0 +1,96 @@
+//! The keys. Braces are literal: they are the cluster's hash tag and keep a unit in one slot.
+
+use grey_core::ids::{Name, ServiceId, TenantId};
+use grey_core::version::Version;
+
+pub(super) const CHANGES: &str = "grey:changes";
+pub(super) const INSTANCES: &str = "grey:instances";
+pub(super) const INSTANCE_SERVICES: &str = "instance_services";
+pub(super) const ROUTERS: &str = "grey:routers";
+pub(super) const SERVICES: &str = "services";
+pub(super) const TENANTS: &str = "tenants";
+pub(super) const ACTIVE_TENANTS: &str = "active_tenants";
+
+pub(super) fn lease(name: &Name) -> String {
+    format!("grey:lease:{name}")
+}
+
+pub(super) fn router(router: &str) -> String {
+    format!("grey:router:{router}")
+}
+
+pub(super) fn tenant_metadata(tenant: &str) -> String {
+    format!("tenant:{{{tenant}}}:metadata")
+}
+
+pub(super) fn tenant_services(tenant: &str) -> String {
+    format!("tenant:{{{tenant}}}:services")
+}
+
+pub(super) fn tenant_schemas(tenant: &str) -> String {
+    format!("tenant:{{{tenant}}}:db_schema")
+}
+
+pub(super) fn service_policy(service: &str) -> String {
+    format!("service:{{{service}}}:policy")
+}
+
+/// The position of the last write to a service's policy.
+pub(super) fn service_guard(service: &str) -> String {
+    format!("service:{{{service}}}:guard")
+}
+
+/// The versions that have a hash of instances, and the token of the last writer.
+pub(super) fn instance_index(service: &str) -> String {
+    format!("service:{{{service}}}:instances")
+}
+
+pub(super) fn version_instances(service: &str, version: &str) -> String {
+    format!("service:{{{service}}}:version:{version}:instances")
+}
+
+pub(super) fn counter(service: &ServiceId, version: &Version) -> String {
+    format!("service:{{{service}}}:version:{version}:counter")
+}
+
+/// Whether the key is part of a projection: nothing else is ever deleted when one is rebuilt.
+pub(super) fn is_projected(key: &str) -> bool {
+    let parts = |prefix: &str| key.strip_prefix(prefix).and_then(|rest| rest.split_once("}:"));
+    if let Some((tenant, part)) = parts("tenant:{") {
+        return TenantId::new(tenant).is_ok() && ["metadata", "services", "db_schema"].contains(&part);
+    }
+    parts("service:{")
+        .is_some_and(|(id, part)| ServiceId::new(id).is_ok() && ["policy", "guard"].contains(&part))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code panics")]
+    use super::*;
+
+    #[test]
+    fn a_rebuild_deletes_the_keys_of_projections_and_no_others() {
+        for key in [
+            tenant_metadata("acme"),
+            tenant_services("acme"),
+            tenant_schemas("a.b"),
+            service_policy("pay"),
+            service_guard("pay"),
+        ] {
+            assert!(is_projected(&key), "{key}");
+        }
+        let (service, version) = (ServiceId::new("pay").unwrap(), Version::new("2.1").unwrap());
+        for key in [
+            instance_index("pay"),
+            version_instances("pay", "v2.1"),
+            counter(&service, &version),
+            "tenant:{A}:metadata".to_owned(),
+            "tenant:{acme}:metadata:mine".to_owned(),
+            "tenant:acme:metadata".to_owned(),
+            CHANGES.to_owned(),
+        ] {
+            assert!(!is_projected(&key), "{key}");
+        }
+        assert_eq!(counter(&service, &version), "service:{pay}:version:v2.1:counter");
+    }
+}

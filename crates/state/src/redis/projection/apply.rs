@@ -1,0 +1,226 @@
+//! Projects one event.
+
+use super::super::connection::pipelined;
+use super::super::stream::verdict;
+use super::super::values::{corrupt, items, parsed, text};
+use super::super::{keys, scripts};
+use super::{RedisProjection, all_written, guard, load, tenant};
+use crate::projection::{ProjectionStatus, STATUS_KEY};
+use crate::units::{fold_service, service_of, tenant_of};
+use crate::{Error, FencingToken};
+use grey_core::change::{Change, Event, Position};
+use grey_core::ids::{ServiceId, TenantId};
+use grey_core::tenant::TenantStatus;
+use grey_proto::codec;
+use redis::{Cmd, Pipeline, Value, cmd};
+use std::collections::BTreeMap;
+
+const ATTEMPTED: &str = "project an event";
+/// Tenants written at once.
+const TENANTS: usize = 300;
+/// Members added to or taken from an index at once.
+const MEMBERS: usize = 1_000;
+/// Attempts to write a service that someone else writes at the same time.
+const ATTEMPTS: usize = 10;
+
+pub(super) async fn apply(
+    projection: &RedisProjection,
+    token: FencingToken,
+    event: &Event,
+    reached: &ProjectionStatus,
+) -> Result<(), Error> {
+    let generation = &reached.position.generation;
+    let status = projection.read_status(ATTEMPTED).await?;
+    status.fence(ATTEMPTED, token)?;
+    if !ProjectionStatus::continues(status.complete.as_ref(), generation, event.revision)? {
+        return Ok(());
+    }
+
+    let at = Position { generation: generation.clone(), revision: event.revision };
+    let mut services: BTreeMap<&ServiceId, Vec<&Change>> = BTreeMap::new();
+    let mut tenants: BTreeMap<&TenantId, Vec<&Change>> = BTreeMap::new();
+    for change in &event.changes {
+        if let Some(service) = service_of(change) {
+            services.entry(service).or_default().push(change);
+        } else if let Some(tenant) = tenant_of(change) {
+            tenants.entry(tenant).or_default().push(change);
+        }
+    }
+    for (service, changes) in &services {
+        change_service(projection, token, &at, service, changes).await?;
+    }
+    change_tenants(projection, token, &at, &tenants).await?;
+    index(projection, event).await?;
+
+    let script = &scripts::PROJECTION_REACHED;
+    let mut call = script.on(&[STATUS_KEY]);
+    call.arg(token.0)
+        .arg(generation.0.as_str())
+        .arg(event.revision.0)
+        .arg(event.revision.0.saturating_sub(1));
+    call.arg(format!("{:016x}", reached.digest));
+    let answer = projection.link.call(ATTEMPTED, STATUS_KEY, script, &call).await?;
+    match verdict(ATTEMPTED, STATUS_KEY, &answer)? {
+        "lost" => Err(corrupt(STATUS_KEY, "it was lost while an event was projected")),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the service, makes the changes and writes it back, unless the guard says that it has them.
+async fn change_service(
+    projection: &RedisProjection,
+    token: FencingToken,
+    at: &Position,
+    id: &ServiceId,
+    changes: &[&Change],
+) -> Result<(), Error> {
+    let keys = [keys::service_policy(id.as_str()), keys::service_guard(id.as_str())];
+    let script = &scripts::SERVICE_SWAP;
+    for _ in 0..ATTEMPTS {
+        let mut read = cmd("MGET");
+        read.arg(&keys[..]);
+        let values = items(&keys[0], projection.link.run(ATTEMPTED, &keys[0], &read).await?)?;
+        let value = |place: usize| match values.get(place) {
+            None | Some(Value::Nil) => Ok(None),
+            Some(value) => text(&keys[place], value).map(Some),
+        };
+        let held = value(1)?;
+        if let Some(held) = held
+            && is_held(&keys[1], held, token, at)?
+        {
+            return Ok(());
+        }
+        let record = value(0)?.map(|text| load::service(id, &keys[0], text)).transpose()?;
+        let record = changes.iter().fold(record, |record, change| fold_service(record, change));
+        let mut call = script.on(&keys);
+        call.arg(held.unwrap_or_default()).arg(guard(token, at));
+        call.arg(record.as_ref().map(codec::encode_service_record).unwrap_or_default());
+        let answer = projection.link.call(ATTEMPTED, &keys[0], script, &call).await?;
+        if verdict(ATTEMPTED, &keys[0], &answer)? == "swapped" {
+            return Ok(());
+        }
+    }
+    Err(corrupt(&keys[1], "it changes all the time"))
+}
+
+/// Whether the last write to a unit contains the event at `at`; refuses if a newer leader made it.
+fn is_held(key: &str, held: &str, token: FencingToken, at: &Position) -> Result<bool, Error> {
+    let mut parts = held.splitn(3, ' ');
+    let (Some(newest), Some(revision), Some(generation)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(corrupt(key, format!("`{held}` is no position of a write")));
+    };
+    let newest: u64 = parsed(key, "the token", newest)?;
+    if newest > token.0 {
+        return Err(Error::Fenced { attempted: ATTEMPTED, newest });
+    }
+    let revision: u64 = parsed(key, "the revision", revision)?;
+    Ok(generation == at.generation.0.as_str() && revision >= at.revision.0)
+}
+
+async fn change_tenants(
+    projection: &RedisProjection,
+    token: FencingToken,
+    at: &Position,
+    tenants: &BTreeMap<&TenantId, Vec<&Change>>,
+) -> Result<(), Error> {
+    let script = &scripts::TENANT_CHANGE;
+    let units: Vec<(&TenantId, &Vec<&Change>)> = tenants.iter().map(|(id, changes)| (*id, changes)).collect();
+    let works: Vec<_> = units
+        .chunks(TENANTS)
+        .map(|chunk| async move {
+            let mut calls = Pipeline::with_capacity(chunk.len());
+            for (id, changes) in chunk {
+                calls.add_command(tenant_call(token, at, id, changes));
+            }
+            let answers = projection.link.call_batch(ATTEMPTED, script, &calls).await?;
+            for ((id, _), answer) in chunk.iter().zip(&answers) {
+                verdict(ATTEMPTED, &keys::tenant_metadata(id.as_str()), answer)?;
+            }
+            Ok(())
+        })
+        .collect();
+    pipelined(works.into_iter(), |()| Ok(())).await
+}
+
+fn tenant_call(token: FencingToken, at: &Position, id: &TenantId, changes: &[&Change]) -> Cmd {
+    // The order of the keys: the script is given the place of each.
+    const SERVICES: u8 = 2;
+    const SCHEMAS: u8 = 3;
+    let id = id.as_str();
+    let keys = [keys::tenant_metadata(id), keys::tenant_services(id), keys::tenant_schemas(id)];
+    let mut call = scripts::TENANT_CHANGE.on(&keys);
+    call.arg(token.0).arg(at.revision.0).arg(at.generation.0.as_str());
+    for change in changes {
+        match change {
+            Change::TenantPut(tenant) => {
+                let metadata = tenant::metadata(tenant);
+                call.arg("put").arg(metadata.len());
+                for (field, value) in metadata {
+                    call.arg(field).arg(value);
+                }
+            }
+            Change::TenantRemoved(_) => {
+                call.arg("remove");
+            }
+            Change::PinPut { service, pin, .. } => {
+                call.arg("set").arg(SERVICES).arg(service.as_str()).arg(tenant::pin(pin));
+            }
+            Change::PinRemoved { service, .. } => {
+                call.arg("unset").arg(SERVICES).arg(service.as_str());
+            }
+            Change::SchemaObserved { service, schema: Some(schema), at_ms, .. } => {
+                call.arg("set").arg(SCHEMAS).arg(service.as_str()).arg(tenant::schema(schema, *at_ms));
+            }
+            Change::SchemaObserved { service, schema: None, .. } => {
+                call.arg("unset").arg(SCHEMAS).arg(service.as_str());
+            }
+            Change::ServicePut(_)
+            | Change::ServiceRemoved(_)
+            | Change::VersionPut(_)
+            | Change::VersionRemoved { .. }
+            | Change::PolicyPut { .. } => {}
+        }
+    }
+    call
+}
+
+/// Brings the index sets up to date, after the units that they name.
+async fn index(projection: &RedisProjection, event: &Event) -> Result<(), Error> {
+    let mut members: BTreeMap<(&str, &str), bool> = BTreeMap::new();
+    for change in &event.changes {
+        match change {
+            Change::ServicePut(service) => {
+                members.insert((keys::SERVICES, service.id.as_str()), true);
+            }
+            Change::ServiceRemoved(service) => {
+                members.insert((keys::SERVICES, service.as_str()), false);
+            }
+            Change::TenantPut(tenant) => {
+                members.insert((keys::TENANTS, tenant.id.as_str()), true);
+                let active = tenant.status == TenantStatus::Active;
+                members.insert((keys::ACTIVE_TENANTS, tenant.id.as_str()), active);
+            }
+            Change::TenantRemoved(tenant) => {
+                members.insert((keys::TENANTS, tenant.as_str()), false);
+                members.insert((keys::ACTIVE_TENANTS, tenant.as_str()), false);
+            }
+            Change::VersionPut(_)
+            | Change::VersionRemoved { .. }
+            | Change::PolicyPut { .. }
+            | Change::PinPut { .. }
+            | Change::PinRemoved { .. }
+            | Change::SchemaObserved { .. } => {}
+        }
+    }
+    let mut by_command: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for ((index, id), is_member) in members {
+        by_command.entry((if is_member { "SADD" } else { "SREM" }, index)).or_default().push(id);
+    }
+    let mut commands = Pipeline::new();
+    for ((command, index), ids) in by_command {
+        for ids in ids.chunks(MEMBERS) {
+            commands.cmd(command).arg(index).arg(ids);
+        }
+    }
+    all_written(ATTEMPTED, projection.link.batch(ATTEMPTED, &commands).await?, |_| "the indexes".to_owned())
+}
