@@ -25,6 +25,9 @@ use grey_proto::status::ApiError;
 
 use crate::database;
 
+pub(crate) use catalog::unknown_service;
+pub(crate) use tenant::unknown as unknown_tenant;
+pub(crate) use transaction::now_ms;
 pub use writer::{Commands, Options, Writer};
 
 /// Most changes of one command.

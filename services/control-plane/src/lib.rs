@@ -6,8 +6,25 @@
 //!
 //! What it does *not* do: it decides no call, and it never touches a tenant's database.
 
-pub mod command;
+mod config;
+
 pub mod database;
+#[allow(missing_docs, unreachable_pub, reason = "sea-orm's derives make public items of rows")]
 mod entity;
+
+pub mod command;
 mod log;
 pub mod metrics;
+
+pub mod access;
+pub mod api;
+mod edge;
+mod grpc;
+mod rest;
+
+mod pulse;
+
+mod app;
+
+pub use app::App;
+pub use config::{Config, DEFAULTS};

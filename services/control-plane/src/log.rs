@@ -5,29 +5,38 @@ mod snapshot;
 use async_trait::async_trait;
 use grey_core::change::{Event, Generation, Position, Record, Revision};
 use grey_state::publisher::{EventLog, LogError};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect};
 use tokio::sync::mpsc;
 
 use crate::database::{Database, Error};
 use crate::entity::{events, signed};
 
 impl Database {
-    /// Up to `limit` events after `after`, in order, without a gap; newest first on demand.
+    /// Up to `limit` events after `after`, in order, without a gap.
     ///
     /// # Errors
     /// When the database is away or an event does not read back.
-    pub async fn events(
+    pub async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, Error> {
+        self.events_between(after, None, limit, false).await
+    }
+
+    /// Up to `limit` events after `after` and, if given, before `before`; oldest or newest first.
+    pub(crate) async fn events_between(
         &self,
         after: Revision,
+        before: Option<Revision>,
         limit: usize,
         newest_first: bool,
     ) -> Result<Vec<Event>, Error> {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        let query = events::Entity::find().filter(events::Column::Revision.gt(signed(after.0))).limit(limit);
-        let query = match newest_first {
-            true => query.order_by_desc(events::Column::Revision),
-            false => query.order_by_asc(events::Column::Revision),
-        };
+        let order = if newest_first { Order::Desc } else { Order::Asc };
+        let mut query = events::Entity::find()
+            .filter(events::Column::Revision.gt(signed(after.0)))
+            .order_by(events::Column::Revision, order)
+            .limit(limit);
+        if let Some(before) = before {
+            query = query.filter(events::Column::Revision.lt(signed(before.0)));
+        }
         let rows = self.read("read events", query.all(self.readers())).await?;
         rows.iter().map(events::Model::event).collect()
     }
@@ -44,7 +53,7 @@ impl EventLog for Database {
     }
 
     async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, LogError> {
-        Self::events(self, after, limit, false).await.map_err(log_error("read the log's events"))
+        Self::events(self, after, limit).await.map_err(log_error("read the log's events"))
     }
 
     async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Position, LogError> {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use grey_core::change::{Change, Event, Revision};
+use grey_core::change::{Change, Event, Position, Revision};
 use grey_core::ids::ServiceId;
 use grey_core::version::Version;
 use sea_orm::{DatabaseTransaction, EntityTrait, IntoActiveModel};
 
-use super::{Command, Committed, Error, Proposed, catalog, mismatch, pin, policy, schema, tenant};
+use super::{Command, Committed, Error, Proposed, catalog, chain, mismatch, pin, policy, schema, tenant};
 use crate::database::{self, Database, advance, within};
 use crate::entity::{events, unsigned};
 
@@ -64,10 +64,20 @@ pub(super) async fn carry_out(
     command: &Command,
     deadline: Duration,
 ) -> Result<Committed, Error> {
+    let transaction = database.begin_write().await?;
     let attempted = "carry out a command";
     let late = |_| Error::Database(database::Error::Timeout { attempted, deadline });
-    let prepared = tokio::time::timeout(deadline, prepare(database, command)).await.map_err(late)??;
-    let Prepared { transaction, committed, changed } = prepared;
+    let prepared = tokio::time::timeout(deadline, prepare(&transaction, command)).await.map_err(late);
+    let (committed, changed) = match prepared.flatten() {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            // Whether this arrives or not, what was not committed does not count.
+            if let Err(error) = within("roll back a command", deadline, transaction.rollback()).await {
+                tracing::warn!(error = %chain(&error), "rollback failed");
+            }
+            return Err(error);
+        }
+    };
     if !changed {
         // The present state is the wanted one: the transaction holds nothing but the unused revision.
         within("roll back a command", deadline, transaction.rollback()).await?;
@@ -84,16 +94,9 @@ pub(super) async fn carry_out(
     }
 }
 
-struct Prepared {
-    transaction: DatabaseTransaction,
-    committed: Committed,
-    changed: bool,
-}
-
-/// Does everything but the commit. Dropping the transaction rolls it back.
-async fn prepare(database: &Database, command: &Command) -> Result<Prepared, Error> {
-    let transaction = database.begin_write().await?;
-    let head = advance(&transaction).await.map_err(during("take the next revision"))?;
+/// Does everything but the commit; tells whether there is anything to commit.
+async fn prepare(transaction: &DatabaseTransaction, command: &Command) -> Result<(Committed, bool), Error> {
+    let head = advance(transaction).await.map_err(during("take the next revision"))?;
     let before = unsigned("log_head", head.revision - 1)?;
     if let Some(expected) = command.expected_log.filter(|expected| *expected != before) {
         return Err(mismatch("the log", expected, before).into());
@@ -102,8 +105,7 @@ async fn prepare(database: &Database, command: &Command) -> Result<Prepared, Err
         Change::VersionPut(version) => Some((&version.service, &version.version)),
         _ => None,
     });
-    let attempt =
-        Attempt { transaction: &transaction, revision: head.revision, declares: declares.collect() };
+    let attempt = Attempt { transaction, revision: head.revision, declares: declares.collect() };
     let outcomes = apply(&attempt, &command.changes).await?;
     let mut things = Vec::with_capacity(outcomes.len());
     let mut changes = Vec::with_capacity(outcomes.len());
@@ -111,15 +113,14 @@ async fn prepare(database: &Database, command: &Command) -> Result<Prepared, Err
         things.push(unsigned("revision", outcome.thing)?);
         changes.extend(outcome.changes);
     }
+    let mut position: Position = head.try_into()?;
     let changed = !changes.is_empty();
-    let mut position: grey_core::change::Position = head.try_into()?;
     if changed {
-        let revision = position.revision;
-        append(&transaction, command, revision, changes).await?;
+        append(transaction, command, position.revision, changes).await?;
     } else {
         position.revision = Revision(before);
     }
-    Ok(Prepared { transaction, committed: Committed { position, things }, changed })
+    Ok((Committed { position, things }, changed))
 }
 
 async fn append(

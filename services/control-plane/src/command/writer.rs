@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use grey_core::change::Position;
 use grey_runtime::config::{Faults, Validate, duration};
+use grey_state::publisher;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -50,12 +51,12 @@ pub struct Commands {
 }
 
 /// The other end of [`Commands`].
-#[derive(Debug)]
 pub struct Writer {
     database: Database,
     queue: mpsc::Receiver<Job>,
     head: watch::Sender<Position>,
     options: Options,
+    publisher: publisher::Handle,
     metrics: Metrics,
 }
 
@@ -83,18 +84,19 @@ impl Commands {
 }
 
 impl Writer {
-    /// A writer to `database`, whose log is at `position`, and its handle.
+    /// A writer to `database`, whose log is at `position`, and its handle. Each commit wakes `publisher`.
     #[must_use]
     pub fn new(
         database: Database,
         position: Position,
         options: Options,
+        publisher: publisher::Handle,
         metrics: Metrics,
     ) -> (Self, Commands) {
         let (jobs, queue) = mpsc::channel(options.queue);
         let head = watch::Sender::new(position);
         let commands = Commands { queue: jobs, head: head.subscribe(), wait: options.wait };
-        (Self { database, queue, head, options, metrics }, commands)
+        (Self { database, queue, head, options, publisher, metrics }, commands)
     }
 
     /// Carries commands out until `token` is cancelled; those taken by then are still carried out.
@@ -122,6 +124,7 @@ impl Writer {
         };
         self.metrics.command(&result, begun.elapsed());
         if let Ok(committed) = &result {
+            self.publisher.notify();
             self.head.send_if_modified(|head| {
                 let moved = *head != committed.position;
                 head.clone_from(&committed.position);

@@ -1,0 +1,216 @@
+//! The operations behind both transports: a request message in, a response message out.
+
+mod catalog;
+mod explain;
+mod fleet;
+mod history;
+mod pins;
+mod tenants;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use grey_core::change::{Change, Position};
+use grey_core::error::Reason;
+use grey_proto::control::{WriteOptions, WriteResult};
+use grey_proto::convert::InvalidMessage;
+use grey_proto::status::ApiError;
+use grey_runtime::config::{Faults, Validate, duration};
+use grey_state::State;
+use pbjson_types::Duration as WireDuration;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Caller;
+use crate::command::{Command, Commands};
+use crate::database::Database;
+
+pub use tenants::{EffectiveService, EffectiveServices};
+
+/// Entries of a page if the request does not say.
+const PAGE: usize = 100;
+/// Most entries of a page.
+const MAX_PAGE: usize = 1_000;
+/// A page ends early rather than exceed what clients take by default (4 MiB).
+const MAX_PAGE_BYTES: usize = 2 << 20;
+/// Longest wait for routers.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What one caller may take.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one request.
+    pub max_request_bytes: usize,
+    /// For one request as a whole, waits for routers included.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// Streams of events open at the same time.
+    pub max_watchers: usize,
+    /// Events read to explain a decision as of an earlier revision.
+    pub max_explained_events: u64,
+    /// For explaining a decision.
+    #[serde(with = "duration")]
+    pub explain_timeout: Duration,
+}
+
+impl Validate for Limits {
+    fn validate(&self, faults: &mut Faults) {
+        let sane = (1_024..=64 << 20).contains(&self.max_request_bytes);
+        faults.check(sane, "max_request_bytes", "must be between 1024 and 67108864");
+        faults.check(
+            self.request_timeout > MAX_WAIT,
+            "request_timeout",
+            "must be longer than 60s, the longest wait",
+        );
+        faults.check(
+            (1..=100_000).contains(&self.max_watchers),
+            "max_watchers",
+            "must be between 1 and 100000",
+        );
+        faults.check(self.max_explained_events > 0, "max_explained_events", "must be at least 1");
+        faults.check(!self.explain_timeout.is_zero(), "explain_timeout", "must be longer than nothing");
+    }
+}
+
+/// The operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    commands: Commands,
+    state: State,
+    limits: Limits,
+    fleet: fleet::Fleet,
+    watchers: Arc<Semaphore>,
+    draining: CancellationToken,
+}
+
+/// A write that was carried out.
+struct Written {
+    result: WriteResult,
+    /// When the thing changed last.
+    thing: u64,
+}
+
+impl Api {
+    /// Operations on `database`. Streams end once `draining` is cancelled.
+    #[must_use]
+    pub fn new(
+        database: Database,
+        commands: Commands,
+        state: State,
+        limits: Limits,
+        draining: CancellationToken,
+    ) -> Self {
+        let fleet = fleet::Fleet::new(Arc::clone(&state.heartbeats));
+        let watchers = Arc::new(Semaphore::new(limits.max_watchers));
+        Self(Arc::new(Inner { database, commands, state, limits, fleet, watchers, draining }))
+    }
+
+    /// Writes one change, and waits for the routers if asked to.
+    async fn write(
+        &self,
+        caller: &Caller,
+        change: Change,
+        options: Option<WriteOptions>,
+    ) -> Result<Written, ApiError> {
+        let options = options.unwrap_or_default();
+        let wait = wait(options.wait, "write.wait")?;
+        let command = Command::single(caller.name(), options.reason, change, options.expected_revision);
+        let committed = self.0.commands.execute(command).await?;
+        let thing = committed.things.first().copied().unwrap_or_default();
+        Ok(Written { result: self.result(&committed.position, wait).await, thing })
+    }
+
+    /// What a write returns; the write itself stands, however the routers fare.
+    async fn result(&self, position: &Position, wait: Option<Duration>) -> WriteResult {
+        let routers = match wait {
+            None => None,
+            Some(limit) => match self.0.fleet.wait(position, limit).await {
+                Ok(progress) => Some(progress),
+                Err(error) => {
+                    tracing::warn!(error = %crate::command::chain(&error), "routers could not be watched");
+                    None
+                }
+            },
+        };
+        WriteResult { revision: position.revision.0, generation: position.generation.to_string(), routers }
+    }
+}
+
+/// Reads how long to wait; none and zero: not at all.
+fn wait(wait: Option<WireDuration>, field: &str) -> Result<Option<Duration>, ApiError> {
+    let Some(wait) = wait else { return Ok(None) };
+    let seconds = u64::try_from(wait.seconds).ok();
+    let nanos = u32::try_from(wait.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let read = seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    let read = read.filter(|wait| *wait <= MAX_WAIT);
+    let invalid = || InvalidMessage::new(field, "must be a duration from 0s to 60s");
+    Ok(Some(read.ok_or_else(invalid)?).filter(|wait| !wait.is_zero()))
+}
+
+/// Reads a message that must be there.
+fn required<M, T>(field: &'static str, message: Option<M>) -> Result<T, ApiError>
+where
+    T: TryFrom<M, Error = InvalidMessage>,
+{
+    let message = message.ok_or_else(|| InvalidMessage::missing(field))?;
+    Ok(T::try_from(message).map_err(|invalid| invalid.under(field))?)
+}
+
+/// Reads an id.
+fn id<T>(field: &str, text: &str) -> Result<T, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let invalid = |why: T::Err| ApiError::from(InvalidMessage::new(field, why.to_string()));
+    text.parse().map_err(invalid)
+}
+
+/// Reads an id that may be left out.
+fn optional_id<T>(field: &str, text: &str) -> Result<Option<T>, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    if text.is_empty() { Ok(None) } else { id(field, text).map(Some) }
+}
+
+/// Reads how many entries are wanted; 0: the usual number.
+fn page_size(field: &str, size: u32) -> Result<usize, ApiError> {
+    match usize::try_from(size) {
+        Ok(0) => Ok(PAGE),
+        Ok(size) if size <= MAX_PAGE => Ok(size),
+        _ => Err(InvalidMessage::new(field, format!("must be at most {MAX_PAGE}")).into()),
+    }
+}
+
+/// One more than a page, to know whether another follows.
+fn one_more(size: usize) -> u64 {
+    u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// Cuts what was found to a page; tells whether there is more.
+fn cut<M: Message>(found: &mut Vec<M>, size: usize) -> bool {
+    let mut bytes = 0;
+    let fit = found.iter().take(size).take_while(|message| {
+        bytes += message.encoded_len();
+        bytes <= MAX_PAGE_BYTES
+    });
+    // A page of nothing would never end.
+    let fit = fit.count().max(1);
+    let more = found.len() > fit;
+    found.truncate(fit);
+    more
+}
+
+fn invalid(field: &str, why: impl Into<String>) -> ApiError {
+    InvalidMessage::new(field, why).into()
+}
+
+fn unavailable(message: impl Into<String>) -> ApiError {
+    ApiError::new(Reason::Unavailable, message)
+}

@@ -1,0 +1,132 @@
+//! The event log.
+
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::{self, StreamExt};
+use grey_core::change::Revision;
+use grey_core::error::Reason;
+use grey_proto::control::{
+    self, ListEventsRequest, ListEventsResponse, WatchEventsRequest, WatchEventsResponse,
+};
+use grey_proto::status::ApiError;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{Api, MAX_PAGE_BYTES, page_size};
+use crate::access::Caller;
+
+/// Events read from the database at once: each may hold a thousand changes.
+const CHUNK: usize = 50;
+/// How often a stream looks for commits of other replicas.
+const POLL: Duration = Duration::from_millis(500);
+
+impl Api {
+    /// Lists events.
+    ///
+    /// # Errors
+    /// A limit out of range, or the database is away.
+    pub async fn list_events(
+        &self,
+        _: &Caller,
+        request: ListEventsRequest,
+    ) -> Result<ListEventsResponse, ApiError> {
+        let limit = page_size("limit", request.limit)?;
+        // Read first: the log may be longer than it says by the time the events are read, never shorter.
+        let head = self.0.database.head().await?;
+        let mut events: Vec<control::Event> = Vec::new();
+        let mut bytes = 0;
+        let (mut after, mut before) = (request.after, None);
+        while events.len() < limit {
+            let chunk = CHUNK.min(limit - events.len());
+            let read =
+                self.0.database.events_between(Revision(after), before, chunk, request.newest_first).await?;
+            let complete = read.len() < chunk;
+            for event in &read {
+                let message = control::Event::from(event);
+                bytes += message.encoded_len();
+                if bytes > MAX_PAGE_BYTES && !events.is_empty() {
+                    return Ok(listed(events, &head));
+                }
+                events.push(message);
+            }
+            let last = events.last().map_or(after, |event| event.revision);
+            if request.newest_first {
+                before = Some(Revision(last))
+            } else {
+                after = last
+            }
+            if complete {
+                break;
+            }
+        }
+        Ok(listed(events, &head))
+    }
+
+    /// Streams events from a revision on, then each new one as it is committed.
+    ///
+    /// # Errors
+    /// Too many streams are open, or the revision is beyond the log. The stream ends with an error when the database
+    /// is away.
+    pub async fn watch_events(
+        &self,
+        _: &Caller,
+        request: WatchEventsRequest,
+    ) -> Result<impl Stream<Item = Result<WatchEventsResponse, ApiError>> + Send + use<>, ApiError> {
+        let busy = |_| ApiError::new(Reason::RateLimited, "too many streams of events are open; close some");
+        let permit = std::sync::Arc::clone(&self.0.watchers).try_acquire_owned().map_err(busy)?;
+        let head = self.0.database.head().await?;
+        if request.after > head.revision.0 {
+            let message = format!("the log ends at revision {}, before {}", head.revision, request.after);
+            return Err(ApiError::new(Reason::RevisionUnavailable, message));
+        }
+        let watch = Watch {
+            commits: self.0.commands.head(),
+            api: self.clone(),
+            after: Revision(request.after),
+            _permit: permit,
+        };
+        let batches = stream::unfold(Some(watch), async |watch| {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(Some(events)) => Some((events, Some(watch))),
+                Ok(None) => None,
+                Err(error) => Some((vec![Err(error)], None)),
+            }
+        });
+        Ok(batches.flat_map(stream::iter))
+    }
+}
+
+fn listed(events: Vec<control::Event>, head: &grey_core::change::Position) -> ListEventsResponse {
+    ListEventsResponse { events, revision: head.revision.0, generation: head.generation.to_string() }
+}
+
+/// A stream of events under way.
+struct Watch {
+    api: Api,
+    commits: watch::Receiver<grey_core::change::Position>,
+    after: Revision,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Watch {
+    /// The next events; none once the control plane drains.
+    async fn next(&mut self) -> Result<Option<Vec<Result<WatchEventsResponse, ApiError>>>, ApiError> {
+        loop {
+            // Before the read: a commit during it must not be slept through.
+            self.commits.mark_unchanged();
+            let events = self.api.0.database.events(self.after, CHUNK).await?;
+            if let Some(last) = events.last() {
+                self.after = last.revision;
+                let message = |event| Ok(WatchEventsResponse { event: Some(control::Event::from(event)) });
+                return Ok(Some(events.iter().map(message).collect()));
+            }
+            tokio::select! {
+                _ = self.commits.changed() => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = self.api.0.draining.cancelled() => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Pins, and several changes at once.
+
+use grey_core::change::Change;
+use grey_core::ids::{ServiceId, TenantId};
+use grey_core::service::Pin;
+use grey_proto::control::{
+    self, ApplyChangeSetRequest, ApplyChangeSetResponse, DeletePinRequest, DeletePinResponse,
+    ListPinsRequest, ListPinsResponse, PutPinRequest, PutPinResponse,
+};
+use grey_proto::convert::{InvalidMessage, change_at};
+use grey_proto::status::ApiError;
+use sea_orm::sea_query::ExprTrait;
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use super::{Api, Written, cut, id, invalid, one_more, optional_id, page_size, required, wait};
+use crate::access::{Caller, Role};
+use crate::command::{Command, Proposed, now_ms};
+use crate::entity::pins;
+
+impl Api {
+    /// Lists pins of a tenant by service, or of a service by tenant.
+    ///
+    /// # Errors
+    /// A malformed filter or page, no filter, or the database is away.
+    pub async fn list_pins(
+        &self,
+        _: &Caller,
+        request: ListPinsRequest,
+    ) -> Result<ListPinsResponse, ApiError> {
+        let size = page_size("page_size", request.page_size)?;
+        let tenant: Option<TenantId> = optional_id("tenant", &request.tenant)?;
+        let service: Option<ServiceId> = optional_id("service", &request.service)?;
+        if tenant.is_none() && service.is_none() {
+            return Err(invalid("tenant", "tenant or service is required"));
+        }
+        let mut query = pins::Entity::find()
+            .order_by_asc(pins::Column::Tenant)
+            .order_by_asc(pins::Column::Service)
+            .limit(one_more(size));
+        if let Some(tenant) = &tenant {
+            query = query.filter(pins::Column::Tenant.eq(tenant.as_str()));
+        }
+        if let Some(service) = &service {
+            query = query.filter(pins::Column::Service.eq(service.as_str()));
+        }
+        if !request.page_token.is_empty() {
+            query = query.filter(after(&request.page_token)?);
+        }
+        let database = &self.0.database;
+        let rows = database.read("list pins", query.all(database.readers())).await?;
+        let mut pins: Vec<control::Pin> = rows.iter().map(pins::Model::message).collect::<Result<_, _>>()?;
+        let more = cut(&mut pins, size);
+        let last = pins.last().map(|pin| format!("{}/{}", pin.tenant, pin.service)).filter(|_| more);
+        Ok(ListPinsResponse { pins, next_page_token: last.unwrap_or_default() })
+    }
+
+    /// Pins a tenant to a version.
+    ///
+    /// # Errors
+    /// As for every write, or something that the pin names is unknown, or the tenant does not have the version's
+    /// schema.
+    pub async fn put_pin(&self, caller: &Caller, request: PutPinRequest) -> Result<PutPinResponse, ApiError> {
+        let (tenant, service, pin): (TenantId, ServiceId, Pin) = required("pin", request.pin)?;
+        let mut message = control::Pin::from((&tenant, &service, &pin));
+        let change = Change::PinPut { tenant, service, pin };
+        let Written { result, thing } = self.write(caller, change, request.write).await?;
+        message.revision = thing;
+        Ok(PutPinResponse { result: Some(result), pin: Some(message) })
+    }
+
+    /// Lets a tenant go back to the service's default.
+    ///
+    /// # Errors
+    /// As for every write, or there is no such pin.
+    pub async fn delete_pin(
+        &self,
+        caller: &Caller,
+        request: DeletePinRequest,
+    ) -> Result<DeletePinResponse, ApiError> {
+        let (tenant, service) = (id("tenant", &request.tenant)?, id("service", &request.service)?);
+        let written = self.write(caller, Change::PinRemoved { tenant, service }, request.write).await?;
+        Ok(DeletePinResponse { result: Some(written.result) })
+    }
+
+    /// Applies several changes as one event.
+    ///
+    /// # Errors
+    /// As for every write; nothing is changed then. Only administrators may change more than pins and schemas.
+    pub async fn apply_change_set(
+        &self,
+        caller: &Caller,
+        request: ApplyChangeSetRequest,
+    ) -> Result<ApplyChangeSetResponse, ApiError> {
+        let options = request.write.unwrap_or_default();
+        let wait = wait(options.wait, "write.wait")?;
+        let now_ms = now_ms();
+        let mut changes = Vec::with_capacity(request.changes.len());
+        for (i, proposed) in request.changes.into_iter().enumerate() {
+            let field = format!("changes[{i}]");
+            let change = proposed.change.ok_or_else(|| InvalidMessage::missing("change").under(&field))?;
+            let change = change_at(change, now_ms).map_err(|fault| fault.under("change").under(&field))?;
+            if !is_operators(&change) {
+                caller.require(Role::Admin, "apply change sets of more than pins and schemas")?;
+            }
+            changes.push(Proposed { change, expected: proposed.expected_revision });
+        }
+        let (actor, reason) = (caller.name().to_owned(), options.reason);
+        let command = Command { actor, reason, changes, expected_log: options.expected_revision };
+        let committed = self.0.commands.execute(command).await?;
+        let result = self.result(&committed.position, wait).await;
+        Ok(ApplyChangeSetResponse { result: Some(result) })
+    }
+}
+
+/// Whether operators may make the change by itself.
+fn is_operators(change: &Change) -> bool {
+    matches!(change, Change::PinPut { .. } | Change::PinRemoved { .. } | Change::SchemaObserved { .. })
+}
+
+/// Pins behind the one that a page ended with.
+fn after(token: &str) -> Result<Condition, ApiError> {
+    let malformed = || invalid("page_token", "is not of an earlier page");
+    let (tenant, service) = token.split_once('/').ok_or_else(malformed)?;
+    let tenant: TenantId = id("page_token", tenant)?;
+    let service: ServiceId = id("page_token", service)?;
+    let same = pins::Column::Tenant.eq(tenant.as_str()).and(pins::Column::Service.gt(service.as_str()));
+    Ok(Condition::any().add(pins::Column::Tenant.gt(tenant.as_str())).add(same))
+}

@@ -1,0 +1,221 @@
+//! Tenants and their observed schemas.
+
+use grey_core::change::Change;
+use grey_core::ids::{Name, ServiceId, TenantId};
+use grey_core::tenant::Tenant;
+use grey_proto::control::{
+    self, DeleteTenantRequest, DeleteTenantResponse, GetTenantRequest, GetTenantResponse, ListTenantsRequest,
+    ListTenantsResponse, ObserveSchemaRequest, ObserveSchemaResponse, PutTenantRequest, PutTenantResponse,
+};
+use grey_proto::convert::{InvalidMessage, change_at, tenant_status};
+use grey_proto::status::ApiError;
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement};
+use serde::Serialize;
+
+use super::{Api, Written, cut, id, one_more, optional_id, page_size, required};
+use crate::access::Caller;
+use crate::command::{now_ms, unknown_tenant};
+use crate::entity::{observed_schemas, pins, tenants};
+
+/// The version that each service has for one tenant.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveServices {
+    /// The tenant.
+    pub tenant: String,
+    /// By service.
+    pub services: Vec<EffectiveService>,
+    /// Give it with the next call; empty: this was the last page.
+    pub next_page_token: String,
+}
+
+/// The version that one service has for one tenant, before experiments and canaries.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveService {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// `pin` or `default`.
+    pub source: &'static str,
+    /// Experiments and canaries leave a locked pin alone.
+    pub locked: bool,
+    /// The tenant's observed schema; empty if none was observed.
+    pub schema: String,
+    /// The pin's entity tag, for `If-Match`; none without a pin.
+    pub etag: Option<String>,
+}
+
+#[derive(Debug, FromQueryResult)]
+struct EffectiveRow {
+    id: String,
+    default_version: String,
+    version: Option<String>,
+    locked: Option<bool>,
+    revision: Option<i64>,
+    schema_version: Option<String>,
+}
+
+const EFFECTIVE: &str = "SELECT s.id, s.default_version, p.version, p.locked, p.revision, o.schema_version \
+    FROM services s LEFT JOIN pins p ON p.tenant = $1 AND p.service = s.id \
+    LEFT JOIN observed_schemas o ON o.tenant = $1 AND o.service = s.id \
+    WHERE s.id > $2 ORDER BY s.id LIMIT $3";
+
+impl Api {
+    /// Reads one tenant with what is tied to it, as of one moment.
+    ///
+    /// # Errors
+    /// A malformed id, an unknown tenant, or the database is away.
+    pub async fn get_tenant(
+        &self,
+        _: &Caller,
+        request: GetTenantRequest,
+    ) -> Result<GetTenantResponse, ApiError> {
+        let tenant: TenantId = id("id", &request.id)?;
+        let database = &self.0.database;
+        let snapshot = database.begin_snapshot().await?;
+        let row = tenants::Entity::find_by_id(tenant.as_str()).one(&snapshot);
+        let row =
+            database.read("read a tenant", row).await?.ok_or_else(|| unknown_tenant(tenant.as_str()))?;
+        let held = pins::Entity::find()
+            .filter(pins::Column::Tenant.eq(tenant.as_str()))
+            .order_by_asc(pins::Column::Service);
+        let held = database.read("read a tenant's pins", held.all(&snapshot)).await?;
+        let seen = observed_schemas::Entity::find()
+            .filter(observed_schemas::Column::Tenant.eq(tenant.as_str()))
+            .order_by_asc(observed_schemas::Column::Service);
+        let seen = database.read("read a tenant's schemas", seen.all(&snapshot)).await?;
+        database.read("end a snapshot", snapshot.commit()).await?;
+        Ok(GetTenantResponse {
+            tenant: Some(row.message()?),
+            pins: held.iter().map(pins::Model::message).collect::<Result<_, _>>()?,
+            schemas: seen.iter().map(observed_schemas::Model::message).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Lists tenants by id.
+    ///
+    /// # Errors
+    /// A malformed filter or page, or the database is away.
+    pub async fn list_tenants(
+        &self,
+        _: &Caller,
+        request: ListTenantsRequest,
+    ) -> Result<ListTenantsResponse, ApiError> {
+        let size = page_size("page_size", request.page_size)?;
+        let mut query = tenants::Entity::find().order_by_asc(tenants::Column::Id).limit(one_more(size));
+        if let Some(after) = optional_id::<TenantId>("page_token", &request.page_token)? {
+            query = query.filter(tenants::Column::Id.gt(after.as_str()));
+        }
+        if let Some(tier) = optional_id::<Name>("tier", &request.tier)? {
+            query = query.filter(tenants::Column::Tier.eq(tier.as_str()));
+        }
+        if let Some(region) = optional_id::<Name>("region", &request.region)? {
+            query = query.filter(tenants::Column::Region.eq(region.as_str()));
+        }
+        if request.status != 0 {
+            let status = tenant_status(request.status)?;
+            query = query.filter(tenants::Column::Status.eq(status.as_str()));
+        }
+        let database = &self.0.database;
+        let rows = database.read("list tenants", query.all(database.readers())).await?;
+        let mut tenants: Vec<control::Tenant> =
+            rows.iter().map(tenants::Model::message).collect::<Result<_, _>>()?;
+        let more = cut(&mut tenants, size);
+        let last = tenants.last().map(|tenant| tenant.id.clone()).filter(|_| more);
+        Ok(ListTenantsResponse { tenants, next_page_token: last.unwrap_or_default() })
+    }
+
+    /// Creates a tenant or replaces its attributes.
+    ///
+    /// # Errors
+    /// As for every write: see [`crate::command::Error`].
+    pub async fn put_tenant(
+        &self,
+        caller: &Caller,
+        request: PutTenantRequest,
+    ) -> Result<PutTenantResponse, ApiError> {
+        let tenant: Tenant = required("tenant", request.tenant)?;
+        let mut message = control::Tenant::from(&tenant);
+        let Written { result, thing } = self.write(caller, Change::TenantPut(tenant), request.write).await?;
+        message.revision = thing;
+        Ok(PutTenantResponse { result: Some(result), tenant: Some(message) })
+    }
+
+    /// Removes a tenant with its pins and observed schemas.
+    ///
+    /// # Errors
+    /// As for every write, or the tenant is unknown.
+    pub async fn delete_tenant(
+        &self,
+        caller: &Caller,
+        request: DeleteTenantRequest,
+    ) -> Result<DeleteTenantResponse, ApiError> {
+        let change = Change::TenantRemoved(id("id", &request.id)?);
+        let written = self.write(caller, change, request.write).await?;
+        Ok(DeleteTenantResponse { result: Some(written.result) })
+    }
+
+    /// Records the schema seen in a tenant's database.
+    ///
+    /// # Errors
+    /// As for every write, or tenant or service is unknown.
+    pub async fn observe_schema(
+        &self,
+        caller: &Caller,
+        request: ObserveSchemaRequest,
+    ) -> Result<ObserveSchemaResponse, ApiError> {
+        let seen = request.schema.ok_or_else(|| InvalidMessage::missing("schema"))?;
+        let change = control::Change { change: Some(control::change::Change::SchemaObserved(seen)) };
+        let change = change_at(change, now_ms()).map_err(|mut invalid| {
+            invalid.field = invalid.field.replacen("schema_observed", "schema", 1);
+            invalid
+        })?;
+        let written = self.write(caller, change, request.write).await?;
+        Ok(ObserveSchemaResponse { result: Some(written.result) })
+    }
+
+    /// The version of every service for one tenant, by service: its pin, else the service's default.
+    ///
+    /// # Errors
+    /// A malformed id or page, an unknown tenant, or the database is away.
+    pub async fn effective_services(
+        &self,
+        _: &Caller,
+        tenant: &str,
+        page: (u32, &str),
+    ) -> Result<EffectiveServices, ApiError> {
+        let tenant: TenantId = id("id", tenant)?;
+        let size = page_size("pageSize", page.0)?;
+        let after: Option<ServiceId> = optional_id("pageToken", page.1)?;
+        let after = after.as_ref().map_or("", ServiceId::as_str);
+        let database = &self.0.database;
+        let known = tenants::Entity::find_by_id(tenant.as_str()).one(database.readers());
+        if database.read("read a tenant", known).await?.is_none() {
+            return Err(unknown_tenant(tenant.as_str()));
+        }
+        let limit = i64::try_from(one_more(size)).unwrap_or(i64::MAX);
+        let values = [tenant.as_str().into(), after.into(), limit.into()];
+        let backend = database.readers().get_database_backend();
+        let query =
+            EffectiveRow::find_by_statement(Statement::from_sql_and_values(backend, EFFECTIVE, values));
+        let mut rows = database.read("read a tenant's services", query.all(database.readers())).await?;
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let last = rows.last().map(|row| row.id.clone()).filter(|_| more);
+        let services = rows.into_iter().map(|row| EffectiveService {
+            service: row.id,
+            source: if row.version.is_some() { "pin" } else { "default" },
+            version: row.version.unwrap_or(row.default_version),
+            locked: row.locked.unwrap_or_default(),
+            schema: row.schema_version.unwrap_or_default(),
+            etag: row.revision.map(|revision| format!("\"{revision}\"")),
+        });
+        Ok(EffectiveServices {
+            tenant: tenant.to_string(),
+            services: services.collect(),
+            next_page_token: last.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! What happens around every request of either transport: who calls, how long it may take, and that even what fails
+//! outside our own code fails in our own words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use grey_core::error::Reason;
+use grey_proto::status::{ApiError, to_status};
+use grey_runtime::telemetry::trace_layer;
+use tonic::Code;
+
+use crate::access::{Gate, require_identity};
+use crate::rest::Failure;
+
+/// What the layers need.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    gate: Arc<Gate>,
+    deadline: Duration,
+}
+
+impl Edge {
+    pub(crate) fn new(gate: Gate, deadline: Duration) -> Self {
+        Self { gate: Arc::new(gate), deadline }
+    }
+
+    /// Puts the layers of gRPC around `router`.
+    pub(crate) fn around_grpc(&self, router: Router) -> Router {
+        router.layer(from_fn_with_state(self.clone(), grpc)).layer(trace_layer())
+    }
+
+    /// Puts the layers of HTTP around `router`.
+    pub(crate) fn around_rest(&self, router: Router) -> Router {
+        router.layer(from_fn_with_state(self.clone(), rest)).layer(trace_layer())
+    }
+
+    fn identify(&self, request: &mut Request) {
+        let headers = std::mem::take(request.headers_mut());
+        self.gate.identify(&headers, request.extensions_mut());
+        *request.headers_mut() = headers;
+    }
+
+    fn late(&self) -> ApiError {
+        ApiError::new(Reason::Unavailable, format!("the request took longer than {:?}", self.deadline))
+    }
+}
+
+async fn grpc(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    edge.identify(&mut request);
+    match tokio::time::timeout(edge.deadline, next.run(request)).await {
+        Ok(response) => match transport_fault(response.headers()) {
+            Some(error) => to_status(&error).into_http(),
+            None => response,
+        },
+        Err(_) => to_status(&edge.late()).into_http(),
+    }
+}
+
+/// What the transport refused by itself, before any of our code saw the request. Our own errors carry details.
+fn transport_fault(headers: &HeaderMap) -> Option<ApiError> {
+    let code = headers.get("grpc-status")?;
+    if headers.contains_key("grpc-status-details-bin") {
+        return None;
+    }
+    match Code::from_bytes(code.as_bytes()) {
+        Code::OutOfRange => Some(ApiError::new(Reason::TooLarge, "the request is larger than allowed")),
+        Code::Internal => {
+            Some(ApiError::new(Reason::InvalidArgument, "the request is not a message of this method"))
+        }
+        _ => None,
+    }
+}
+
+async fn rest(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    edge.identify(&mut request);
+    if let Err(error) = require_identity(request.extensions()) {
+        let mut response = Failure::from(error).into_response();
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
+    }
+    match tokio::time::timeout(edge.deadline, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Failure::from(edge.late()).into_response(),
+    }
+}

@@ -1,0 +1,24 @@
+//! Keeps tenants, services and pins, and tells the routers.
+
+use anyhow::Context;
+use grey_control_plane::{App, Config, DEFAULTS};
+use grey_runtime::{Shutdown, Telemetry, config, tls};
+use grey_state::State;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = config::from_args::<Config>("grey-control-plane", DEFAULTS)?.or_print()?;
+    let Some(config) = config else { return Ok(()) };
+    tls::install_provider();
+    let telemetry = Telemetry::start("grey-control-plane", &config.telemetry)?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let result = serve(config, telemetry.clone(), &shutdown).await;
+    telemetry.shutdown().await;
+    result
+}
+
+async fn serve(config: Config, telemetry: Telemetry, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let state = State::redis(&config.redis).await.context("connect to redis")?;
+    App::bind(config, state, telemetry).await.context("bind control plane")?.serve(shutdown).await
+}

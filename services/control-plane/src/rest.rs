@@ -1,0 +1,41 @@
+//! The operations over HTTP: the same messages as proto3 JSON, entity tags for expected revisions.
+
+mod catalog;
+mod fleet;
+mod history;
+mod input;
+mod output;
+mod pins;
+mod tenants;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use grey_core::error::Reason;
+use grey_proto::status::ApiError;
+
+use crate::api::Api;
+use input::Input;
+use output::{Answer, Reply};
+
+pub(crate) use output::Failure;
+
+/// Every route under `/api`, each request at most `max_bytes` long.
+pub(crate) fn routes(api: &Api, max_bytes: usize) -> Router {
+    Router::new()
+        .merge(tenants::routes())
+        .merge(catalog::routes())
+        .merge(pins::routes())
+        .merge(history::routes())
+        .merge(fleet::routes())
+        .fallback(async || unknown("no such resource", StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || {
+            unknown("the resource has no such method", StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .layer(DefaultBodyLimit::max(max_bytes))
+        .with_state(api.clone())
+}
+
+fn unknown(message: &str, code: StatusCode) -> Failure {
+    Failure::with_code(ApiError::new(Reason::InvalidArgument, message), code)
+}

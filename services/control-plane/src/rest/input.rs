@@ -1,0 +1,158 @@
+//! What a request says: path, query, conditions, body. Each part is read on demand and refused in our own words.
+
+use std::str::FromStr;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use grey_core::error::Reason;
+use grey_proto::control::WriteOptions;
+use grey_proto::convert::InvalidMessage;
+use grey_proto::status::ApiError;
+use grey_runtime::config::duration;
+use pbjson_types::Duration as WireDuration;
+use serde::de::DeserializeOwned;
+
+use super::Failure;
+use crate::access::{Caller, Operation, admit};
+
+/// One request.
+pub(super) struct Input {
+    parts: Parts,
+    path: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+    body: Bytes,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Input {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let (mut parts, body) = request.into_parts();
+        let path = RawPathParams::from_request_parts(&mut parts, state).await;
+        let path = path.map_err(|_| InvalidMessage::new("path", "is not UTF-8"))?;
+        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let query: Result<Query<Vec<(String, String)>>, _> = Query::try_from_uri(&parts.uri);
+        let Query(query) = query.map_err(|_| InvalidMessage::new("query", "is malformed"))?;
+        let kept = parts.clone();
+        let body =
+            Bytes::from_request(Request::from_parts(parts, body), state).await.map_err(|rejection| {
+                match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => {
+                        ApiError::new(Reason::TooLarge, "the request is larger than allowed")
+                    }
+                    _ => InvalidMessage::new("body", "cannot be read").into(),
+                }
+            })?;
+        Ok(Self { parts: kept, path, query, body })
+    }
+}
+
+impl Input {
+    /// The caller, if the table allows the operation.
+    pub(super) fn admit(&self, operation: Operation) -> Result<Caller, ApiError> {
+        admit(&self.parts.extensions, operation)
+    }
+
+    /// A part of the path.
+    pub(super) fn path(&self, name: &str) -> String {
+        let found = self.path.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
+    /// The body as JSON. Its type must be stated: a page of another site can make a browser send anything else.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let stated = self.header(header::CONTENT_TYPE)?.unwrap_or_default();
+        let essence = stated.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let error = InvalidMessage::new("content-type", "must be application/json");
+            return Err(Failure::with_code(error.into(), StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let read = serde_json::from_slice(&self.body);
+        Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+    }
+
+    /// Refuses a query that says anything but these.
+    pub(super) fn allow(&self, known: &[&str]) -> Result<(), ApiError> {
+        for (i, (name, _)) in self.query.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let why = format!("is not known here; known are: {}", known.join(", "));
+                return Err(InvalidMessage::new(name.as_str(), why).into());
+            }
+            if self.query.iter().take(i).any(|(earlier, _)| earlier == name) {
+                return Err(InvalidMessage::new(name.as_str(), "is given twice").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A text of the query; empty if it is not there.
+    pub(super) fn text(&self, name: &str) -> String {
+        let found = self.query.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
+    /// A number or truth value of the query; the type's default if it is not there.
+    pub(super) fn value<T: FromStr + Default>(&self, name: &str) -> Result<T, ApiError> {
+        match self.text(name).as_str() {
+            "" => Ok(T::default()),
+            text => text.parse().map_err(|_| InvalidMessage::new(name, "is malformed").into()),
+        }
+    }
+
+    /// The options of a write: the query's `wait` and `reason`, the conditional headers.
+    pub(super) fn write(&self) -> Result<Option<WriteOptions>, ApiError> {
+        self.allow(&["wait", "reason"])?;
+        let wait = match self.text("wait").as_str() {
+            "" => None,
+            text => {
+                let wait = duration::parse(text).map_err(|why| InvalidMessage::new("wait", why))?;
+                let seconds = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
+                let nanos = i32::try_from(wait.subsec_nanos()).unwrap_or_default();
+                Some(WireDuration { seconds, nanos })
+            }
+        };
+        Ok(Some(WriteOptions { expected_revision: self.expected()?, reason: self.text("reason"), wait }))
+    }
+
+    /// `If-Match: "7"` expects revision 7, `If-None-Match: *` that there is nothing.
+    fn expected(&self) -> Result<Option<u64>, ApiError> {
+        let (if_match, if_none_match) = (self.header(header::IF_MATCH)?, self.header(header::IF_NONE_MATCH)?);
+        match (if_match, if_none_match) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => {
+                Err(InvalidMessage::new("if-match", "cannot be combined with if-none-match").into())
+            }
+            (None, Some("*")) => Ok(Some(0)),
+            (None, Some(_)) => Err(InvalidMessage::new("if-none-match", "must be *").into()),
+            (Some(tag), None) => {
+                let revision = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                // The form that the entity tag was given out in, and no other spelling of the number.
+                let digits = revision.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let revision = digits.and_then(|text| text.parse().ok()).filter(|revision| *revision > 0);
+                let malformed = || InvalidMessage::new("if-match", "must be one entity tag, such as \"7\"");
+                Ok(Some(revision.ok_or_else(malformed)?))
+            }
+        }
+    }
+
+    fn header(&self, name: HeaderName) -> Result<Option<&str>, ApiError> {
+        let headers: &HeaderMap = &self.parts.headers;
+        let mut values = headers.get_all(&name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let text = value.to_str().ok().filter(|_| values.next().is_none());
+        text.map(Some)
+            .ok_or_else(|| InvalidMessage::new(name.as_str(), "must be given once, in ASCII").into())
+    }
+}
+
+/// The path names the thing; a body may repeat the name, but not name another.
+pub(super) fn adopt(field: &str, named: &mut String, path: String) -> Result<(), ApiError> {
+    if named.is_empty() {
+        *named = path;
+    } else if *named != path {
+        return Err(InvalidMessage::new(field, "is not the one that the path names").into());
+    }
+    Ok(())
+}

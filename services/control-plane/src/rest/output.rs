@@ -1,0 +1,68 @@
+//! Answers and failures as HTTP responses.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use grey_proto::status::{ApiError, ErrorBody, http_code};
+use serde::Serialize;
+
+/// What every handler returns.
+pub(super) type Answer<T> = Result<Reply<T>, Failure>;
+
+/// A message, with the entity tag of the thing that it is about.
+pub(super) struct Reply<T> {
+    message: T,
+    revision: Option<u64>,
+}
+
+impl<T> Reply<T> {
+    /// A message about nothing that has a revision of its own.
+    pub(super) fn new(message: T) -> Self {
+        Self { message, revision: None }
+    }
+
+    /// A message about a thing changed last at `revision`; 0: there is no such thing.
+    pub(super) fn tagged(message: T, revision: u64) -> Self {
+        Self { message, revision: Some(revision).filter(|revision| *revision > 0) }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Reply<T> {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.message).into_response();
+        let tag = self.revision.and_then(|revision| HeaderValue::try_from(format!("\"{revision}\"")).ok());
+        if let Some(tag) = tag {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+}
+
+/// A failure, with the HTTP code if it is not that of the reason.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: ApiError,
+    code: Option<StatusCode>,
+}
+
+impl Failure {
+    /// A failure of HTTP itself.
+    pub(super) fn with_code(error: ApiError, code: StatusCode) -> Self {
+        Self { error, code: Some(code) }
+    }
+}
+
+impl<E: Into<ApiError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), code: None }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut body = ErrorBody::from(&self.error);
+        let code = self.code.unwrap_or_else(|| http_code(self.error.reason));
+        body.error.code = code.as_u16();
+        (code, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,68 @@
+//! A tenant's version of a service, `/api/pins` and `/api/change-sets`.
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post, put};
+use grey_proto::control::{
+    ApplyChangeSetRequest, ApplyChangeSetResponse, DeletePinRequest, DeletePinResponse, ListPinsRequest,
+    ListPinsResponse, Pin, PutPinRequest, PutPinResponse,
+};
+use serde::Deserialize;
+
+use super::{Answer, Input, Reply};
+use crate::access::Operation;
+use crate::api::Api;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/api/pins", get(list))
+        .route("/api/change-sets", post(apply))
+        .route("/api/tenants/{id}/services/{service}/version", put(write).delete(remove))
+}
+
+/// The version that a tenant shall have.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    #[serde(alias = "targetVersion")]
+    version: String,
+    #[serde(default)]
+    locked: bool,
+}
+
+async fn list(State(api): State<Api>, input: Input) -> Answer<ListPinsResponse> {
+    let caller = input.admit(Operation::ListPins)?;
+    input.allow(&["tenant", "service", "pageSize", "pageToken"])?;
+    let request = ListPinsRequest {
+        tenant: input.text("tenant"),
+        service: input.text("service"),
+        page_size: input.value("pageSize")?,
+        page_token: input.text("pageToken"),
+    };
+    Ok(Reply::new(api.list_pins(&caller, request).await?))
+}
+
+async fn write(State(api): State<Api>, input: Input) -> Answer<PutPinResponse> {
+    let caller = input.admit(Operation::PutPin)?;
+    let Wanted { version, locked } = input.json()?;
+    let (tenant, service) = (input.path("id"), input.path("service"));
+    let pin = Pin { tenant, service, version, locked, revision: 0 };
+    let response = api.put_pin(&caller, PutPinRequest { pin: Some(pin), write: input.write()? }).await?;
+    let revision = response.pin.as_ref().map_or(0, |pin| pin.revision);
+    Ok(Reply::tagged(response, revision))
+}
+
+async fn remove(State(api): State<Api>, input: Input) -> Answer<DeletePinResponse> {
+    let caller = input.admit(Operation::DeletePin)?;
+    let (tenant, service) = (input.path("id"), input.path("service"));
+    let request = DeletePinRequest { tenant, service, write: input.write()? };
+    Ok(Reply::new(api.delete_pin(&caller, request).await?))
+}
+
+/// The body is the whole request, options of the write included.
+async fn apply(State(api): State<Api>, input: Input) -> Answer<ApplyChangeSetResponse> {
+    let caller = input.admit(Operation::ApplyChangeSet)?;
+    input.allow(&[])?;
+    let request: ApplyChangeSetRequest = input.json()?;
+    Ok(Reply::new(api.apply_change_set(&caller, request).await?))
+}
