@@ -1,0 +1,75 @@
+//! Decisions as messages.
+
+use grey_core::decide::{Decision, Detour, Rule};
+use grey_core::explain::{Rejected, Step};
+use grey_core::table::Table;
+use grey_proto::router::{self, DecisionReason, RouteOutcome, RouteResponse, route_outcome};
+use grey_proto::status::ApiError;
+
+/// The decision, taken on `table`.
+pub(crate) fn response(table: &Table, decision: &Decision<'_>, stale: bool) -> RouteResponse {
+    let instance = decision.instance;
+    let text = |name: &Option<grey_core::ids::Name>| {
+        name.as_ref().map_or_else(String::new, |name| name.as_str().to_owned())
+    };
+    RouteResponse {
+        version: decision.version.as_str().to_owned(),
+        instance: Some(router::Instance {
+            id: instance.id.as_str().to_owned(),
+            address: instance.address.as_str().to_owned(),
+            region: text(&instance.region),
+            zone: text(&instance.zone),
+            metadata: instance.metadata.clone(),
+            // The decision tells its version once, and the rest is not the caller's business.
+            ..router::Instance::default()
+        }),
+        reason: reason(decision).into(),
+        rule: rule(decision),
+        wanted_version: decision.detour.map_or_else(String::new, |(wanted, _)| wanted.as_str().to_owned()),
+        schema: decision.schema.map_or_else(String::new, ToString::to_string),
+        revision: table.position().revision.0,
+        generation: table.position().generation.0.as_str().to_owned(),
+        stale,
+    }
+}
+
+/// Which rule decided.
+pub(crate) fn reason(decision: &Decision<'_>) -> DecisionReason {
+    match (decision.detour, decision.rule) {
+        (Some((_, Detour::Schema)), _) => DecisionReason::Schema,
+        (Some((_, Detour::Failover)), _) => DecisionReason::Failover,
+        (None, Rule::Pin) => DecisionReason::Pin,
+        (None, Rule::Default) => DecisionReason::Default,
+        (None, Rule::UnknownTenant) => DecisionReason::UnknownTenant,
+        (None, Rule::Override) => DecisionReason::Override,
+        (None, Rule::Experiment { .. }) => DecisionReason::Experiment,
+        (None, Rule::Canary { .. }) => DecisionReason::Canary,
+    }
+}
+
+fn rule(decision: &Decision<'_>) -> String {
+    match decision.rule {
+        Rule::Experiment { overlay, variant } => format!("{overlay}/{variant}"),
+        Rule::Canary { overlay } => overlay.as_str().to_owned(),
+        Rule::Pin | Rule::Default | Rule::UnknownTenant | Rule::Override => String::new(),
+    }
+}
+
+/// A decision or why there is none.
+pub(crate) fn outcome(result: Result<RouteResponse, ApiError>) -> RouteOutcome {
+    let outcome = match result {
+        Ok(decision) => route_outcome::Outcome::Decision(decision),
+        Err(error) => route_outcome::Outcome::Error((&error).into()),
+    };
+    RouteOutcome { outcome: Some(outcome) }
+}
+
+/// A step of a decision.
+pub(crate) fn step(step: Step) -> router::ExplainStep {
+    let rejected = |Rejected { what, why }| router::Rejected { what, why };
+    router::ExplainStep {
+        name: step.name.to_owned(),
+        outcome: step.outcome,
+        rejected: step.rejected.into_iter().map(rejected).collect(),
+    }
+}
