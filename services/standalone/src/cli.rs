@@ -1,0 +1,167 @@
+//! The command line: one module per noun, each command one call of the services' gRPC API.
+
+mod failure;
+mod input;
+mod output;
+mod session;
+mod write;
+
+mod events;
+mod explain;
+mod instance;
+mod pin;
+mod policy;
+mod route;
+mod routers;
+mod service;
+mod tenant;
+mod version;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use grey_runtime::Secret;
+use grey_runtime::config::duration;
+
+pub use failure::Failure;
+use session::Session;
+
+/// Grey Router: which version of which instance serves a tenant's call.
+#[derive(Debug, Parser)]
+#[command(name = "grey", version, subcommand_required = true)]
+pub struct Cli {
+    /// Whom to talk to, and how.
+    #[command(flatten)]
+    pub target: Target,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Whom to talk to, and how.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Target {
+    /// The control plane's gRPC address
+    #[arg(
+        long,
+        global = true,
+        env = "GREY_CONTROL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7410"
+    )]
+    pub control: String,
+    /// The router's gRPC address
+    #[arg(
+        long,
+        global = true,
+        env = "GREY_ROUTER_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7400"
+    )]
+    pub router: String,
+    /// Bearer token; better given in the environment than on the command line
+    #[arg(long, global = true, env = "GREY_TOKEN", hide_env_values = true, value_parser = secret)]
+    pub token: Option<Secret>,
+    /// Authorities (PEM) whose servers are trusted; needed for https URLs
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Print the response as one document of proto3 JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long a call may take, such as 500ms or 10s
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = positive)]
+    pub timeout: Duration,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tenants: who is served
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Services and their default versions
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Versions of services, and the schemas that they work on
+    #[command(subcommand)]
+    Version(version::Command),
+    /// Pins: tenants held to versions
+    #[command(subcommand)]
+    Pin(pin::Command),
+    /// Policies: experiments, canaries, balancing, failover
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Instances, for deployments without a registry
+    #[command(subcommand)]
+    Instance(instance::Command),
+    /// Ask the router where a call goes
+    Route(route::Route),
+    /// Ask why a call goes where it goes
+    Explain(explain::Explain),
+    /// The log of changes
+    Events(events::Events),
+    /// Live routers and how far they are
+    Routers,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// What [`Failure`] lists; nothing was printed then, unless the failure says so.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    let session = Session::new(cli.target);
+    match cli.command {
+        Command::Tenant(command) => command.run(&session).await,
+        Command::Service(command) => command.run(&session).await,
+        Command::Version(command) => command.run(&session).await,
+        Command::Pin(command) => command.run(&session).await,
+        Command::Policy(command) => command.run(&session).await,
+        Command::Instance(command) => command.run(&session).await,
+        Command::Route(command) => command.run(&session).await,
+        Command::Explain(command) => command.run(&session).await,
+        Command::Events(command) => command.run(&session).await,
+        Command::Routers => routers::run(&session).await,
+        Command::Completions { shell } => {
+            // The generator panics where it cannot write, so it writes to memory.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "grey", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+fn secret(text: &str) -> Result<Secret, &'static str> {
+    if text.is_empty() { Err("is empty") } else { Ok(Secret::new(text)) }
+}
+
+/// A duration that is neither nothing nor longer than an hour.
+fn positive(text: &str) -> Result<Duration, String> {
+    let duration = duration::parse(text)?;
+    let sane = !duration.is_zero() && duration <= Duration::from_secs(3_600);
+    if sane { Ok(duration) } else { Err("must be longer than nothing and at most 1h".to_owned()) }
+}
+
+/// A `key=value` pair.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be key=value".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_valid() {
+        Cli::command().debug_assert();
+    }
+}

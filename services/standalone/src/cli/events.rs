@@ -1,0 +1,152 @@
+//! `grey events`: the log of changes.
+
+use clap::Args;
+use grey_proto::control::change::Change as Kind;
+use grey_proto::control::{Change, Event, ListEventsRequest, ListEventsResponse, WatchEventsRequest};
+use grey_proto::status::from_status;
+
+use super::Failure;
+use super::output::{self, plain, table};
+use super::session::Session;
+
+/// Which events.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only events after this revision, oldest first; else the newest ones
+    #[arg(long, value_name = "REVISION")]
+    after: Option<u64>,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    limit: u32,
+    /// Print each event as it is committed, until interrupted; with --json one document per line
+    #[arg(long, conflicts_with = "limit")]
+    follow: bool,
+}
+
+impl Events {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
+        if self.follow { follow(session, self.after).await } else { self.list(session).await }
+    }
+
+    async fn list(self, session: &Session) -> Result<(), Failure> {
+        let newest_first = self.after.is_none();
+        let after = self.after.unwrap_or_default();
+        let request = ListEventsRequest { after, limit: self.limit, newest_first };
+        let mut client = session.history().await?;
+        let mut response = session.call("list events", client.list_events(session.request(request))).await?;
+        if newest_first {
+            response.events.reverse();
+        }
+        session.show(&response, || list_text(&response))
+    }
+}
+
+async fn follow(session: &Session, after: Option<u64>) -> Result<(), Failure> {
+    let mut client = session.history().await?;
+    let after = match after {
+        Some(after) => after,
+        None => {
+            let newest = ListEventsRequest { after: 0, limit: 1, newest_first: true };
+            session
+                .call("read the log's revision", client.list_events(session.request(newest)))
+                .await?
+                .revision
+        }
+    };
+    // No deadline on the stream itself: it lasts until its reader has seen enough.
+    let watch = client.watch_events(WatchEventsRequest { after });
+    let mut events = session.call("follow events", watch).await?;
+    loop {
+        let refused =
+            |status| Failure::Refused { attempted: "follow events".to_owned(), error: from_status(&status) };
+        let next = tokio::select! {
+            next = events.message() => next.map_err(refused)?,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        let Some(event) = next.and_then(|response| response.event) else { return Ok(()) };
+        let line = if session.json() {
+            serde_json::to_string(&event).map_err(|error| {
+                Failure::Server(anyhow::Error::new(error).context("write an event as JSON"))
+            })?
+        } else {
+            plain(&line(&event).join("  "))
+        };
+        output::print(&(line + "\n"))?;
+    }
+}
+
+fn list_text(response: &ListEventsResponse) -> String {
+    table(["REVISION", "AT", "ACTOR", "CHANGES", "REASON"], response.events.iter().map(line))
+}
+
+fn line(event: &Event) -> [String; 5] {
+    let at = event.at.as_ref().and_then(|at| serde_json::to_value(at).ok());
+    let at = at.as_ref().and_then(|at| at.as_str()).unwrap_or_default().to_owned();
+    let changes: Vec<_> = event.changes.iter().take(3).map(change).collect();
+    let more = match event.changes.len().saturating_sub(3) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let changes = changes.join(", ") + &more;
+    [event.revision.to_string(), at, event.actor.clone(), changes, event.reason.clone()]
+}
+
+fn change(change: &Change) -> String {
+    match &change.change {
+        Some(Kind::TenantPut(tenant)) => format!("tenant {}", tenant.id),
+        Some(Kind::TenantRemoved(removed)) => format!("tenant {} removed", removed.tenant),
+        Some(Kind::ServicePut(service)) => {
+            format!("service {} default {}", service.id, service.default_version)
+        }
+        Some(Kind::ServiceRemoved(removed)) => format!("service {} removed", removed.service),
+        Some(Kind::VersionPut(version)) => format!("version {} {}", version.service, version.version),
+        Some(Kind::VersionRemoved(removed)) => {
+            format!("version {} {} removed", removed.service, removed.version)
+        }
+        Some(Kind::PolicyPut(policy)) => format!("policy {}", policy.service),
+        Some(Kind::PinPut(pin)) => {
+            let locked = if pin.locked { " locked" } else { "" };
+            format!("pin {} {} {}{locked}", pin.tenant, pin.service, pin.version)
+        }
+        Some(Kind::PinRemoved(removed)) => format!("pin {} {} removed", removed.tenant, removed.service),
+        Some(Kind::SchemaObserved(seen)) => {
+            format!("schema {} {} {}", seen.tenant, seen.service, seen.schema)
+        }
+        None => "a change of a newer release".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grey_proto::control::{Pin, Tenant};
+
+    #[test]
+    fn events_are_listed_with_their_changes() {
+        let pin = Pin {
+            tenant: "acme".to_owned(),
+            service: "payment".to_owned(),
+            version: "v2.1".to_owned(),
+            ..Pin::default()
+        };
+        let tenant = Tenant { id: "acme".to_owned(), ..Tenant::default() };
+        let changes = [
+            Kind::PinPut(pin),
+            Kind::TenantPut(tenant.clone()),
+            Kind::TenantPut(tenant.clone()),
+            Kind::TenantPut(tenant),
+        ];
+        let event = Event {
+            revision: 12,
+            at: Some(pbjson_types::Timestamp { seconds: 1_800_000_000, nanos: 5_000_000 }),
+            actor: "ann".to_owned(),
+            reason: "acme asked for it".to_owned(),
+            changes: changes.into_iter().map(|change| Change { change: Some(change) }).collect(),
+        };
+        let response = ListEventsResponse { events: vec![event], ..ListEventsResponse::default() };
+        insta::assert_snapshot!(list_text(&response), @"
+        REVISION  AT                             ACTOR  CHANGES                                                     REASON
+        12        2027-01-15T08:00:00.005+00:00  ann    pin acme payment v2.1, tenant acme, tenant acme and 1 more  acme asked for it
+        ");
+    }
+}

@@ -1,0 +1,213 @@
+//! How a command ends badly, and what its user can do about it.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use grey_core::error::Reason;
+use grey_proto::control::RouterProgress;
+use grey_proto::status::{ApiError, ErrorBody};
+
+use super::output::plain;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// A service refused the call, or did not answer.
+    #[error("{attempted}: {error}")]
+    Refused {
+        /// As a verb phrase.
+        attempted: String,
+        /// What the service said.
+        error: ApiError,
+    },
+    /// The URL or the authorities are not usable.
+    #[error("use {what}")]
+    Target {
+        /// The URL or file.
+        what: String,
+        /// Why not.
+        source: anyhow::Error,
+    },
+    /// A file could not be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// What was given contradicts itself or cannot be understood.
+    #[error("{0}")]
+    Input(String),
+    /// The write is committed, but not every router has it.
+    #[error("revision {revision} is committed, but {} of {} routers have not applied it", .progress.behind.len(), .progress.total)]
+    Behind {
+        /// Where the write is in the log.
+        revision: u64,
+        /// How far the routers are.
+        progress: RouterProgress,
+    },
+    /// Shared state cannot be used.
+    #[error("{attempted}")]
+    State {
+        /// As a verb phrase.
+        attempted: String,
+        /// What it said.
+        source: grey_state::Error,
+    },
+    /// Shared state does not answer.
+    #[error("{attempted}: no answer within {deadline:?}")]
+    Late {
+        /// As a verb phrase.
+        attempted: String,
+        /// How long was waited.
+        deadline: Duration,
+    },
+    /// Somebody else writes the instances.
+    #[error(
+        "write instances: another writer holds the lease; register the instances in the registry that it mirrors"
+    )]
+    LeaseHeld,
+    /// Standard output is closed or full.
+    #[error("write to standard output")]
+    Output(#[source] io::Error),
+    /// A server in this process failed.
+    #[error(transparent)]
+    Server(anyhow::Error),
+}
+
+impl Failure {
+    /// The stable reason, for programs.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Refused { error, .. } => error.reason,
+            Self::Target { .. } | Self::Read { .. } | Self::Input(_) => Reason::InvalidArgument,
+            Self::Behind { .. } => Reason::RoutersBehind,
+            Self::State { .. } | Self::Late { .. } | Self::LeaseHeld => Reason::Unavailable,
+            Self::Output(_) | Self::Server(_) => Reason::Internal,
+        }
+    }
+
+    /// Prints the failure on standard error and chooses the exit code: 1, or 2 where the command line is at fault.
+    ///
+    /// People get one line; with `json` it is the body that the services' HTTP API uses.
+    pub fn report(&self, json: bool) -> ExitCode {
+        // A reader that has seen enough (`grey events | head`) is not an error worth a message.
+        if !matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            let line = if json { self.json() } else { self.line() };
+            // There is no place left to complain about standard error.
+            drop(writeln!(io::stderr(), "{line}"));
+        }
+        ExitCode::from(if matches!(self, Self::Input(_)) { 2 } else { 1 })
+    }
+
+    fn json(&self) -> String {
+        let error = match self {
+            Self::Refused { error, .. } => ApiError { message: self.chain(), ..error.clone() },
+            other => ApiError::new(other.reason(), other.chain()),
+        };
+        serde_json::to_string(&ErrorBody::from(&error)).expect("an error body has only text and numbers")
+    }
+
+    fn line(&self) -> String {
+        let text = plain(&self.chain());
+        match self {
+            Self::Refused { error, .. } => {
+                let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
+                format!("error: {text} ({}){hint}", error.reason.as_str())
+            }
+            Self::Behind { progress, .. } => {
+                let behind: Vec<_> =
+                    progress.behind.iter().map(|r| format!("{} is at {}", r.id, r.revision)).collect();
+                format!("error: {text} ({}): {}", self.reason().as_str(), plain(&behind.join(", ")))
+            }
+            _ => format!("error: {text}"),
+        }
+    }
+
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            let words = next.to_string();
+            // Transport errors repeat their cause in their own text.
+            if !text.ends_with(&words) {
+                text = format!("{text}: {words}");
+            }
+            cause = next.source();
+        }
+        text
+    }
+}
+
+/// What to do, where the service itself cannot know it.
+fn hint(error: &ApiError) -> Option<String> {
+    let text = match error.reason {
+        Reason::UnknownTenant => "see `grey tenant list`, or create it with `grey tenant put`",
+        Reason::UnknownService => "see `grey service list`, or create it with `grey service put`",
+        Reason::UnknownVersion => "see `grey service get`, or declare it with `grey version put`",
+        Reason::UnknownPin => "see `grey pin list`",
+        Reason::TenantSuspended => "see `grey tenant activate`",
+        Reason::NoInstance => "see `grey explain`",
+        Reason::RevisionMismatch => {
+            let present = error.get("present").map(|present| format!("--expect {present}"));
+            let expect = present.unwrap_or_else(|| "its revision as --expect".to_owned());
+            return Some(format!("look again, then repeat with {expect}"));
+        }
+        Reason::RevisionUnavailable => "see `grey events` for the revisions there are",
+        Reason::Stale => "see `grey routers` for how far they are",
+        Reason::Unauthenticated => "give a token by --token or GREY_TOKEN",
+        Reason::Denied => "the token's role does not allow it; use another token",
+        Reason::RateLimited | Reason::Maintenance => "retry later",
+        Reason::Unavailable => "check that it runs, and --control and --router",
+        Reason::Internal => "see the service's log",
+        Reason::InvalidArgument
+        | Reason::TooLarge
+        | Reason::NoLegalVersion
+        | Reason::InUse
+        | Reason::RoutersBehind => return None,
+    };
+    Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grey_proto::control::RouterState;
+
+    fn refused(error: ApiError) -> Failure {
+        Failure::Refused { attempted: "pin `acme`".to_owned(), error }
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_with_its_reason_and_a_way_on() {
+        let error = ApiError::new(Reason::RevisionMismatch, "the pin changed\nat 7").with("present", "7");
+        insta::assert_snapshot!(
+            refused(error).line(),
+            @"error: pin `acme`: the pin changed at 7 (REVISION_MISMATCH); look again, then repeat with --expect 7"
+        );
+    }
+
+    #[test]
+    fn json_failures_are_the_body_of_the_http_api() {
+        let error = ApiError::new(Reason::UnknownTenant, "no such tenant");
+        insta::assert_snapshot!(
+            refused(error).json(),
+            @r#"{"error":{"code":404,"status":"NOT_FOUND","reason":"UNKNOWN_TENANT","message":"pin `acme`: no such tenant","metadata":{}}}"#
+        );
+    }
+
+    #[test]
+    fn routers_behind_are_named() {
+        let late = RouterState { id: "r7".to_owned(), revision: 3, ..RouterState::default() };
+        let progress = RouterProgress { applied: 1, total: 2, behind: vec![late], elapsed: None };
+        insta::assert_snapshot!(
+            Failure::Behind { revision: 9, progress }.line(),
+            @"error: revision 9 is committed, but 1 of 2 routers have not applied it (ROUTERS_BEHIND): r7 is at 3"
+        );
+    }
+}
