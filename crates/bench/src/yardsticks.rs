@@ -1,0 +1,72 @@
+//! The measurements by name.
+
+mod apply;
+mod change;
+mod decide;
+mod projection;
+mod route;
+mod throughput;
+
+use crate::report::Measurement;
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+/// A measurement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Yardstick {
+    /// Route calls per second against a bare echo on the same server.
+    RouteVsEcho,
+    /// Route calls per second against an echo as one writes it first.
+    RouteVsDefaultEcho,
+    /// Route calls per second and their p99 against deciding in a Redis script.
+    RouteVsLua,
+    /// Decisions per second on one connection, packed against single.
+    StreamVsUnary,
+    /// A decision in process against nested hash maps.
+    DecideVsNaive,
+    /// A decision in process among a million tenants against ten thousand.
+    DecideFlat,
+    /// A change to a table of a million tenants against ten thousand.
+    ApplyFlat,
+    /// Resident bytes of a router per pin.
+    MemoryPerPin,
+    /// From an operator's command to the first right answer.
+    ChangeToEffect,
+    /// From a router's start to readiness with a million pins.
+    ColdStart,
+}
+
+impl Yardstick {
+    /// The name on the command line and in the line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// What it measures, for people.
+    pub(crate) fn about(self) -> String {
+        let value = self.to_possible_value();
+        value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// Measures.
+    ///
+    /// # Errors
+    /// Something that is needed does not start, or answers wrongly.
+    pub(crate) fn measure(self) -> Result<Measurement> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let measured = match self {
+            Self::RouteVsEcho => runtime.block_on(route::vs_echo()),
+            Self::RouteVsDefaultEcho => runtime.block_on(route::vs_default_echo()),
+            Self::RouteVsLua => runtime.block_on(route::vs_lua()),
+            Self::StreamVsUnary => runtime.block_on(route::stream_vs_unary()),
+            Self::DecideVsNaive => decide::vs_naive(),
+            Self::DecideFlat => decide::flat(),
+            Self::ApplyFlat => apply::flat(),
+            Self::MemoryPerPin => runtime.block_on(projection::memory_per_pin()),
+            Self::ChangeToEffect => runtime.block_on(change::to_effect()),
+            Self::ColdStart => runtime.block_on(projection::cold_start()),
+        };
+        measured.with_context(|| format!("measure {}", self.name()))
+    }
+}
