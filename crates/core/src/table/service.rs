@@ -190,6 +190,7 @@ impl ServiceTable {
     }
 
     pub(super) fn add_assignment(&mut self, pin: Option<Pin>, schema: Option<SchemaVersion>) -> u16 {
+        let slots = self.versions.len();
         if let Some(pin) = &pin {
             self.make_slot(&pin.version);
         }
@@ -201,13 +202,26 @@ impl ServiceTable {
         let hash = fingerprint(pin.as_ref(), schema.as_ref());
         let at = self.by_hash.partition_point(|known| *known < (hash, index));
         self.by_hash.insert(at, (hash, index));
-        let assignment = Assignment { pin, schema, ..Assignment::default() };
+        let mut assignment = Assignment { pin, schema, ..Assignment::default() };
+        self.resolve(&mut assignment);
         match self.assignments.get_mut(usize::from(index)) {
             Some(freed) => *freed = assignment,
             None => self.assignments.push(assignment),
         }
-        self.compile();
+        if self.versions.len() > slots {
+            self.compile();
+        }
         index
+    }
+
+    /// Works out an assignment's base version.
+    fn resolve(&self, assignment: &mut Assignment) {
+        assignment.base = match &assignment.pin {
+            Some(pin) => self.slot(&pin.version),
+            None => self.default_slot,
+        };
+        let base = assignment.base.and_then(|at| self.versions.get(at));
+        assignment.base_legal = base.is_some_and(|slot| slot.admits(assignment.schema.as_ref()));
     }
 
     pub(super) fn set_default(&mut self, default: Option<Version>) {
@@ -308,12 +322,7 @@ impl ServiceTable {
         self.default_slot = self.default.as_ref().and_then(|version| self.slot(version));
         let mut assignments = std::mem::take(&mut self.assignments);
         for assignment in &mut assignments {
-            assignment.base = match &assignment.pin {
-                Some(pin) => self.slot(&pin.version),
-                None => self.default_slot,
-            };
-            let base = assignment.base.and_then(|at| self.versions.get(at));
-            assignment.base_legal = base.is_some_and(|slot| slot.admits(assignment.schema.as_ref()));
+            self.resolve(assignment);
         }
         self.assignments = assignments;
         let overlays = self.policy.as_ref().map(|p| p.overlays.as_slice()).unwrap_or_default();
