@@ -75,12 +75,16 @@ impl Feed for RedisFeed {
         };
         let entries = entries.into_iter().map(|entry| {
             let event = codec::decode_event(&entry.payload);
-            let event = event.map_err(|why| corrupt(keys::CHANGES, format!("at {}: {why}", entry.number)))?;
+            let event =
+                event.map_err(|why| corrupt(keys::CHANGES, &format!("at {}: {why}", entry.number)))?;
             let digest = entry.digest;
             let digest =
-                digest.ok_or_else(|| corrupt(keys::CHANGES, format!("at {}: no digest", entry.number)))?;
+                digest.ok_or_else(|| corrupt(keys::CHANGES, &format!("at {}: no digest", entry.number)))?;
             if event.revision.0 != entry.number {
-                return Err(corrupt(keys::CHANGES, format!("at {}: it is {}", entry.number, event.revision)));
+                return Err(corrupt(
+                    keys::CHANGES,
+                    &format!("at {}: it is {}", entry.number, event.revision),
+                ));
             }
             Ok(FeedEntry { event, digest })
         });

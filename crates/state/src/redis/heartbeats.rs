@@ -30,7 +30,7 @@ impl Heartbeats for RedisHeartbeats {
         check_router(&heartbeat.router)?;
         let key = keys::router(&heartbeat.router);
         let ttl = millis(ttl);
-        let state = serde_json::to_string(&encode(heartbeat)).map_err(|why| corrupt(&key, why))?;
+        let state = serde_json::to_string(&encode(heartbeat)).map_err(|why| corrupt(&key, &why))?;
         let mut set = cmd("SET");
         set.arg(&key).arg(state).arg("PX").arg(ttl);
         self.link.run(attempted, &key, &set).await?;
@@ -82,14 +82,13 @@ fn encode(heartbeat: &Heartbeat) -> RouterState {
         revision: heartbeat.position.revision.0,
         digest: heartbeat.digest,
         stale: heartbeat.stale,
-        ..RouterState::default()
     }
 }
 
 fn decode(key: &str, text: &str) -> Result<Heartbeat, Error> {
-    let state: RouterState = serde_json::from_str(text).map_err(|why| corrupt(key, why))?;
+    let state: RouterState = serde_json::from_str(text).map_err(|why| corrupt(key, &why))?;
     if keys::router(&state.id) != key {
-        return Err(corrupt(key, format!("it is about router `{}`", state.id)));
+        return Err(corrupt(key, &format!("it is about router `{}`", state.id)));
     }
     Ok(Heartbeat {
         router: state.id,

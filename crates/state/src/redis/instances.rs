@@ -73,7 +73,7 @@ impl RedisInstances {
         let answers = self.link.call_batch("read instance lists", script, &calls).await?;
         services
             .iter()
-            .zip(versions)
+            .zip(&versions)
             .zip(answers)
             .map(|((id, versions), answer)| list(id, versions, answer))
             .collect()
@@ -145,7 +145,7 @@ impl Instances for RedisInstances {
         let mut pending = Vec::new();
         for service in items(keys::INSTANCE_SERVICES, services)? {
             let id = ServiceId::new(text(keys::INSTANCE_SERVICES, &service)?);
-            pending.push(id.map_err(|why| corrupt(keys::INSTANCE_SERVICES, why))?);
+            pending.push(id.map_err(|why| corrupt(keys::INSTANCE_SERVICES, &why))?);
         }
         pending.sort_unstable();
         let mut lists = Vec::with_capacity(pending.len());
@@ -186,7 +186,7 @@ impl Instances for RedisInstances {
         let lists = entries.into_iter().map(|entry| {
             let list = codec::decode_service_instances(&entry.payload);
             let (service, mut instances) =
-                list.map_err(|why| corrupt(keys::INSTANCES, format!("at {}: {why}", entry.number)))?;
+                list.map_err(|why| corrupt(keys::INSTANCES, &format!("at {}: {why}", entry.number)))?;
             instances.sort_by(by_id);
             Ok(ServiceInstances { service, instances })
         });
@@ -201,7 +201,7 @@ fn cursor(generation: &str, number: u64) -> Cursor {
 /// Reads index and hashes; none if the versions are not those that were asked for.
 fn list(
     id: &ServiceId,
-    versions: BTreeSet<String>,
+    versions: &BTreeSet<String>,
     answer: Value,
 ) -> Result<Option<ServiceInstances>, Error> {
     let index = keys::instance_index(id.as_str());
@@ -222,17 +222,20 @@ fn list(
         let key = keys::version_instances(id.as_str(), version);
         let before = instances.len();
         for (field, value) in fields(&key, &hash)? {
-            let instance = codec::decode_instance(text(&key, value)?).map_err(|why| corrupt(&key, why))?;
+            let instance = codec::decode_instance(text(&key, value)?).map_err(|why| corrupt(&key, &why))?;
             if instance.version.as_str() != version || instance.id.as_str() != text(&key, field)? {
                 return Err(corrupt(
                     &key,
-                    format!("it holds instance `{}` of {}", instance.id, instance.version),
+                    &format!("it holds instance `{}` of {}", instance.id, instance.version),
                 ));
             }
             instances.push(instance);
         }
         if instances.len() - before != parsed::<usize>(&index, "a count", count)? {
-            return Err(corrupt(&key, format!("it holds {} of {count} instances", instances.len() - before)));
+            return Err(corrupt(
+                &key,
+                &format!("it holds {} of {count} instances", instances.len() - before),
+            ));
         }
     }
     instances.sort_by(by_id);

@@ -130,7 +130,7 @@ impl Options {
         match (self.mode, self.urls.len()) {
             (_, 0) => faults.push("`urls` is empty".to_owned()),
             (Mode::Standalone, 2..) => {
-                faults.push("`urls` has several entries, standalone takes one".to_owned())
+                faults.push("`urls` has several entries, standalone takes one".to_owned());
             }
             _ => {}
         }

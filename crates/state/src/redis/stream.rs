@@ -153,7 +153,7 @@ impl Stream {
         match id.split_once('-') {
             Some((number, "0")) => Ok((parsed(self.key, "an id", number)?, false)),
             Some((number, "1")) => Ok((parsed(self.key, "an id", number)?, true)),
-            _ => Err(corrupt(self.key, format!("`{id}` is no id of an entry"))),
+            _ => Err(corrupt(self.key, &format!("`{id}` is no id of an entry"))),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::Error;
 use redis::Value;
+use std::fmt::Display;
 use std::str::FromStr;
 
 /// A stored value that does not read back.
-pub(super) fn corrupt(key: &str, why: impl ToString) -> Error {
+pub(super) fn corrupt(key: &str, why: &(impl Display + ?Sized)) -> Error {
     Error::Corrupt { key: key.to_owned(), why: why.to_string() }
 }
 
@@ -28,7 +29,7 @@ pub(super) fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str, Error> {
 /// A number or another value with a text form.
 pub(super) fn parsed<T: FromStr>(key: &str, what: &str, text: &str) -> Result<T, Error> {
     text.parse()
-        .map_err(|_| corrupt(key, format!("{what} is `{}`", text.chars().take(80).collect::<String>())))
+        .map_err(|_| corrupt(key, &format!("{what} is `{}`", text.chars().take(80).collect::<String>())))
 }
 
 /// The elements of an array or a set.
@@ -36,8 +37,8 @@ pub(super) fn items(key: &str, value: Value) -> Result<Vec<Value>, Error> {
     match value {
         Value::Array(items) | Value::Set(items) => Ok(items),
         Value::Nil => Ok(Vec::new()),
-        Value::ServerError(error) => Err(corrupt(key, format!("{error:?}"))),
-        other => Err(corrupt(key, format!("an answer is no list: {other:?}"))),
+        Value::ServerError(error) => Err(corrupt(key, &format!("{error:?}"))),
+        other => Err(corrupt(key, &format!("an answer is no list: {other:?}"))),
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) fn fields<'a>(
     let (flat, pairs): (&[Value], &[(Value, Value)]) = match value {
         Value::Array(flat) => (flat, &[]),
         Value::Map(pairs) => (&[], pairs),
-        Value::ServerError(error) => return Err(corrupt(key, format!("{error:?}"))),
+        Value::ServerError(error) => return Err(corrupt(key, &format!("{error:?}"))),
         _ => return Err(corrupt(key, "an answer is no hash")),
     };
     let flat = flat.chunks_exact(2).map(|pair| (&pair[0], &pair[1]));

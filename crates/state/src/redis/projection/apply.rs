@@ -107,7 +107,7 @@ async fn change_service(
 fn is_held(key: &str, held: &str, token: FencingToken, at: &Position) -> Result<bool, Error> {
     let mut parts = held.splitn(3, ' ');
     let (Some(newest), Some(revision), Some(generation)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(corrupt(key, format!("`{held}` is no position of a write")));
+        return Err(corrupt(key, &format!("`{held}` is no position of a write")));
     };
     let newest: u64 = parsed(key, "the token", newest)?;
     if newest > token.0 {

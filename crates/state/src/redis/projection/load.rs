@@ -50,7 +50,7 @@ pub(super) async fn load(link: &Link, take: &mut (dyn FnMut(Vec<Record>) + Send)
 
 async fn members<T>(link: &Link, key: &str, id: fn(&str) -> Result<T, InvalidId>) -> Result<Vec<T>, Error> {
     let members = items(key, link.run(ATTEMPTED, key, cmd("SMEMBERS").arg(key)).await?)?;
-    members.iter().map(|member| id(text(key, member)?).map_err(|why| corrupt(key, why))).collect()
+    members.iter().map(|member| id(text(key, member)?).map_err(|why| corrupt(key, &why))).collect()
 }
 
 async fn services(link: &Link, ids: &[ServiceId]) -> Result<Vec<Record>, Error> {
@@ -77,9 +77,9 @@ pub(super) fn service(
     key: &str,
     text: &str,
 ) -> Result<grey_core::change::ServiceRecord, Error> {
-    let record = codec::decode_service_record(text).map_err(|why| corrupt(key, why))?;
+    let record = codec::decode_service_record(text).map_err(|why| corrupt(key, &why))?;
     if record.service.id != *id {
-        return Err(corrupt(key, format!("it is about service `{}`", record.service.id)));
+        return Err(corrupt(key, &format!("it is about service `{}`", record.service.id)));
     }
     Ok(record)
 }

@@ -69,8 +69,8 @@ impl Reader {
         for (service, value) in named(key, schemas)? {
             let value = text(&key(), value)?;
             let (schema, at_ms) =
-                value.split_once('@').ok_or_else(|| corrupt(&key(), format!("`{value}` has no time")))?;
-            let schema = SchemaVersion::new(schema).map_err(|why| corrupt(&key(), why))?;
+                value.split_once('@').ok_or_else(|| corrupt(&key(), &format!("`{value}` has no time")))?;
+            let schema = SchemaVersion::new(schema).map_err(|why| corrupt(&key(), &why))?;
             observed.push((service_id(key, service)?, schema, parsed(&key(), "a time", at_ms)?));
         }
         Ok(Some(TenantRecord { tenant, pins, schemas: observed }))
@@ -86,7 +86,7 @@ impl Reader {
             Some(version) => (version, true),
             None => (text, false),
         };
-        let version = Version::new(version).map_err(|why| corrupt(&key(), why))?;
+        let version = Version::new(version).map_err(|why| corrupt(&key(), &why))?;
         let pin = Pin { version, locked };
         if self.pins.len() < MAX_KNOWN_PINS {
             self.pins.insert(bytes.to_vec(), pin.clone());
@@ -97,7 +97,7 @@ impl Reader {
 
 fn tenant(id: &TenantId, metadata: &Value) -> Result<Option<Tenant>, Error> {
     let key = || keys::tenant_metadata(id.as_str());
-    let name = |value: &str| Name::new(value).map_err(|why| corrupt(&key(), why));
+    let name = |value: &str| Name::new(value).map_err(|why| corrupt(&key(), &why));
     let mut tenant = Tenant::new(id.clone());
     let mut labels = BTreeMap::new();
     let mut declared = false;
@@ -107,7 +107,7 @@ fn tenant(id: &TenantId, metadata: &Value) -> Result<Option<Tenant>, Error> {
             "name" => value.clone_into(&mut tenant.name),
             "status" => {
                 let status = TenantStatus::from_word(value);
-                tenant.status = status.ok_or_else(|| corrupt(&key(), format!("`{value}` is no status")))?;
+                tenant.status = status.ok_or_else(|| corrupt(&key(), &format!("`{value}` is no status")))?;
                 declared = true;
             }
             "tier" => tenant.tier = Some(name(value)?),
@@ -118,7 +118,7 @@ fn tenant(id: &TenantId, metadata: &Value) -> Result<Option<Tenant>, Error> {
                 Some(label) => {
                     labels.insert(name(label)?, value.to_owned());
                 }
-                None => return Err(corrupt(&key(), format!("`{field}` is no field of a tenant"))),
+                None => return Err(corrupt(&key(), &format!("`{field}` is no field of a tenant"))),
             },
         }
     }
@@ -140,5 +140,5 @@ fn named<'a, K: Fn() -> String>(
 fn service_id(key: impl Fn() -> String, value: &Value) -> Result<ServiceId, Error> {
     let id = super::super::values::bytes(value).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let id = id.ok_or_else(|| corrupt(&key(), "a service id is no text"))?;
-    ServiceId::new(id).map_err(|why| corrupt(&key(), why))
+    ServiceId::new(id).map_err(|why| corrupt(&key(), &why))
 }

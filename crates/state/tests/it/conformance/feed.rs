@@ -1,0 +1,150 @@
+use crate::samples::{DEADLINE, NOW, entry, event, generation, position};
+use grey_state::feed::{Append, FeedEntry, FeedRead, Head};
+use grey_state::{Error, FencingToken, State};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The feed's ends in tests whose generation is `g`.
+fn head(first: u64, last: u64) -> Head {
+    let (first, last) = (position("g", first).revision, position("g", last).revision);
+    Head { generation: generation("g"), first, last }
+}
+
+async fn append(state: &State, token: u64, revision: u64) -> Append {
+    state.feed.append(FencingToken(token), &generation("g"), &entry(revision)).await.unwrap()
+}
+
+async fn reset(state: &State, token: u64, base: u64) {
+    state.feed.reset(FencingToken(token), &position("g", base)).await.unwrap();
+}
+
+async fn read(state: &State, after: u64) -> FeedRead {
+    state.feed.read(&position("g", after), 1000, NOW).await.unwrap()
+}
+
+fn numbers(read: &FeedRead) -> Vec<u64> {
+    match read {
+        FeedRead::Entries(entries) => entries.iter().map(|entry| entry.event.revision.0).collect(),
+        other => panic!("no entries but {other:?}"),
+    }
+}
+
+pub(crate) async fn check(state: &State) {
+    a_missing_feed_takes_nothing_and_continues_nobody(state).await;
+    a_base_continues_readers_at_exactly_it(state).await;
+    appends_are_in_place_or_refused(state).await;
+    an_old_leader_is_fenced(state).await;
+    reads_are_in_order_complete_and_limited(state).await;
+    waiting_readers_get_news_and_notice_a_new_history(state).await;
+    a_trimmed_feed_loses_only_those_who_fell_behind(state).await;
+    revisions_beyond_2_to_the_53_are_exact(state).await;
+}
+
+async fn a_missing_feed_takes_nothing_and_continues_nobody(state: &State) {
+    assert_eq!(state.feed.head().await.unwrap(), None);
+    assert_eq!(append(state, 1, 1).await, Append::OutOfPlace);
+    assert_eq!(read(state, 0).await, FeedRead::Lost);
+}
+
+async fn a_base_continues_readers_at_exactly_it(state: &State) {
+    reset(state, 1, 0).await;
+    assert_eq!(state.feed.head().await.unwrap(), Some(head(0, 0)));
+    assert_eq!(read(state, 0).await, FeedRead::Idle);
+    reset(state, 1, 5).await;
+    assert_eq!(state.feed.head().await.unwrap(), Some(head(5, 5)));
+    assert_eq!(read(state, 5).await, FeedRead::Idle);
+    for after in [0, 4, 6] {
+        assert_eq!(read(state, after).await, FeedRead::Lost, "after {after}");
+    }
+    let foreign = state.feed.read(&position("other", 5), 10, DEADLINE).await.unwrap();
+    assert_eq!(foreign, FeedRead::Lost);
+}
+
+async fn appends_are_in_place_or_refused(state: &State) {
+    assert_eq!(append(state, 1, 6).await, Append::Appended);
+    assert_eq!(append(state, 1, 6).await, Append::Duplicate);
+    assert_eq!(append(state, 1, 5).await, Append::Duplicate);
+    assert_eq!(append(state, 1, 8).await, Append::OutOfPlace);
+    assert_eq!(append(state, 1, 7).await, Append::Appended);
+    let foreign = state.feed.append(FencingToken(1), &generation("other"), &entry(8)).await.unwrap();
+    assert_eq!(foreign, Append::OutOfPlace);
+    let rewritten = FeedEntry { event: event(6, vec![]), digest: 0 };
+    let rewritten = state.feed.append(FencingToken(1), &generation("g"), &rewritten).await.unwrap();
+    assert_eq!(rewritten, Append::OutOfPlace);
+    assert_eq!(state.feed.head().await.unwrap(), Some(head(5, 7)));
+}
+
+async fn an_old_leader_is_fenced(state: &State) {
+    assert_eq!(append(state, 10, 8).await, Append::Appended);
+    let refused = state.feed.append(FencingToken(9), &generation("g"), &entry(9)).await;
+    assert!(matches!(refused, Err(Error::Fenced { newest: 10, .. })), "{refused:?}");
+    let refused = state.feed.reset(FencingToken(9), &position("old", 1)).await;
+    assert!(matches!(refused, Err(Error::Fenced { newest: 10, .. })), "{refused:?}");
+    assert_eq!(state.feed.head().await.unwrap(), Some(head(5, 8)));
+    assert_eq!(append(state, 10, 9).await, Append::Appended);
+}
+
+async fn reads_are_in_order_complete_and_limited(state: &State) {
+    let all = read(state, 5).await;
+    assert_eq!(all, FeedRead::Entries((6..=9).map(entry).collect()));
+    assert_eq!(numbers(&read(state, 7).await), [8, 9]);
+    let some = state.feed.read(&position("g", 5), 2, DEADLINE).await.unwrap();
+    assert_eq!(numbers(&some), [6, 7]);
+    assert_eq!(read(state, 9).await, FeedRead::Idle);
+    let idle = state.feed.read(&position("g", 9), 2, Duration::from_millis(30)).await.unwrap();
+    assert_eq!(idle, FeedRead::Idle);
+}
+
+async fn waiting_readers_get_news_and_notice_a_new_history(state: &State) {
+    let wait = |after: u64| {
+        let state = state.clone();
+        tokio::spawn(async move {
+            timeout(DEADLINE, state.feed.read(&position("g", after), 10, DEADLINE * 2))
+                .await
+                .unwrap()
+                .unwrap()
+        })
+    };
+    let readers = [wait(9), wait(9), wait(9), wait(9), wait(9), wait(9)];
+    assert_eq!(append(state, 10, 10).await, Append::Appended);
+    for reader in readers {
+        assert_eq!(numbers(&reader.await.unwrap()), [10]);
+    }
+    let readers = [wait(10), wait(10)];
+    state.feed.reset(FencingToken(11), &position("new", 10)).await.unwrap();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), FeedRead::Lost);
+    }
+}
+
+async fn a_trimmed_feed_loses_only_those_who_fell_behind(state: &State) {
+    reset(state, 11, 100).await;
+    let last = 100 + 4 * crate::backend::FEED_LENGTH;
+    for revision in 101..=last {
+        assert_eq!(append(state, 11, revision).await, Append::Appended);
+    }
+    let head = state.feed.head().await.unwrap().unwrap();
+    assert!(head.last.0 == last && head.first.0 > 100, "{head:?}");
+    assert!(last - head.first.0 >= crate::backend::FEED_LENGTH, "{head:?}");
+    assert!(last - head.first.0 <= 3 * crate::backend::FEED_LENGTH, "{head:?}");
+    for after in [100, head.first.0 - 1] {
+        assert_eq!(read(state, after).await, FeedRead::Lost);
+    }
+    let kept = read(state, head.first.0).await;
+    assert_eq!(numbers(&kept), (head.first.0 + 1..=last).collect::<Vec<_>>());
+}
+
+async fn revisions_beyond_2_to_the_53_are_exact(state: &State) {
+    let base = (1 << 63) - 3;
+    reset(state, (1 << 53) + 1, base).await;
+    for revision in [base + 1, base + 2] {
+        assert_eq!(append(state, (1 << 53) + 1, revision).await, Append::Appended);
+        assert_eq!(append(state, (1 << 53) + 1, revision).await, Append::Duplicate);
+    }
+    assert_eq!(append(state, (1 << 53) + 1, base + 4).await, Append::OutOfPlace);
+    let refused = state.feed.append(FencingToken(1 << 53), &generation("g"), &entry(base + 3)).await;
+    assert!(matches!(refused, Err(Error::Fenced { newest, .. }) if newest == (1 << 53) + 1), "{refused:?}");
+    assert_eq!(numbers(&read(state, base).await), [base + 1, base + 2]);
+    assert_eq!(read(state, base + 2).await, FeedRead::Idle);
+    assert_eq!(read(state, base - 1).await, FeedRead::Lost);
+}

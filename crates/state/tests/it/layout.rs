@@ -1,0 +1,375 @@
+//! What an operator sees with `redis-cli`, and what becomes of values that someone else wrote.
+
+use crate::samples::{
+    NOW, entry, event, generation, instances, load, name, position, records, service_id, tenant_id, version,
+};
+use grey_core::change::{Change, Position, Record, TenantRecord};
+use grey_core::schema::SchemaVersion;
+use grey_core::schema::SchemaWindow;
+use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::tenant::{Tenant, TenantStatus};
+use grey_state::feed::Append;
+use grey_state::heartbeats::Heartbeat;
+use grey_state::projection::ProjectionStatus;
+use grey_state::turns::LAST_TURN;
+use grey_state::{Error, FencingToken, State};
+use grey_testkit::Redis;
+use redis::aio::MultiplexedConnection;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const TOKEN: FencingToken = FencingToken(1_700_000_000_001);
+
+async fn start() -> (Redis, State, MultiplexedConnection) {
+    let redis = Redis::start().await.unwrap();
+    let state = State::redis(&crate::options_of(&redis)).await.unwrap();
+    let raw = redis.connection().await.unwrap();
+    (redis, state, raw)
+}
+
+/// Asks the server directly, in the words of `redis-cli`.
+async fn ask<T: redis::FromRedisValue>(raw: &mut MultiplexedConnection, words: &str) -> T {
+    let mut words = words.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    command.query_async(raw).await.unwrap()
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())).collect()
+}
+
+fn set(members: &[&str]) -> BTreeSet<String> {
+    members.iter().map(|member| (*member).to_owned()).collect()
+}
+
+fn acme() -> Tenant {
+    Tenant {
+        name: "Acme & Söhne".to_owned(),
+        tier: Some(name("gold")),
+        region: Some(name("eu")),
+        residency: vec![name("eu"), name("us")],
+        labels: [(name("beta"), "yes, please".to_owned())].into(),
+        ..Tenant::new(tenant_id("acme"))
+    }
+}
+
+async fn rebuild(state: &State, records: Vec<Record>, revision: u64) {
+    let mut rebuild = state.projection.rebuild(TOKEN, &position("g", revision)).await.unwrap();
+    rebuild.write(records).await.unwrap();
+    rebuild.finish(0xab).await.unwrap();
+}
+
+async fn apply(state: &State, revision: u64, changes: Vec<Change>) -> Result<(), Error> {
+    let reached = ProjectionStatus { position: position("g", revision), digest: 0xcd };
+    state.projection.apply(TOKEN, &event(revision, changes), &reached).await
+}
+
+/// The whole projection of one tenant and one service, as the changes that make it.
+fn changes() -> Vec<Change> {
+    let (tenant, service) = (tenant_id("acme"), service_id("payment"));
+    let pin = |version: &str, locked| Pin { version: crate::samples::version(version), locked };
+    let window = SchemaWindow { min: Some(SchemaVersion::new("1.1").unwrap()), max: None };
+    let schema = Some(SchemaVersion::new("1.2").unwrap());
+    vec![
+        Change::ServicePut(Service { id: service.clone(), default: version("v1") }),
+        Change::VersionPut(ServiceVersion { service: service.clone(), version: version("v2.1"), window }),
+        Change::TenantPut(acme()),
+        Change::TenantPut(Tenant { status: TenantStatus::Suspended, ..Tenant::new(tenant_id("asleep")) }),
+        Change::PinPut { tenant: tenant.clone(), service: service.clone(), pin: pin("v2.1", false) },
+        Change::PinPut { tenant: tenant.clone(), service: service_id("search"), pin: pin("v3", true) },
+        Change::SchemaObserved { tenant, service, schema, at_ms: 1_700_000_000_000 },
+    ]
+}
+
+async fn assert_layout(raw: &mut MultiplexedConnection, at: &str) {
+    let metadata: BTreeMap<String, String> = ask(raw, "HGETALL tenant:{acme}:metadata").await;
+    let expected = [
+        ("name", "Acme & Söhne"),
+        ("status", "active"),
+        ("tier", "gold"),
+        ("region", "eu"),
+        ("residency", "eu,us"),
+        ("label.beta", "yes, please"),
+        ("#at", at),
+    ];
+    assert_eq!(metadata, map(&expected));
+    let services: BTreeMap<String, String> = ask(raw, "HGETALL tenant:{acme}:services").await;
+    assert_eq!(services, map(&[("payment", "v2.1"), ("search", "v3.0 locked")]));
+    let schemas: BTreeMap<String, String> = ask(raw, "HGETALL tenant:{acme}:db_schema").await;
+    assert_eq!(schemas, map(&[("payment", "1.2@1700000000000")]));
+    assert_eq!(ask::<BTreeSet<String>>(raw, "SMEMBERS tenants").await, set(&["acme", "asleep"]));
+    assert_eq!(ask::<BTreeSet<String>>(raw, "SMEMBERS active_tenants").await, set(&["acme"]));
+    assert_eq!(ask::<BTreeSet<String>>(raw, "SMEMBERS services").await, set(&["payment"]));
+    let policy: String = ask(raw, "GET service:{payment}:policy").await;
+    let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
+    assert_eq!(policy["service"]["id"], "payment", "{policy}");
+    assert_eq!(policy["versions"][0]["version"], "v2.1", "{policy}");
+    assert_eq!(ask::<String>(raw, "GET service:{payment}:guard").await, at);
+}
+
+#[tokio::test]
+async fn projection_reads_as_documented_however_it_was_written() {
+    let (_redis, state, mut raw) = start().await;
+    rebuild(&state, vec![], 0).await;
+    apply(&state, 1, changes()).await.unwrap();
+    assert_layout(&mut raw, "1700000000001 1 g").await;
+    let status: BTreeMap<String, String> = ask(&mut raw, "HGETALL grey:projection").await;
+    let expected =
+        [("token", "1700000000001"), ("generation", "g"), ("revision", "1"), ("digest", "00000000000000cd")];
+    assert_eq!(status, map(&expected));
+
+    rebuild(&state, load(&state).await, 7).await;
+    assert_layout(&mut raw, "1700000000001 7 g").await;
+    apply(&state, 8, vec![Change::TenantRemoved(tenant_id("acme"))]).await.unwrap();
+    assert_eq!(ask::<Vec<String>>(&mut raw, "KEYS tenant:{acme}:*").await, Vec::<String>::new());
+    assert_eq!(ask::<BTreeSet<String>>(&mut raw, "SMEMBERS active_tenants").await, set(&[]));
+}
+
+#[tokio::test]
+async fn feeds_instances_and_leases_read_as_documented() {
+    let (_redis, state, mut raw) = start().await;
+    state.feed.reset(TOKEN, &position("g", 41)).await.unwrap();
+    state.feed.append(TOKEN, &generation("g"), &entry(42)).await.unwrap();
+    let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> = ask(&mut raw, "XRANGE grey:changes - +").await;
+    let ids: Vec<&str> = entries.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["41-1", "42-0"]);
+    assert_eq!(entries[0].1["kind"], b"base");
+    assert_eq!(entries[1].1["e"], grey_proto::codec::encode_event(&entry(42).event));
+
+    state.instances.replace(TOKEN, &instances("payment", &["v2.1", "v3"], 2)).await.unwrap();
+    let index: BTreeMap<String, String> = ask(&mut raw, "HGETALL service:{payment}:instances").await;
+    assert_eq!(index, map(&[("#token", "1700000000001"), ("v2.1", "2"), ("v3.0", "2")]));
+    let hash = "HGETALL service:{payment}:version:v2.1:instances";
+    let hash: BTreeMap<String, String> = ask(&mut raw, hash).await;
+    let instance: serde_json::Value = serde_json::from_str(&hash["v2.1-001:8080#DEFAULT"]).unwrap();
+    assert_eq!(instance["address"], "10.0.0.1:8080", "{instance}");
+    state.instances.replace(TOKEN, &instances("payment", &["v3"], 1)).await.unwrap();
+    let keys: BTreeSet<String> = ask(&mut raw, "KEYS service:*").await;
+    assert_eq!(keys, set(&["service:{payment}:instances", "service:{payment}:version:v3.0:instances"]));
+
+    let token = state.leases.acquire(&name("publisher"), "control-1", Duration::from_secs(60)).await.unwrap();
+    let lease: String = ask(&mut raw, "GET grey:lease:publisher").await;
+    let parts: Vec<&str> = lease.split(' ').collect();
+    assert_eq!((parts[0], parts[2]), (token.unwrap().0.to_string().as_str(), "control-1"));
+    state.turns.next(&service_id("payment"), &version("v2.1")).await.unwrap();
+    assert_eq!(ask::<u64>(&mut raw, "GET service:{payment}:version:v2.1:counter").await, 1);
+}
+
+#[tokio::test]
+async fn only_heartbeats_expire() {
+    let (_redis, state, mut raw) = start().await;
+    rebuild(&state, records(9, 20), 1).await;
+    apply(&state, 2, changes()).await.unwrap();
+    state.feed.reset(TOKEN, &position("g", 1)).await.unwrap();
+    state.instances.replace(TOKEN, &instances("payment", &["v1"], 2)).await.unwrap();
+    state.leases.acquire(&name("publisher"), "a", Duration::from_secs(1)).await.unwrap();
+    state.turns.next(&service_id("payment"), &version("v1")).await.unwrap();
+    let beat = Heartbeat {
+        router: "r1".to_owned(),
+        address: String::new(),
+        region: String::new(),
+        zone: String::new(),
+        position: Position::default(),
+        digest: 0,
+        stale: true,
+    };
+    state.heartbeats.beat(&beat, Duration::from_secs(600)).await.unwrap();
+    let keys: Vec<String> = ask(&mut raw, "KEYS *").await;
+    assert!(keys.len() > 40, "{keys:?}");
+    for key in keys {
+        let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut raw).await.unwrap();
+        assert_eq!(ttl >= 0, key == "grey:router:r1", "{key} expires in {ttl} ms");
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_removes_every_foreign_tenant_and_nothing_else() {
+    let (_redis, state, mut raw) = start().await;
+    state.instances.replace(TOKEN, &instances("payment", &["v1"], 2)).await.unwrap();
+    state.turns.next(&service_id("payment"), &version("v1")).await.unwrap();
+    for n in 0..50 {
+        // Neither index names them.
+        ask::<()>(&mut raw, &format!("HSET tenant:{{foreign{n}}}:services payment v9")).await;
+        ask::<()>(&mut raw, &format!("SET service:{{foreign{n}}}:policy x")).await;
+    }
+    ask::<()>(&mut raw, "SET tenant:{foreign0}:services:mine x").await;
+    ask::<()>(&mut raw, "SET session:1 x").await;
+    rebuild(&state, vec![], 0).await;
+    let keys: BTreeSet<String> = ask(&mut raw, "KEYS *").await;
+    let kept = [
+        "grey:instances",
+        "grey:projection",
+        "instance_services",
+        "service:{payment}:instances",
+        "service:{payment}:version:v1.0:counter",
+        "service:{payment}:version:v1.0:instances",
+        "session:1",
+        "tenant:{foreign0}:services:mine",
+    ];
+    assert_eq!(keys, set(&kept));
+}
+
+/// Which key an error blames.
+fn blamed<T: std::fmt::Debug>(outcome: Result<T, Error>) -> String {
+    match outcome {
+        Err(Error::Corrupt { key, .. }) => key,
+        other => format!("not corrupt but {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn values_that_do_not_read_back_are_reported_with_their_key() {
+    let (_redis, state, mut raw) = start().await;
+    let wrongs = [
+        (
+            "tenant:{acme}:metadata",
+            vec![
+                "SET tenant:{acme}:metadata x",
+                "HSET tenant:{acme}:metadata status busy",
+                "HSET tenant:{acme}:metadata status active tier A",
+                "HSET tenant:{acme}:metadata status active odd x",
+            ],
+        ),
+        (
+            "tenant:{acme}:services",
+            vec![
+                "SADD tenant:{acme}:services x",
+                "HSET tenant:{acme}:services payment latest",
+                "HSET tenant:{acme}:services A v1",
+            ],
+        ),
+        (
+            "tenant:{acme}:db_schema",
+            vec![
+                "SET tenant:{acme}:db_schema x",
+                "HSET tenant:{acme}:db_schema payment 1.2",
+                "HSET tenant:{acme}:db_schema payment one@1",
+                "HSET tenant:{acme}:db_schema payment 1@soon",
+            ],
+        ),
+        (
+            "service:{payment}:policy",
+            vec![
+                "SET service:{payment}:policy {}",
+                "SET service:{payment}:policy x",
+                "LPUSH service:{payment}:policy x",
+            ],
+        ),
+        ("tenants", vec!["SADD tenants A", "SET tenants x"]),
+        ("services", vec!["SADD services {x}", "SET services x"]),
+    ];
+    for (key, commands) in wrongs {
+        for command in commands {
+            rebuild(&state, vec![], 0).await;
+            apply(&state, 1, changes()).await.unwrap();
+            if !command.starts_with("SADD tenants") && !command.starts_with("SADD services") {
+                ask::<()>(&mut raw, &format!("DEL {key}")).await;
+            }
+            ask::<()>(&mut raw, command).await;
+            assert_eq!(blamed(state.projection.load(&mut |_| {}).await), key, "{command}");
+        }
+    }
+    rebuild(&state, vec![], 0).await;
+    for (command, key) in [
+        ("HSET grey:projection revision x", "grey:projection"),
+        ("HDEL grey:projection digest", "grey:projection"),
+        ("SET grey:projection x", "grey:projection"),
+    ] {
+        ask::<()>(&mut raw, "DEL grey:projection").await;
+        ask::<()>(&mut raw, "HSET grey:projection token 1 generation g revision 1 digest 0").await;
+        if command.starts_with("SET") {
+            ask::<()>(&mut raw, "DEL grey:projection").await;
+        }
+        ask::<()>(&mut raw, command).await;
+        assert_eq!(blamed(state.projection.status().await), key, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn streams_leases_and_counters_of_another_shape_are_reported_with_their_key() {
+    let (_redis, state, mut raw) = start().await;
+    for command in ["SET grey:changes x", "XADD grey:changes 5-7 g g t 1", "XADD grey:changes 5-0 g g t x"] {
+        ask::<()>(&mut raw, "DEL grey:changes").await;
+        ask::<()>(&mut raw, command).await;
+        assert_eq!(blamed(state.feed.head().await), "grey:changes", "{command}");
+    }
+    for command in ["XADD grey:changes 5-0 g g t 1 e x d 0", "XADD grey:changes 5-0 g g t 1"] {
+        ask::<()>(&mut raw, "DEL grey:changes").await;
+        ask::<()>(&mut raw, command).await;
+        assert_eq!(blamed(state.feed.read(&position("g", 4), 1, NOW).await), "grey:changes", "{command}");
+    }
+    for command in ["SET grey:lease:publisher x", "SADD grey:lease:publisher x"] {
+        ask::<()>(&mut raw, "DEL grey:lease:publisher").await;
+        ask::<()>(&mut raw, command).await;
+        let outcome = state.leases.acquire(&name("publisher"), "a", Duration::from_secs(1)).await;
+        assert_eq!(blamed(outcome), "grey:lease:publisher", "{command}");
+    }
+    let (service, v1) = (service_id("payment"), version("v1"));
+    let counter = "service:{payment}:version:v1.0:counter";
+    for command in [format!("SET {counter} x"), format!("LPUSH {counter} x")] {
+        ask::<()>(&mut raw, &format!("DEL {counter}")).await;
+        ask::<()>(&mut raw, &command).await;
+        assert_eq!(blamed(state.turns.next(&service, &v1).await), counter, "{command}");
+    }
+    ask::<()>(&mut raw, "SET grey:router:r1 x").await;
+    ask::<()>(&mut raw, "ZADD grey:routers 99999999999999 r1").await;
+    assert_eq!(blamed(state.heartbeats.live().await), "grey:router:r1");
+
+    state.instances.replace(TOKEN, &instances("payment", &["v1"], 2)).await.unwrap();
+    let hash = "service:{payment}:version:v1.0:instances";
+    ask::<()>(&mut raw, &format!("HDEL {hash} v1-000:8080#DEFAULT")).await;
+    assert_eq!(blamed(state.instances.load().await), hash, "half a list is no list");
+}
+
+#[tokio::test]
+async fn turns_start_over_before_they_lose_exactness() {
+    let (_redis, state, mut raw) = start().await;
+    let (service, v1) = (service_id("payment"), version("v1"));
+    ask::<()>(&mut raw, &format!("SET service:{{payment}}:version:v1.0:counter {}", LAST_TURN - 1)).await;
+    for expected in [LAST_TURN, 1, 2] {
+        assert_eq!(state.turns.next(&service, &v1).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_late_write_of_an_old_leader_is_refused_by_the_unit() {
+    let (_redis, state, mut raw) = start().await;
+    rebuild(&state, vec![], 0).await;
+    apply(&state, 1, changes()).await.unwrap();
+    // As if the old leader had read the status before the new one wrote it.
+    ask::<()>(&mut raw, "HSET grey:projection token 5").await;
+    let rename = Change::TenantPut(Tenant { name: "late".to_owned(), ..acme() });
+    let default = Change::ServicePut(Service { id: service_id("payment"), default: version("v9") });
+    for change in [rename, default] {
+        let reached = ProjectionStatus { position: position("g", 2), digest: 0 };
+        let late = state.projection.apply(FencingToken(5), &event(2, vec![change]), &reached).await;
+        assert!(matches!(late, Err(Error::Fenced { newest, .. }) if newest == TOKEN.0), "{late:?}");
+    }
+    assert_layout(&mut raw, "1700000000001 1 g").await;
+    // A replay of what a unit has already got is no change either, even if the status does not know of it.
+    ask::<()>(&mut raw, "HSET grey:projection revision 0").await;
+    let other = Change::TenantPut(Tenant { name: "other".to_owned(), ..acme() });
+    apply(&state, 1, vec![other]).await.unwrap();
+    assert_layout(&mut raw, "1700000000001 1 g").await;
+}
+
+#[tokio::test]
+async fn scripts_survive_a_flush_of_the_script_cache() {
+    let (_redis, state, mut raw) = start().await;
+    state.feed.reset(TOKEN, &position("g", 0)).await.unwrap();
+    rebuild(&state, vec![], 0).await;
+    for revision in 1..4 {
+        ask::<()>(&mut raw, "SCRIPT FLUSH").await;
+        let appended = state.feed.append(TOKEN, &generation("g"), &entry(revision)).await.unwrap();
+        assert_eq!(appended, Append::Appended);
+        ask::<()>(&mut raw, "SCRIPT FLUSH").await;
+        apply(&state, revision, changes()).await.unwrap();
+    }
+    let loaded = load(&state).await;
+    let pinned =
+        |record: &Record| matches!(record, Record::Tenant(TenantRecord { pins, .. }) if pins.len() == 2);
+    assert!(loaded.len() == 3 && loaded.iter().any(pinned), "{loaded:?}");
+}

@@ -1,0 +1,154 @@
+//! Test data.
+
+use grey_core::change::{Change, Event, Generation, Position, Record, Revision};
+use grey_core::ids::{InstanceId, Name, ServiceId, TenantId};
+use grey_core::instance::Instance;
+use grey_core::tenant::Tenant;
+use grey_core::version::Version;
+use grey_proto::arbitrary;
+use grey_state::State;
+use grey_state::feed::FeedEntry;
+use grey_state::instances::ServiceInstances;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Longest wait for anything that should happen.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// A read that does not wait.
+pub(crate) const NOW: Duration = Duration::ZERO;
+
+pub(crate) fn generation(text: &str) -> Generation {
+    Generation(text.into())
+}
+
+pub(crate) fn position(text: &str, revision: u64) -> Position {
+    Position { generation: generation(text), revision: Revision(revision) }
+}
+
+pub(crate) fn tenant_id(text: &str) -> TenantId {
+    TenantId::new(text).unwrap()
+}
+
+pub(crate) fn service_id(text: &str) -> ServiceId {
+    ServiceId::new(text).unwrap()
+}
+
+pub(crate) fn version(text: &str) -> Version {
+    Version::new(text).unwrap()
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub(crate) fn event(revision: u64, changes: Vec<Change>) -> Event {
+    Event {
+        revision: Revision(revision),
+        at_ms: 1_700_000_000_000,
+        actor: "ada".to_owned(),
+        reason: format!("step {revision}"),
+        changes,
+    }
+}
+
+pub(crate) fn entry(revision: u64) -> FeedEntry {
+    let tenant = Tenant::new(tenant_id(&format!("t{revision}")));
+    FeedEntry { event: event(revision, vec![Change::TenantPut(tenant)]), digest: u64::MAX - revision }
+}
+
+/// `count` instances of each of the versions.
+pub(crate) fn instances(service: &str, versions: &[&str], count: usize) -> ServiceInstances {
+    let one = |at: &str, n: usize| Instance {
+        id: InstanceId::new(&format!("{at}-{n:03}:8080#DEFAULT")).unwrap(),
+        version: version(at),
+        address: format!("10.0.0.{n}:8080").into(),
+        region: Some(name("eu")),
+        zone: None,
+        weight: 100,
+        enabled: true,
+        healthy: true,
+        metadata: [("start".to_owned(), "a \"b\" ü".to_owned())].into(),
+    };
+    let instances = versions.iter().flat_map(|at| (0..count).map(move |n| one(at, n)));
+    let mut instances: Vec<Instance> = instances.collect();
+    instances.sort_by(|one, other| one.id.cmp(&other.id));
+    ServiceInstances { service: service_id(service), instances }
+}
+
+fn runner(seed: u8) -> TestRunner {
+    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
+}
+
+/// The same records for the same seed; no two about the same tenant or service.
+pub(crate) fn records(seed: u8, count: usize) -> Vec<Record> {
+    let mut runner = runner(seed);
+    let records = (0..count).map(|_| arbitrary::record().new_tree(&mut runner).unwrap().current());
+    normal(records.collect())
+}
+
+/// The same events for the same seed, from `first` on, about few tenants and services.
+pub(crate) fn events(seed: u8, first: u64, count: usize) -> Vec<Event> {
+    let mut runner = runner(seed);
+    let changes = proptest::collection::vec((arbitrary::change(), 0..3_usize, 0..3_usize), 0..8);
+    let next = |revision| {
+        let changes = changes.new_tree(&mut runner).unwrap().current();
+        event(revision, changes.into_iter().map(|(change, t, s)| about(change, t, s)).collect())
+    };
+    (first..).take(count).map(next).collect()
+}
+
+/// The change, but about one of a few tenants and services.
+fn about(change: Change, tenant: usize, service: usize) -> Change {
+    let (tenant, service) = (tenant_id(&format!("t{tenant}")), service_id(&format!("s{service}")));
+    match change {
+        Change::TenantPut(put) => Change::TenantPut(Tenant { id: tenant, ..put }),
+        Change::TenantRemoved(_) => Change::TenantRemoved(tenant),
+        Change::ServicePut(put) => Change::ServicePut(grey_core::service::Service { id: service, ..put }),
+        Change::ServiceRemoved(_) => Change::ServiceRemoved(service),
+        Change::VersionPut(put) => Change::VersionPut(grey_core::service::ServiceVersion { service, ..put }),
+        Change::VersionRemoved { version, .. } => Change::VersionRemoved { service, version },
+        Change::PolicyPut { policy, .. } => Change::PolicyPut { service, policy },
+        Change::PinPut { pin, .. } => Change::PinPut { tenant, service, pin },
+        Change::PinRemoved { .. } => Change::PinRemoved { tenant, service },
+        Change::SchemaObserved { schema, at_ms, .. } => {
+            Change::SchemaObserved { tenant, service, schema, at_ms }
+        }
+    }
+}
+
+/// Records by id, with everything in them that has no order in order.
+pub(crate) fn normal(records: Vec<Record>) -> Vec<Record> {
+    let mut by_id = BTreeMap::new();
+    for mut record in records {
+        let id = match &mut record {
+            Record::Service(record) => {
+                record.versions.sort_by(|one, other| one.version.cmp(&other.version));
+                record.versions.dedup_by(|one, other| one.version == other.version);
+                format!("s {}", record.service.id)
+            }
+            Record::Tenant(record) => {
+                record.pins.sort_by(|one, other| one.0.cmp(&other.0));
+                record.pins.dedup_by(|one, other| one.0 == other.0);
+                record.schemas.sort_by(|one, other| one.0.cmp(&other.0));
+                record.schemas.dedup_by(|one, other| one.0 == other.0);
+                format!("t {}", record.tenant.id)
+            }
+        };
+        by_id.insert(id, record);
+    }
+    by_id.into_values().collect()
+}
+
+/// What a loader gets, checked to be services before tenants.
+pub(crate) async fn load(state: &State) -> Vec<Record> {
+    let mut records = Vec::new();
+    state.projection.load(&mut |batch| records.extend(batch)).await.unwrap();
+    let tenants = records.iter().skip_while(|record| matches!(record, Record::Service(_)));
+    assert!(tenants.clone().all(|record| matches!(record, Record::Tenant(_))));
+    let count = records.len();
+    let records = normal(records);
+    assert_eq!(records.len(), count, "nothing is handed out twice");
+    records
+}
