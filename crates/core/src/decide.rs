@@ -130,6 +130,17 @@ pub struct Decision<'t> {
 
 /// Decides a call.
 ///
+/// ```
+/// use grey_core::balance::Moment;
+/// use grey_core::decide::{Call, decide};
+/// use grey_core::error::Refusal;
+/// use grey_core::table::Table;
+///
+/// let table = Table::default();
+/// let refused = decide(&table, &Call::new("acme", "billing"), &Moment::default());
+/// assert_eq!(refused.unwrap_err(), Refusal::UnknownService);
+/// ```
+///
 /// # Errors
 /// Why the call gets no instance.
 pub fn decide<'t>(table: &'t Table, call: &Call<'_>, moment: &Moment) -> Result<Decision<'t>, Refusal> {

@@ -8,6 +8,69 @@
 //! [`policy`], [`instance`]), what changes them ([`change`]), the [`table`] they fold into, and
 //! the decision ([`decide`], [`explain`], [`balance`]).
 //!
+//! ```
+//! use grey_core::balance::Moment;
+//! use grey_core::change::{Change, Event, Revision};
+//! use grey_core::decide::{Call, Rule, decide};
+//! use grey_core::explain::explain;
+//! use grey_core::ids::{InstanceId, ServiceId, TenantId};
+//! use grey_core::instance::Instance;
+//! use grey_core::service::{Pin, Service, ServiceVersion};
+//! use grey_core::table::Table;
+//! use grey_core::tenant::Tenant;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (acme, billing) = (TenantId::new("acme")?, ServiceId::new("billing")?);
+//! let declared = |version: &str| -> Result<Change, Box<dyn std::error::Error>> {
+//!     let (service, version) = (billing.clone(), version.parse()?);
+//!     Ok(Change::VersionPut(ServiceVersion { service, version, window: Default::default() }))
+//! };
+//!
+//! // Events make a table ...
+//! let mut table = Table::default();
+//! table.apply(&Event {
+//!     revision: Revision(1),
+//!     at_ms: 0,
+//!     actor: "ann".to_owned(),
+//!     reason: "first steps".to_owned(),
+//!     changes: vec![
+//!         Change::ServicePut(Service { id: billing.clone(), default: "v1.0".parse()? }),
+//!         declared("v1.0")?,
+//!         declared("v2.0")?,
+//!         Change::TenantPut(Tenant::new(acme.clone())),
+//!         Change::PinPut {
+//!             tenant: acme,
+//!             service: billing.clone(),
+//!             pin: Pin { version: "v2.0".parse()?, locked: false },
+//!         },
+//!     ],
+//! })?;
+//! // ... instances come from elsewhere ...
+//! table.set_instances(&billing, vec![Instance {
+//!     id: InstanceId::new("10.0.0.7:8080")?,
+//!     version: "v2.0".parse()?,
+//!     address: "10.0.0.7:8080".into(),
+//!     region: None,
+//!     zone: None,
+//!     weight: 1,
+//!     enabled: true,
+//!     healthy: true,
+//!     metadata: Default::default(),
+//! }]);
+//!
+//! // ... and calls are decided.
+//! let call = Call::new("acme", "billing");
+//! let decision = decide(&table, &call, &Moment::default())?;
+//! assert_eq!(decision.version.as_str(), "v2.0");
+//! assert_eq!(decision.rule, Rule::Pin);
+//! assert_eq!(decision.instance.address, "10.0.0.7:8080");
+//!
+//! let steps = explain(&table, &call, &Moment::default()).steps;
+//! assert_eq!(steps[1].outcome, "v2.0 by the pin");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What it does *not* do: it knows neither gRPC nor Redis nor SQL, and its types are not
 //! serializable on purpose; the wire, the projection and the database have types of their own.
 

@@ -79,6 +79,26 @@ impl Row {
 }
 
 /// An immutable snapshot of one revision. See the module's documentation.
+///
+/// A clone is another snapshot: what is applied to one is never seen by the other.
+///
+/// ```
+/// use grey_core::change::{Change, Event, Revision};
+/// use grey_core::ids::TenantId;
+/// use grey_core::table::Table;
+/// use grey_core::tenant::Tenant;
+///
+/// let mut next = Table::default();
+/// let published = next.clone();
+/// let created = Change::TenantPut(Tenant::new(TenantId::new("acme")?));
+/// let (actor, reason) = (String::new(), String::new());
+/// let event = Event { revision: Revision(1), at_ms: 0, actor, reason, changes: vec![created] };
+/// next.apply(&event)?;
+/// assert!(next.tenant("acme").is_some() && published.tenant("acme").is_none());
+/// assert_ne!(next.digest(), published.digest());
+/// assert!(next.apply(&event).is_err(), "each event once");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     position: Position,

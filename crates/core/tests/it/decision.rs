@@ -42,7 +42,7 @@ fn figures(table: &Table, now: u32) -> Vec<(String, u32, u32, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn decisions_are_those_of_the_reference(

@@ -36,7 +36,7 @@ fn decided(table: &Table, call: &Call<'_>, random: u64) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn records_in_any_order_make_the_table_that_events_made(

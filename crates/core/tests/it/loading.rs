@@ -49,7 +49,7 @@ fn torn(states: &[Model], random: &mut Random) -> Vec<Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_torn_read_is_mended_by_the_events_written_meanwhile(
