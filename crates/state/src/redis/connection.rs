@@ -8,12 +8,18 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+/// Longest wait of one command on a connection for reads that wait.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Failures in a row after which a cluster's connection is made anew. It finds its way around dead servers by
+/// itself, and the other servers' slots must stay within reach meanwhile.
+const CLUSTER_FAILURES: u32 = 10;
 /// Idle connections kept for reads that wait.
 const MAX_IDLE: usize = 4;
 /// Deadline of a batch, in response timeouts.
@@ -41,6 +47,8 @@ struct Live {
     /// Counts connections.
     epoch: u64,
     wire: Wire,
+    /// Failures since the last success.
+    failures: Arc<AtomicU32>,
 }
 
 impl Link {
@@ -151,7 +159,7 @@ impl Link {
         self.attempt(attempted, "", self.response_timeout(), attempt).await
     }
 
-    /// Carries out a command that waits for up to `wait`, on a connection that nobody else waits for.
+    /// Carries out a command that waits for up to `wait`, at most [`LONGEST_WAIT`], on a connection that nobody else waits for.
     ///
     /// A connection whose command was given up is closed: its answer is still to come.
     pub(super) async fn wait(
@@ -161,7 +169,8 @@ impl Link {
         wait: Duration,
         command: &Cmd,
     ) -> Result<Value, Error> {
-        let epoch = self.live(attempted, self.response_timeout()).await?.epoch;
+        let live = self.live(attempted, self.response_timeout()).await?;
+        let epoch = live.epoch;
         let patience = wait + self.response_timeout();
         let idle = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +181,11 @@ impl Link {
         };
         let mut wire = match idle {
             Some(wire) => wire,
-            None => self.connector.connect(patience).await.map_err(|error| failure(attempted, key, error))?,
+            None => self
+                .connector
+                .connect(LONGEST_WAIT + self.response_timeout())
+                .await
+                .map_err(|error| failure(attempted, key, error))?,
         };
         match timeout(patience, wire.command(command)).await {
             Ok(Ok(answer)) => {
@@ -184,12 +197,12 @@ impl Link {
             }
             Ok(Err(error)) => {
                 if is_broken(&error) {
-                    self.mark_broken(epoch);
+                    self.failed(&live);
                 }
                 Err(failure(attempted, key, error))
             }
             Err(_) => {
-                self.mark_broken(epoch);
+                self.failed(&live);
                 Err(Error::Timeout { attempted, deadline: patience })
             }
         }
@@ -203,20 +216,23 @@ impl Link {
         attempt: impl FnOnce(Wire) -> F,
     ) -> Result<T, Error> {
         let started = tokio::time::Instant::now();
-        let Live { epoch, wire } = self.live(attempted, deadline).await?;
+        let live = self.live(attempted, deadline).await?;
         let left = deadline.saturating_sub(started.elapsed());
-        match timeout(left, Box::pin(attempt(wire))).await {
-            Ok(Ok(answer)) => Ok(answer),
+        match timeout(left, Box::pin(attempt(live.wire.clone()))).await {
+            Ok(Ok(answer)) => {
+                live.failures.store(0, Relaxed);
+                Ok(answer)
+            }
             Ok(Err(error)) => {
                 if is_broken(&error) {
-                    self.mark_broken(epoch);
+                    self.failed(&live);
                 }
                 Err(failure(attempted, key, error))
             }
             Err(_) => {
                 // A server that is merely slower than an impatient caller keeps its connection.
                 if left >= self.response_timeout() / 2 {
-                    self.mark_broken(epoch);
+                    self.failed(&live);
                 }
                 Err(Error::Timeout { attempted, deadline })
             }
@@ -237,10 +253,15 @@ impl Link {
         }
     }
 
-    fn mark_broken(&self, epoch: u64) {
+    /// Has the connection replaced, if it will not recover by itself.
+    fn failed(&self, live: &Live) {
+        let failures = live.failures.fetch_add(1, Relaxed) + 1;
+        if live.wire.recovers() && failures < CLUSTER_FAILURES {
+            return;
+        }
         self.broken.send_if_modified(|broken| {
-            let newer = epoch > *broken;
-            *broken = epoch.max(*broken);
+            let newer = live.epoch > *broken;
+            *broken = live.epoch.max(*broken);
             newer
         });
     }
@@ -282,7 +303,7 @@ async fn keep(
         };
         epoch += 1;
         tracing::info!(redis.epoch = epoch, "redis connected");
-        publish.send_replace(Connection::Live(Live { epoch, wire }));
+        publish.send_replace(Connection::Live(Live { epoch, wire, failures: Arc::default() }));
         if found_broken.wait_for(|broken| *broken >= epoch).await.is_err() {
             return;
         }

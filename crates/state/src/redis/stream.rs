@@ -3,7 +3,7 @@
 //! An entry's id is `<number>-0`; `<number>-1` is a marker, not an entry: readers at exactly that number
 //! continue after it. Every entry names the generation that the numbers belong to.
 
-use super::connection::Link;
+use super::connection::{LONGEST_WAIT, Link};
 use super::scripts;
 use super::values::{corrupt, fields, items, parsed, text};
 use crate::{Error, FencingToken};
@@ -11,9 +11,6 @@ use redis::{Value, cmd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Longest single wait: after each the stream's end is looked at, because a stream that was wiped is silent.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Stream {
     link: Arc<Link>,
@@ -92,6 +89,7 @@ impl Stream {
                 let entries = self.read(number, limit, None).await?;
                 return Ok(continuation(generation, number, entries));
             }
+            // After each wait the stream's ends are looked at again: one that was wiped is silent.
             let left = end.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
             if left < Duration::from_millis(1) {
                 return Ok(Tail::Idle);

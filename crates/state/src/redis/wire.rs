@@ -25,6 +25,11 @@ impl Wire {
         Self::Cluster(Box::new(connection))
     }
 
+    /// Whether it finds its way to other servers by itself.
+    pub(super) fn recovers(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// Carries a command out; an error answer is an error.
     pub(super) async fn command(&mut self, command: &Cmd) -> RedisResult<Value> {
         let answer = match self {
