@@ -338,7 +338,7 @@ fn limit(what: &'static str, length: usize, limit: usize) -> Result<(), InvalidP
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "test code panics")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
     use super::*;
 
     fn canary(weight: u32) -> Overlay {
@@ -372,5 +372,64 @@ mod tests {
         assert!(matches!(policy.validate(), Err(InvalidPolicy::NeedsStateless(_))));
         policy.stateless = true;
         assert_eq!(policy.validate(), Ok(()));
+    }
+
+    #[test]
+    fn pointless_overlays_are_refused() {
+        let why =
+            |overlay: Overlay| match (Policy { overlays: vec![overlay], ..Policy::default() }).validate() {
+                Err(InvalidPolicy::Pointless { why, .. }) => why,
+                other => panic!("{other:?}"),
+            };
+        let arm = |id: &str| Variant {
+            id: OverlayId::new(id).unwrap(),
+            version: Version::new("2").unwrap(),
+            weight: 1,
+        };
+        let experiment = |arms| Overlay { kind: OverlayKind::Experiment(arms), ..canary(1) };
+        let one = Version::new("1").unwrap();
+        let to_itself = OverlayKind::Canary { baseline: one.clone(), canary: one, weight: 1 };
+        assert!(why(Overlay { kind: to_itself, ..canary(1) }).contains("same version"));
+        assert!(why(Overlay { salt: String::new(), ..canary(1) }).contains("salt"));
+        assert!(why(Overlay { salt: "s".repeat(129), ..canary(1) }).contains("salt"));
+        assert!(why(experiment(Vec::new())).contains("no variants"));
+        assert!(why(experiment(vec![arm("a"), arm("a")])).contains("share an id"));
+    }
+
+    #[test]
+    fn an_experiments_arms_share_one_whole_and_lists_are_bounded() {
+        let arm = |(at, weight): (usize, &u32)| Variant {
+            id: OverlayId::new(&format!("arm-{at}")).unwrap(),
+            version: Version::new("2").unwrap(),
+            weight: *weight,
+        };
+        let arms = |weights: &[u32]| Policy {
+            overlays: vec![Overlay {
+                kind: OverlayKind::Experiment(weights.iter().enumerate().map(arm).collect()),
+                ..canary(1)
+            }],
+            ..Policy::default()
+        };
+        assert_eq!(arms(&[6_000, 4_000]).validate(), Ok(()));
+        assert!(matches!(
+            arms(&[6_000, 4_001]).validate(),
+            Err(InvalidPolicy::Overweight { total: 10_001, .. })
+        ));
+        let huge = arms(&[u32::MAX, u32::MAX]).validate();
+        assert!(matches!(huge, Err(InvalidPolicy::Overweight { total: 8_589_934_590, .. })));
+        assert_eq!(arms(&[1; MAX_VARIANTS]).validate(), Ok(()));
+        let too_many = arms(&[1; MAX_VARIANTS + 1]).validate();
+        assert!(matches!(too_many, Err(InvalidPolicy::TooMany { what: "variants", length: 17, limit: 16 })));
+        let listed = vec![Version::new("1").unwrap(); MAX_LIST + 1];
+        let failover = Policy { failover: Failover::ToVersions(listed), ..Policy::default() };
+        assert!(matches!(failover.validate(), Err(InvalidPolicy::TooMany { what: "failover versions", .. })));
+    }
+
+    #[test]
+    fn every_version_that_a_policy_names_is_told() {
+        let failover = Failover::ToVersions(vec![Version::new("3").unwrap()]);
+        let policy = Policy { overlays: vec![canary(1)], failover, ..Policy::default() };
+        let named: Vec<_> = policy.versions().map(Version::as_str).collect();
+        assert_eq!(named, ["v1.0", "v2.0", "v3.0"]);
     }
 }
