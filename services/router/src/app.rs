@@ -88,8 +88,12 @@ impl App {
     /// Serves until `shutdown` begins and calls in flight have ended.
     ///
     /// # Errors
-    /// A thread cannot be started, or certificates cannot be read.
+    /// A thread cannot be started, or certificates cannot be read; `shutdown` has then begun.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        self.run(shutdown).await.inspect_err(|_| shutdown.begin())
+    }
+
+    async fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let Self { config, telemetry, grpc, http, follower, shared } = self;
         let draining = shutdown.token();
         let health = Health::new().with_draining(draining.clone());
@@ -143,7 +147,7 @@ impl App {
             let counts = counts.get(thread).map(Arc::clone).unwrap_or_default();
             let decider = Arc::new(Decider::new(Arc::clone(&shared), counts));
             let service = Service { decider, watchers: watchers.clone(), draining: token.clone() };
-            Dispatch::new(service, &shared.limits, health.clone(), reflection.clone())
+            Dispatch::new(service, &shared.limits, health.clone(), reflection.clone(), token.clone())
         };
         let grpc = grpc.serve(options, make_service, draining.clone()).context("start the gRPC threads")?;
         let (grpc_drained, http_drained) =

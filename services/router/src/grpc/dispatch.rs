@@ -7,9 +7,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::StreamExt;
 use grey_proto::router::router_service_server::RouterServiceServer;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyStream, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
@@ -31,6 +34,7 @@ pub(crate) struct Dispatch<H, R> {
     batches: RouterServiceServer<Service>,
     health: HealthServer<H>,
     reflection: ServerReflectionServer<R>,
+    draining: CancellationToken,
 }
 
 impl<H: Health, R: ServerReflection> Dispatch<H, R> {
@@ -39,11 +43,18 @@ impl<H: Health, R: ServerReflection> Dispatch<H, R> {
         limits: &Limits,
         health: HealthServer<H>,
         reflection: ServerReflectionServer<R>,
+        draining: CancellationToken,
     ) -> Self {
         let service = Arc::new(service);
         let server =
             |bytes| RouterServiceServer::from_arc(Arc::clone(&service)).max_decoding_message_size(bytes);
-        Self { calls: server(limits.call_bytes), batches: server(limits.batch_bytes), health, reflection }
+        Self {
+            calls: server(limits.call_bytes),
+            batches: server(limits.batch_bytes),
+            health,
+            reflection,
+            draining,
+        }
     }
 }
 
@@ -54,6 +65,7 @@ impl<H, R> Clone for Dispatch<H, R> {
             batches: self.batches.clone(),
             health: self.health.clone(),
             reflection: self.reflection.clone(),
+            draining: self.draining.clone(),
         }
     }
 }
@@ -72,12 +84,34 @@ impl<H: Health, R: ServerReflection> tower::Service<Request<Incoming>> for Dispa
         match path.strip_prefix(ROUTER) {
             Some("Route" | "Explain") => self.calls.call(request),
             Some(_) => self.batches.call(request),
-            None if path.starts_with(HEALTH) => self.health.call(request),
-            None if path.starts_with(REFLECTION) => self.reflection.call(request),
+            None if path.starts_with(HEALTH) => until_drain(self.health.call(request), self.draining.clone()),
+            None if path.starts_with(REFLECTION) => {
+                until_drain(self.reflection.call(request), self.draining.clone())
+            }
             None => {
                 let status = Status::unimplemented("no such service on this port");
                 Box::pin(async move { Ok(status.into_http()) })
             }
         }
     }
+}
+
+/// Ends answers that would otherwise go on for ever (watched health) once the drain begins.
+fn until_drain(
+    answer: BoxFuture<Response<Body>, Infallible>,
+    draining: CancellationToken,
+) -> BoxFuture<Response<Body>, Infallible> {
+    Box::pin(async move {
+        let answer = answer.await?;
+        if answer.body().is_end_stream() {
+            return Ok(answer);
+        }
+        Ok(answer.map(|body| {
+            let frames = BodyStream::new(body).take_until(draining.cancelled_owned());
+            // After an answer's own trailers nothing is read any more.
+            let mut trailers = HeaderMap::new();
+            let trailers = super::draining().add_header(&mut trailers).map(|()| Frame::trailers(trailers));
+            Body::new(StreamBody::new(frames.chain(futures::stream::iter([trailers]))))
+        }))
+    })
 }

@@ -23,7 +23,7 @@ async fn post(router: &Router, what: &str, body: Value) -> (StatusCode, String) 
     send(router, Method::POST, &path, "application/json", body.to_string()).await
 }
 
-fn error(answer: (StatusCode, String)) -> (u16, Reason) {
+fn error(answer: &(StatusCode, String)) -> (u16, Reason) {
     let body: ErrorBody = serde_json::from_str(&answer.1).unwrap_or_else(|e| panic!("{e}: {}", answer.1));
     assert_eq!(body.error.code, answer.0.as_u16());
     (body.error.code, ApiError::from(body).reason)
@@ -75,12 +75,12 @@ async fn every_failure_is_an_error_body() {
     let router = world.start().await;
     router.follows(&world).await;
     let ask = async |method: Method, path: &str, kind: &str, body: &str| {
-        error(send(&router, method, path, kind, body.to_owned()).await)
+        error(&send(&router, method, path, kind, body.to_owned()).await)
     };
     let (json, route) = ("application/json", "/api/grey-router/route");
     let invalid = (400, Reason::InvalidArgument);
     assert_eq!(
-        error(post(&router, "route", json!({"tenant": "nobody", "service": "payment"})).await),
+        error(&post(&router, "route", json!({"tenant": "nobody", "service": "payment"})).await),
         (404, Reason::UnknownTenant)
     );
     assert_eq!(ask(Method::POST, route, json, "{").await, invalid);
@@ -122,7 +122,7 @@ async fn callers_without_a_known_token_are_refused_and_operators_are_not() {
     .await;
     router.follows(&world).await;
     for what in ["route", "route-batch", "explain", "report"] {
-        assert_eq!(error(post(&router, what, json!({})).await), (401, Reason::Unauthenticated), "{what}");
+        assert_eq!(error(&post(&router, what, json!({})).await), (401, Reason::Unauthenticated), "{what}");
     }
     let url = format!("http://{}/api/grey-router/route", router.http);
     let body = json!({"tenant": "acme", "service": "payment"}).to_string();

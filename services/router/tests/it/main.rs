@@ -4,5 +4,18 @@
 
 mod world;
 
+mod bad_input;
+mod drain;
+mod explain;
+mod heartbeat;
 mod http;
+mod metrics;
+mod outage;
+mod process;
+mod redis;
+mod report;
 mod route;
+mod snapshot;
+mod stream;
+mod turns;
+mod watch;

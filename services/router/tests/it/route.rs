@@ -1,4 +1,4 @@
-//! Route and RouteBatch.
+//! One call, and several at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

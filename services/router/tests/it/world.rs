@@ -52,8 +52,7 @@ impl World {
 
     /// Starts an empty history on `state`.
     pub(crate) async fn on(state: State, generation: &str) -> Self {
-        let lease = Name::new("test").unwrap();
-        let token = within(state.leases.acquire(&lease, "world", DEADLINE * 10)).await.unwrap().unwrap();
+        let token = lead(&state).await;
         let mut table = Table::default();
         table.set_position(Position { generation: Generation(generation.into()), revision: Revision(0) });
         let world = Self { state, table, token };
@@ -73,8 +72,7 @@ impl World {
 
     /// Takes the lease on a store that lost it.
     pub(crate) async fn lead_again(&mut self) {
-        let lease = Name::new("test").unwrap();
-        self.token = self.state.leases.acquire(&lease, "world", DEADLINE * 10).await.unwrap().unwrap();
+        self.token = lead(&self.state).await;
     }
 
     /// Commits one event.
@@ -111,9 +109,19 @@ impl World {
         self
     }
 
+    pub(crate) fn instances(&self, name: &str) -> Vec<Instance> {
+        let slots = self.table.service(name).unwrap().versions();
+        slots.iter().flat_map(|slot| slot.pool.members()).map(|member| member.instance.clone()).collect()
+    }
+
     pub(crate) async fn start(&self) -> Router {
         Router::start(self.state.clone(), |_| {}).await
     }
+}
+
+async fn lead(state: &State) -> FencingToken {
+    let lease = Name::new("test").unwrap();
+    within(state.leases.acquire(&lease, "world", DEADLINE * 10)).await.unwrap().unwrap()
 }
 
 pub(crate) fn payment() -> Vec<Change> {

@@ -1,0 +1,90 @@
+//! Shared state that fails: the last good table serves, marked once it is too old.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use grey_core::change::{Generation, Position};
+use grey_core::error::Reason;
+use grey_state::feed::{Append, FeedEntry, FeedRead, Head};
+use grey_state::{Error, Feed, FencingToken, State};
+
+use crate::world::{Router, World, call, eventually, pin, told};
+
+/// A feed that can be cut off from its readers.
+struct Cut {
+    cut: AtomicBool,
+    feed: Arc<dyn Feed>,
+}
+
+#[tonic::async_trait]
+impl Feed for Cut {
+    async fn append(
+        &self,
+        token: FencingToken,
+        generation: &Generation,
+        entry: &FeedEntry,
+    ) -> Result<Append, Error> {
+        self.feed.append(token, generation, entry).await
+    }
+
+    async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {
+        self.feed.reset(token, base).await
+    }
+
+    async fn head(&self) -> Result<Option<Head>, Error> {
+        self.feed.head().await
+    }
+
+    async fn read(&self, after: &Position, limit: usize, wait: Duration) -> Result<FeedRead, Error> {
+        let read = self.feed.read(after, limit, wait).await;
+        if self.cut.load(Relaxed) {
+            return Err(Error::Timeout { attempted: "read the feed", deadline: wait });
+        }
+        read
+    }
+}
+
+#[tokio::test]
+async fn stale_snapshot_keeps_serving_and_is_marked_until_contact_is_back() {
+    let mut world = World::memory().await.with_payment().await;
+    let cut = Arc::new(Cut { cut: AtomicBool::new(false), feed: Arc::clone(&world.state.feed) });
+    world.state.feed = Arc::clone(&cut) as Arc<dyn Feed>;
+    let router = Router::start(world.state.clone(), |c| {
+        c.feed.wait = Duration::from_millis(20);
+        c.feed.stale_after = Duration::from_millis(200);
+    })
+    .await;
+    router.follows(&world).await;
+    cut.cut.store(true, Relaxed);
+    world.publish(vec![pin("acme", "payment", "v2.0")]).await;
+    eventually("answers are marked", async || {
+        let answer = router.route(call("acme", "payment")).await.unwrap();
+        assert_eq!(answer.version, "v1.0", "the last good table");
+        answer.stale
+    })
+    .await;
+    eventually("readiness tells", async || {
+        let (code, body) = router.get("/health/ready").await;
+        code == 200 && body.contains("stale")
+    })
+    .await;
+    cut.cut.store(false, Relaxed);
+    eventually("it catches up", async || {
+        let answer = router.route(call("acme", "payment")).await.unwrap();
+        answer.version == "v2.0" && !answer.stale
+    })
+    .await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn router_that_never_had_a_table_refuses_and_is_not_ready() {
+    let router = Router::start_unready(State::memory(), |_| {}).await;
+    assert_eq!(told(router.route(call("acme", "payment")).await).reason, Reason::Unavailable);
+    let watch = router.client.clone().watch(grey_proto::router::WatchRequest::default()).await;
+    assert_eq!(told(watch.map(drop)).reason, Reason::Unavailable);
+    assert_eq!(router.get("/health/ready").await.0, 503);
+    assert_eq!(router.get("/health/live").await.0, 200);
+    router.stop().await;
+}

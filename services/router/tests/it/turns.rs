@@ -1,0 +1,106 @@
+//! Fleet-wide turns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use grey_core::ids::ServiceId;
+use grey_core::policy::{Balancing, Policy, Scope};
+use grey_core::version::Version;
+use grey_proto::router::RouteBatchRequest;
+use grey_proto::router::route_outcome::Outcome;
+use grey_state::{Error, Turns};
+
+use crate::world::{Router, World, call, eventually, put_policy, within};
+
+const INSTANCES: [(&str, &str); 4] = [("a", "v1.0"), ("b", "v1.0"), ("c", "v1.0"), ("d", "v1.0")];
+
+async fn world() -> World {
+    let mut world = World::memory().await.with_payment().await;
+    let balancing = Balancing { scope: Scope::Global, ..Balancing::default() };
+    world.publish(vec![put_policy("payment", Policy { balancing, ..Policy::default() })]).await;
+    world.run("payment", &INSTANCES).await;
+    world
+}
+
+async fn served(router: &Router, counts: &mut BTreeMap<String, usize>) {
+    let id = router.route(call("acme", "payment")).await.unwrap().instance.unwrap().id;
+    *counts.entry(id).or_default() += 1;
+}
+
+#[tokio::test]
+async fn order_is_exact_over_two_routers() {
+    let world = world().await;
+    let (one, two) = (world.start().await, world.start().await);
+    one.follows(&world).await;
+    two.follows(&world).await;
+    let mut counts = BTreeMap::new();
+    // Uneven use of the two: turns of their own would not come out even.
+    for _ in 0..25 {
+        served(&one, &mut counts).await;
+        for _ in 0..2 {
+            served(&two, &mut counts).await;
+        }
+        let calls = vec![call("acme", "payment"); 5];
+        let batch = within(one.client.clone().route_batch(RouteBatchRequest { calls })).await.unwrap();
+        for outcome in batch.into_inner().outcomes {
+            let Some(Outcome::Decision(decision)) = outcome.outcome else { panic!("decided") };
+            *counts.entry(decision.instance.unwrap().id).or_default() += 1;
+        }
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [50; 4]);
+    one.stop().await;
+    two.stop().await;
+}
+
+/// Turns that never come while switched off.
+struct Away {
+    away: AtomicBool,
+    asked: AtomicU64,
+    granted: AtomicU64,
+    turns: Arc<dyn Turns>,
+}
+
+#[tonic::async_trait]
+impl Turns for Away {
+    async fn next(&self, service: &ServiceId, version: &Version) -> Result<u64, Error> {
+        self.asked.fetch_add(1, Relaxed);
+        if self.away.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.granted.fetch_add(1, Relaxed);
+        self.turns.next(service, version).await
+    }
+}
+
+#[tokio::test]
+async fn turns_that_do_not_come_are_taken_locally_until_they_do() {
+    let mut world = world().await;
+    let turns = Arc::clone(&world.state.turns);
+    let (asked, granted) = (AtomicU64::new(0), AtomicU64::new(0));
+    let away = Arc::new(Away { away: AtomicBool::new(true), asked, granted, turns });
+    world.state.turns = Arc::clone(&away) as Arc<dyn Turns>;
+    let router = Router::start(world.state.clone(), |c| {
+        // Long enough that the first call tells a wait from none, however busy the machine is.
+        c.limits.turn_deadline = std::time::Duration::from_millis(200);
+    })
+    .await;
+    router.follows(&world).await;
+    let mut counts = BTreeMap::new();
+    for _ in 0..100 {
+        served(&router, &mut counts).await;
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [25; 4], "in local turn");
+    assert!(away.asked.load(Relaxed) < 100, "calls do not wait in vain one after the other");
+    let metrics = router.get("/metrics").await.1;
+    assert!(metrics.contains("grey_router_turn_fallbacks_total"), "{metrics}");
+
+    assert_eq!(away.granted.load(Relaxed), 0);
+    away.away.store(false, Relaxed);
+    eventually("turns are taken from the fleet again", async || {
+        router.route(call("acme", "payment")).await.unwrap();
+        away.granted.load(Relaxed) > 0
+    })
+    .await;
+    router.stop().await;
+}
