@@ -90,27 +90,49 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Failed { source, .. } => !is_refusal(source),
+            Self::Failed { source, .. } => match driver(source) {
+                Some(sqlx::Error::Database(refused)) => !is_final(refused.as_ref()),
+                Some(error) => matches!(
+                    error,
+                    sqlx::Error::Io(_)
+                        | sqlx::Error::Tls(_)
+                        | sqlx::Error::Protocol(_)
+                        | sqlx::Error::PoolTimedOut
+                        | sqlx::Error::PoolClosed
+                        | sqlx::Error::WorkerCrashed
+                ),
+                None => matches!(source, DbErr::Conn(_) | DbErr::ConnectionAcquire(_)),
+            },
             Self::Timeout { .. } => true,
             Self::Corrupt { .. } => false,
         }
     }
+
+    /// Whether the server itself refused the statement, which then certainly had no effect.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let Self::Failed { source, .. } = self else { return false };
+        matches!(driver(source), Some(sqlx::Error::Database(refused)) if is_final(refused.as_ref()))
+    }
 }
 
-/// Whether the server itself answered with an error, so that the statement certainly had no effect.
-pub(crate) fn is_refusal(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(source)) | DbErr::Query(RuntimeErr::SqlxError(source))) = error
-    else {
-        return !matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_));
-    };
-    match source.as_ref() {
-        // Class 57 is the server shutting down or cancelling, class 08 a lost connection, 53 a lack of resources.
-        sqlx::Error::Database(refused) => {
-            let code = refused.code().unwrap_or_default();
-            let busy = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6)) && code.len() < 5;
-            !busy && !["57", "08", "53"].iter().any(|class| code.len() == 5 && code.starts_with(class))
-        }
-        _ => false,
+fn driver(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// Whether the server would refuse the same statement again.
+fn is_final(refused: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = refused.code().unwrap_or_default();
+    match code.len() {
+        // SQLSTATE. Class 57 is the server shutting down or giving up on a statement, 08 a lost connection, 53 a lack
+        // of resources, 40 a conflict with another transaction, 55 a lock that was not to be had.
+        5 => !["57", "08", "53", "40", "55"].iter().any(|class| code.starts_with(class)),
+        // SQLite's extended codes: the lowest byte says busy (5) or locked (6).
+        _ => !code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6)),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::entity::{pins, versions};
 /// What the rules need to know of one pin.
 #[derive(Debug, FromQueryResult)]
 struct Facts {
-    position: i64,
+    position: i32,
     known_tenant: Option<String>,
     known_service: Option<String>,
     known_version: Option<String>,

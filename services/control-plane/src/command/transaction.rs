@@ -85,12 +85,8 @@ pub(super) async fn carry_out(
     }
     match within("commit a command", deadline, transaction.commit()).await {
         Ok(()) => Ok(committed),
-        Err(error) => match &error {
-            database::Error::Failed { source, .. } if database::is_refusal(source) => {
-                Err(Error::Database(error))
-            }
-            _ => Err(Error::Unknown(error)),
-        },
+        Err(error) if error.is_refusal() => Err(Error::Database(error)),
+        Err(error) => Err(Error::Unknown(error)),
     }
 }
 

@@ -1,0 +1,27 @@
+//! The control plane as its callers see it, on SQLite and on a real PostgreSQL.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::str_to_string,
+    clippy::needless_pass_by_value,
+    clippy::large_futures,
+    reason = "test code panics"
+)]
+
+mod access;
+mod bad_input;
+mod bad_requests;
+mod catalog;
+mod change_sets;
+mod explain;
+mod fixture;
+mod fleet;
+mod folding;
+mod pins;
+mod publishing;
+mod rest;
+mod restart;
+mod revisions;
+mod tenants;
+mod watching;
