@@ -140,6 +140,9 @@ impl App {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(grey_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The contracts describe the control plane as well, which is not served here.
+            .with_service_name("grey.router.v1.RouterService")
+            .with_service_name("grpc.health.v1.Health")
             .build_v1()
             .context("describe the gRPC services")?;
         let token = draining.clone();

@@ -27,7 +27,12 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 
 /// All gRPC services of one thread.
-pub(crate) struct Dispatch<H, R> {
+///
+/// It is cloned for each call, so what threads share (the token's clone takes a lock) is behind a pointer that
+/// only this thread counts.
+pub(crate) struct Dispatch<H, R>(Arc<Services<H, R>>);
+
+struct Services<H, R> {
     /// For messages with one call.
     calls: RouterServiceServer<Service>,
     /// For messages with many.
@@ -48,25 +53,14 @@ impl<H: Health, R: ServerReflection> Dispatch<H, R> {
         let service = Arc::new(service);
         let server =
             |bytes| RouterServiceServer::from_arc(Arc::clone(&service)).max_decoding_message_size(bytes);
-        Self {
-            calls: server(limits.call_bytes),
-            batches: server(limits.batch_bytes),
-            health,
-            reflection,
-            draining,
-        }
+        let (calls, batches) = (server(limits.call_bytes), server(limits.batch_bytes));
+        Self(Arc::new(Services { calls, batches, health, reflection, draining }))
     }
 }
 
 impl<H, R> Clone for Dispatch<H, R> {
     fn clone(&self) -> Self {
-        Self {
-            calls: self.calls.clone(),
-            batches: self.batches.clone(),
-            health: self.health.clone(),
-            reflection: self.reflection.clone(),
-            draining: self.draining.clone(),
-        }
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -80,13 +74,16 @@ impl<H: Health, R: ServerReflection> tower::Service<Request<Incoming>> for Dispa
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let services = &*self.0;
         let path = request.uri().path();
         match path.strip_prefix(ROUTER) {
-            Some("Route" | "Explain") => self.calls.call(request),
-            Some(_) => self.batches.call(request),
-            None if path.starts_with(HEALTH) => until_drain(self.health.call(request), self.draining.clone()),
+            Some("Route" | "Explain") => services.calls.clone().call(request),
+            Some(_) => services.batches.clone().call(request),
+            None if path.starts_with(HEALTH) => {
+                until_drain(services.health.clone().call(request), services.draining.clone())
+            }
             None if path.starts_with(REFLECTION) => {
-                until_drain(self.reflection.call(request), self.draining.clone())
+                until_drain(services.reflection.clone().call(request), services.draining.clone())
             }
             None => {
                 let status = Status::unimplemented("no such service on this port");

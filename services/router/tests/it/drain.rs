@@ -55,7 +55,9 @@ async fn drain_under_load_fails_no_call_that_was_accepted() {
     for caller in callers {
         let (before, status, answered) = within(caller).await.unwrap();
         assert!(!before, "a call from before the drain failed: {status}");
-        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        // The client calls a GOAWAY that crosses its call on the way an internal error.
+        let refused = status.code() == Code::Unavailable || status.to_string().contains("NO_ERROR, Remote");
+        assert!(refused, "{status}");
         assert!(answered > 0);
     }
 }
@@ -98,6 +100,7 @@ async fn health_and_reflection_are_served_next_to_the_router() {
     };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     assert!(names.contains(&"grey.router.v1.RouterService".to_owned()), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("control")), "only what is served here: {names:?}");
 
     // A health stream that stays open must not hold the drain up until its grace ends.
     let mut watching = within(health.watch(HealthCheckRequest::default())).await.unwrap().into_inner();

@@ -77,6 +77,31 @@ async fn faulty_configuration_is_refused_with_every_fault() {
 }
 
 #[tokio::test]
+async fn every_setting_is_in_the_printed_reference() {
+    let print = async |option: &str| {
+        let program = Spawned::builder(PROGRAM)
+            .arg(option)
+            .env("GREY__SNAPSHOT__FILE", "/tmp/x")
+            .env("GREY__TELEMETRY__OTLP_ENDPOINT", "http://x")
+            .env("GREY__TELEMETRY__INSTANCE_ID", "x")
+            .env("GREY__ACCESS__ALLOW_ANONYMOUS", "true")
+            .start()
+            .unwrap();
+        assert!(program.wait(DEADLINE).await.unwrap().success());
+        program.output()
+    };
+    let reference = print("--print-defaults").await;
+    let config = print("--print-config").await;
+    let keys: Vec<_> = config.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect();
+    assert!(keys.len() > 40, "{config}");
+    for key in keys {
+        let told =
+            reference.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+        assert!(told, "{key} is missing in the reference");
+    }
+}
+
+#[tokio::test]
 async fn port_beyond_this_machine_needs_tokens_or_a_clear_word() {
     let open = Spawned::builder(PROGRAM)
         .env("GREY__GRPC__LISTEN", "0.0.0.0:0")
