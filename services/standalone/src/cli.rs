@@ -6,14 +6,16 @@ mod output;
 mod session;
 mod write;
 
+mod demo;
 mod events;
-mod explain;
+pub(crate) mod explain;
 mod instance;
 mod pin;
 mod policy;
 mod route;
 mod routers;
 mod service;
+mod standalone;
 mod tenant;
 mod version;
 
@@ -78,6 +80,10 @@ pub struct Target {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run control plane and router in one process
+    Standalone(standalone::Serve),
+    /// Run both with demo tenants, live backends and traffic, and tell a story
+    Demo(demo::Demo),
     /// Tenants: who is served
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -118,6 +124,8 @@ pub enum Command {
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let session = Session::new(cli.target);
     match cli.command {
+        Command::Standalone(command) => command.run().await,
+        Command::Demo(command) => command.run().await,
         Command::Tenant(command) => command.run(&session).await,
         Command::Service(command) => command.run(&session).await,
         Command::Version(command) => command.run(&session).await,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use grey_core::ids::{Name, ServiceId};
+use grey_core::ids::ServiceId;
 use grey_core::instance::Instance;
 use grey_proto::convert::InvalidMessage;
 use grey_proto::router;
@@ -46,12 +46,6 @@ pub enum Error {
 struct File {
     #[serde(default)]
     instances: Vec<Map<String, Value>>,
-}
-
-/// The lease of whoever writes instances: a registry mirror, or a person.
-#[must_use]
-pub fn lease() -> Name {
-    Name::new("instances").expect("`instances` is a valid name")
 }
 
 /// Reads a file about several services: every entry names its own.

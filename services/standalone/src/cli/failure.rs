@@ -10,6 +10,7 @@ use grey_proto::control::RouterProgress;
 use grey_proto::status::{ApiError, ErrorBody};
 
 use super::output::plain;
+use crate::registrar;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +67,9 @@ pub enum Failure {
         /// How long was waited.
         deadline: Duration,
     },
-    /// Somebody else writes the instances.
-    #[error(
-        "write instances: another writer holds the lease; register the instances in the registry that it mirrors"
-    )]
-    LeaseHeld,
+    /// Instances were not written.
+    #[error(transparent)]
+    Registrar(#[from] registrar::Error),
     /// Standard output is closed or full.
     #[error("write to standard output")]
     Output(#[source] io::Error),
@@ -87,7 +86,7 @@ impl Failure {
             Self::Refused { error, .. } => error.reason,
             Self::Target { .. } | Self::Read { .. } | Self::Input(_) => Reason::InvalidArgument,
             Self::Behind { .. } => Reason::RoutersBehind,
-            Self::State { .. } | Self::Late { .. } | Self::LeaseHeld => Reason::Unavailable,
+            Self::State { .. } | Self::Late { .. } | Self::Registrar(_) => Reason::Unavailable,
             Self::Output(_) | Self::Server(_) => Reason::Internal,
         }
     }

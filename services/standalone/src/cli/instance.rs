@@ -1,20 +1,17 @@
 //! `grey instance`: instances, for deployments without a registry.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use grey_core::ids::Name;
 use grey_proto::router;
 use grey_state::{State, redis};
+use tokio::time::timeout;
 
 use super::output::table;
 use super::session::Session;
 use super::{Failure, input};
 use crate::instances;
-
-/// How long a set may take before somebody else may write.
-const LEASE: Duration = Duration::from_secs(10);
+use crate::registrar::Registrar;
 
 /// What to do with instances.
 #[derive(Debug, Subcommand)]
@@ -72,33 +69,19 @@ async fn set(session: &Session, args: Set) -> Result<(), Failure> {
     let service_id =
         service.parse().map_err(|why: grey_core::ids::InvalidId| Failure::Input(why.to_string()))?;
     let list = instances::of_service(&text, &service_id).map_err(wrong)?;
-    let state = connect(redis).await?;
-    let lease = instances::lease();
-    let holder = format!("grey-{}", uuid::Uuid::new_v4().simple());
-    let written = tokio::time::timeout(session.timeout(), write(&state, &lease, &holder, &list)).await;
+    let registrar = Registrar::new(connect(redis).await?);
+    let written = timeout(session.timeout(), registrar.replace(&list)).await;
     // Also after a failure: the next writer should not have to wait. If it fails, the lease expires by itself.
-    drop(tokio::time::timeout(session.timeout(), state.leases.release(&lease, &holder)).await);
+    drop(timeout(session.timeout(), registrar.release()).await);
     written.map_err(|_| late("write instances", session))??;
     let response: router::ServiceInstances = (&list.service, list.instances.as_slice()).into();
     let count = response.instances.len();
     session.show(&response, || format!("set {count} instances of {service}\n"))
 }
 
-async fn write(
-    state: &State,
-    lease: &Name,
-    holder: &str,
-    list: &grey_state::instances::ServiceInstances,
-) -> Result<(), Failure> {
-    let token =
-        state.leases.acquire(lease, holder, LEASE).await.map_err(failed("take the writer's lease"))?;
-    let token = token.ok_or(Failure::LeaseHeld)?;
-    state.instances.replace(token, list).await.map_err(failed("write instances"))
-}
-
 async fn list(session: &Session, redis: String) -> Result<(), Failure> {
     let state = connect(redis).await?;
-    let loaded = tokio::time::timeout(session.timeout(), state.instances.load()).await;
+    let loaded = timeout(session.timeout(), state.instances.load()).await;
     let loaded = loaded.map_err(|_| late("read instances", session))?;
     let (lists, _) = loaded.map_err(failed("read instances"))?;
     let lists: Vec<router::ServiceInstances> =
