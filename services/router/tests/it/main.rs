@@ -17,5 +17,6 @@ mod report;
 mod route;
 mod snapshot;
 mod stream;
+mod tls;
 mod turns;
 mod watch;
