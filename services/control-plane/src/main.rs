@@ -13,12 +13,13 @@ async fn main() -> anyhow::Result<()> {
     let telemetry = Telemetry::start("grey-control-plane", &config.telemetry)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    let result = serve(config, telemetry.clone(), &shutdown).await;
+    let result = Box::pin(serve(config, telemetry.clone(), &shutdown)).await;
     telemetry.shutdown().await;
     result
 }
 
 async fn serve(config: Config, telemetry: Telemetry, shutdown: &Shutdown) -> anyhow::Result<()> {
     let state = State::redis(&config.redis).await.context("connect to redis")?;
-    App::bind(config, state, telemetry).await.context("bind control plane")?.serve(shutdown).await
+    let app = Box::pin(App::bind(config, state, telemetry)).await.context("bind control plane")?;
+    Box::pin(app.serve(shutdown)).await
 }

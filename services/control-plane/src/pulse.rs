@@ -89,7 +89,7 @@ fn gauges(meter: &Meter, seen: &Arc<Seen>, publisher: &publisher::Handle) {
             observer.observe(read(&seen), &[]);
         };
         // The meter keeps the callback; the instrument itself is not needed.
-        drop(meter.u64_observable_gauge(name).with_description(what).with_callback(observe).build());
+        meter.u64_observable_gauge(name).with_description(what).with_callback(observe).build();
     };
     gauge("grey_control_log_revision", "The newest committed revision.", |seen| seen.head.load(Relaxed));
     gauge(
@@ -105,15 +105,15 @@ fn gauges(meter: &Meter, seen: &Arc<Seen>, publisher: &publisher::Handle) {
     let handle = publisher.clone();
     let leads =
         meter.u64_observable_gauge("grey_control_publisher_leading").with_description("1 on the leader.");
-    drop(leads.with_callback(move |observer| observer.observe(u64::from(handle.is_leading()), &[])).build());
+    leads.with_callback(move |observer| observer.observe(u64::from(handle.is_leading()), &[])).build();
     let handle = publisher.clone();
     let failures = meter
         .u64_observable_counter("grey_control_publisher_failures")
         .with_description("Times that publishing was interrupted by an error.");
-    drop(failures.with_callback(move |observer| observer.observe(handle.failures(), &[])).build());
+    failures.with_callback(move |observer| observer.observe(handle.failures(), &[])).build();
     let handle = publisher.clone();
     let rebuilds = meter
         .u64_observable_counter("grey_control_publisher_rebuilds")
         .with_description("Times that this replica rebuilt the projection.");
-    drop(rebuilds.with_callback(move |observer| observer.observe(handle.rebuilds(), &[])).build());
+    rebuilds.with_callback(move |observer| observer.observe(handle.rebuilds(), &[])).build();
 }

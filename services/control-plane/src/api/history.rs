@@ -52,9 +52,9 @@ impl Api {
             }
             let last = events.last().map_or(after, |event| event.revision);
             if request.newest_first {
-                before = Some(Revision(last))
+                before = Some(Revision(last));
             } else {
-                after = last
+                after = last;
             }
             if complete {
                 break;

@@ -168,7 +168,7 @@ async fn write(
         insert.exec_without_returning(attempt.transaction).await.map_err(during("write pins"))?;
     }
     if !gone.is_empty() {
-        let these = Expr::tuple(key.map(|column| Expr::col(column).into())).in_tuples(gone);
+        let these = Expr::tuple(key.map(Expr::col)).in_tuples(gone);
         let delete = pins::Entity::delete_many().filter(these);
         delete.exec(attempt.transaction).await.map_err(during("remove pins"))?;
     }

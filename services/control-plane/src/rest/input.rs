@@ -63,7 +63,7 @@ impl Input {
 
     /// The body as JSON. Its type must be stated: a page of another site can make a browser send anything else.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let stated = self.header(header::CONTENT_TYPE)?.unwrap_or_default();
+        let stated = self.header(&header::CONTENT_TYPE)?.unwrap_or_default();
         let essence = stated.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             let error = InvalidMessage::new("content-type", "must be application/json");
@@ -118,7 +118,8 @@ impl Input {
 
     /// `If-Match: "7"` expects revision 7, `If-None-Match: *` that there is nothing.
     fn expected(&self) -> Result<Option<u64>, ApiError> {
-        let (if_match, if_none_match) = (self.header(header::IF_MATCH)?, self.header(header::IF_NONE_MATCH)?);
+        let (if_match, if_none_match) =
+            (self.header(&header::IF_MATCH)?, self.header(&header::IF_NONE_MATCH)?);
         match (if_match, if_none_match) {
             (None, None) => Ok(None),
             (Some(_), Some(_)) => {
@@ -137,9 +138,9 @@ impl Input {
         }
     }
 
-    fn header(&self, name: HeaderName) -> Result<Option<&str>, ApiError> {
+    fn header(&self, name: &HeaderName) -> Result<Option<&str>, ApiError> {
         let headers: &HeaderMap = &self.parts.headers;
-        let mut values = headers.get_all(&name).iter();
+        let mut values = headers.get_all(name).iter();
         let Some(value) = values.next() else { return Ok(None) };
         let text = value.to_str().ok().filter(|_| values.next().is_none());
         text.map(Some)
