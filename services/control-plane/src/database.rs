@@ -263,6 +263,10 @@ pub(crate) async fn within<T>(
     }
 }
 
+fn in_memory(options: &Options) -> bool {
+    options.url.expose().starts_with("sqlite") && options.url.expose().contains(":memory:")
+}
+
 async fn connect(options: &Options, connections: u32) -> Result<DatabaseConnection, Error> {
     let statement_timeout = options.statement_timeout;
     let mut connect = ConnectOptions::new(options.url.expose());
@@ -283,6 +287,10 @@ async fn connect(options: &Options, connections: u32) -> Result<DatabaseConnecti
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(statement_timeout)
         });
+    if in_memory(options) {
+        // The database ends with its connection.
+        connect.idle_timeout(None).max_lifetime(None);
+    }
     let deadline = options.acquire_timeout;
     within("connect to the control database", deadline, sea_orm::Database::connect(connect)).await
 }

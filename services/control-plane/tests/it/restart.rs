@@ -148,3 +148,23 @@ async fn a_generation_outlives_restarts_and_is_replaced_on_demand() {
     assert!(next.generation > first.generation && next.revision == first.revision);
     assert_eq!(database.start_generation(&first.generation).await.unwrap(), next);
 }
+
+#[tokio::test]
+async fn a_database_in_memory_serves_reads_writes_and_the_publisher() {
+    let url = "sqlite::memory:";
+    let plane = Plane::start_with(Store::borrowed(url), config(url), State::memory()).await;
+    plane.acme().await;
+    let (writes, reads) = tokio::join!(
+        futures::future::join_all(
+            (0..20).map(async |i| plane.put_pin("acme", "payment", ["1", "1.0"][i % 2]).await)
+        ),
+        futures::future::join_all((0..20).map(async |_| plane.events().await.len())),
+    );
+    assert!(writes.iter().all(|written| matches!(written, Ok(4))), "{writes:?}");
+    assert!(reads.iter().all(|read| (3..=4).contains(read)));
+    grey_testkit::eventually(SOON, "it is published", async || {
+        let status = plane.state.projection.status().await.unwrap();
+        status.is_some_and(|status| status.position.revision.0 == 4)
+    })
+    .await;
+}
