@@ -7,10 +7,11 @@ use grey_core::error::Reason;
 use grey_proto::control::{
     ListRoutersRequest, PutTenantRequest, WaitForRoutersRequest, WriteOptions, WriteResult,
 };
+use grey_state::State;
 use grey_state::heartbeats::Heartbeat;
 use pbjson_types::Duration as WireDuration;
 
-use crate::fixture::{Backend, Plane, reason, tenant};
+use crate::fixture::{Backend, Plane, Store, config, reason, tenant};
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -94,4 +95,20 @@ async fn waits_are_bounded_and_within_the_log() {
     let progress =
         plane.fleet().wait_for_routers(WaitForRoutersRequest::default()).await.unwrap().into_inner();
     assert_eq!(progress.progress.unwrap().total, 0);
+}
+
+#[tokio::test]
+async fn a_request_beyond_its_deadline_is_ended_in_our_own_words() {
+    let store = Store::new(Backend::Sqlite).await;
+    let mut config = config(&store.url);
+    config.limits.request_timeout = Duration::from_millis(300);
+    let plane = Plane::start_with(store, config, State::memory()).await;
+    beat(&plane, "foreign", "another", 9).await;
+    let request = WaitForRoutersRequest { revision: 0, timeout: seconds(60) };
+    assert_eq!(reason(plane.fleet().wait_for_routers(request).await), Reason::Unavailable);
+    let url = format!("{}/api/routers/wait", plane.base);
+    let answer = plane.http.post(url).json(&serde_json::json!({"timeout": "60s"})).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["reason"], "UNAVAILABLE");
 }

@@ -161,3 +161,23 @@ async fn a_lost_database_is_told_and_recovered_from() {
     eventually(SOON, "the replica is ready", async || ready().await == 200).await;
     assert_eq!(plane.revision().await, 2);
 }
+
+#[tokio::test]
+async fn the_contract_is_offered_for_reflection() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
+
+    let plane = Plane::start(Backend::Sqlite).await;
+    let message_request = Some(MessageRequest::ListServices(String::new()));
+    let asked = ServerReflectionRequest { host: String::new(), message_request };
+    let mut client = ServerReflectionClient::new(plane.channel());
+    let answers = client.server_reflection_info(futures::stream::iter([asked])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(listed) = answer else { panic!("{answer:?}") };
+    let offered = |name: &str| listed.service.iter().any(|ServiceResponse { name: known }| known == name);
+    for service in ["Tenant", "Catalog", "Pin", "History", "Fleet"] {
+        assert!(offered(&format!("grey.control.v1.{service}Service")), "{service}: {listed:?}");
+    }
+}
