@@ -285,3 +285,54 @@ async fn a_snapshot_of_several_batches_is_complete() {
         bench.stop.cancel();
     }
 }
+
+#[tokio::test]
+async fn a_snapshot_amid_writes_is_exact_at_its_position() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let bench = Bench::new(backend).await;
+        let propose = |change| Proposed { change, expected: None };
+        let service = || ServiceId::new("x").unwrap();
+        let id = |i: usize| TenantId::new(&format!("t{i}")).unwrap();
+        let put = Service { id: service(), default: Version::new("1").unwrap() };
+        let tenants = (0..300).map(|i| propose(Change::TenantPut(Tenant::new(id(i)))));
+        let changes = std::iter::once(propose(Change::ServicePut(put))).chain(tenants).collect();
+        let command = Command { actor: "tester".into(), reason: String::new(), changes, expected_log: None };
+        bench.commands.execute(command).await.unwrap();
+
+        // Each command flips the pin of a tenant of each batch, so that a torn read shows.
+        let stop = CancellationToken::new();
+        let writing = tokio::spawn({
+            let (commands, stop) = (bench.commands.clone(), stop.clone());
+            async move {
+                let mut locked = false;
+                while !stop.is_cancelled() {
+                    locked = !locked;
+                    let pin = Pin { version: Version::new("1").unwrap(), locked };
+                    let pins = [0, 150, 299].map(|i| {
+                        let (tenant, service, pin) = (id(i), service(), pin.clone());
+                        propose(Change::PinPut { tenant, service, pin })
+                    });
+                    let (actor, reason) = ("tester".to_owned(), String::new());
+                    let command = Command { actor, reason, changes: pins.into(), expected_log: None };
+                    commands.execute(command).await.unwrap();
+                }
+            }
+        });
+        let mut taken = Vec::new();
+        while taken.len() < 8 {
+            taken.push(bench.snapshot().await);
+        }
+        stop.cancel();
+        writing.await.unwrap();
+        let events = bench.log().await;
+        for (revision, records) in taken {
+            let (mut folded, mut stored) = (Table::default(), Table::default());
+            for event in events.iter().take_while(|event| event.revision <= revision) {
+                folded.apply(event).unwrap();
+            }
+            records.into_iter().for_each(|record| stored.insert(record));
+            assert_eq!(folded.digest(), stored.digest(), "{backend:?} {revision}");
+        }
+        bench.stop.cancel();
+    }
+}
