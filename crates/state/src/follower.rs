@@ -14,8 +14,17 @@ use crate::instances::{Cursor, InstancesRead};
 use crate::{Error, State};
 use grey_core::table::Table;
 use load::Loaded;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Loads in a row that may fail their comparison before one is taken all the same.
+///
+/// Damage is mended long before. What lasts is a publisher of another release that reckons digests in
+/// another way, and no router starting at all would be worse than one that cannot compare.
+const UNVERIFIED_LOADS: u32 = 20;
+
+/// First and longest pause between loads while the table differs from the publisher's: a load reads everything.
+const DRIFT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// How a follower works.
 #[derive(Clone, Debug)]
@@ -77,45 +86,60 @@ impl Follower {
 
     async fn follow_events(&self) {
         let mut pause = Pause::new(self.options.backoff);
+        let mut drift = Drift::default();
         loop {
-            match self.next_events().await {
+            match self.next_events(&mut drift).await {
                 Ok(true) => pause.reset(),
                 Ok(false) => pause.wait("routing table cannot be brought up to date yet", None).await,
                 Err(error) => {
-                    pause.wait("shared state is away; the last good table stays in use", Some(&error)).await
+                    pause.wait("shared state is away; the last good table stays in use", Some(&error)).await;
                 }
             }
         }
     }
 
     /// One step along the feed; false if the store is there but cannot be followed yet.
-    async fn next_events(&self) -> Result<bool, Error> {
-        let read = match self.tables.loaded_position() {
-            Some(position) => self.state.feed.read(&position, self.options.batch, self.options.wait).await?,
-            None => FeedRead::Lost,
+    async fn next_events(&self, drift: &mut Drift) -> Result<bool, Error> {
+        let Some(position) = self.tables.loaded_position() else {
+            return self.load(drift).await;
         };
-        match read {
+        if drift.is_due() {
+            // Whatever comes of it, the feed is followed on.
+            drift.tried();
+            self.load(drift).await?;
+        }
+        match self.state.feed.read(&position, self.options.batch, self.options.wait).await? {
             FeedRead::Idle => {
                 self.tables.contact();
                 Ok(true)
             }
             FeedRead::Entries(entries) => {
-                let in_step = self.tables.apply(&entries);
-                if in_step {
-                    self.tables.contact();
-                } else {
-                    tracing::warn!(table.revision = %self.tables.load().position().revision, "table has drifted from the feed; loading the projection");
-                    return self.load().await;
+                if !self.tables.apply(&entries) {
+                    tracing::warn!(table.revision = %self.tables.load().position().revision, "table has drifted from the feed");
+                    drift.noticed();
                 }
+                self.tables.contact();
                 Ok(true)
             }
-            FeedRead::Lost => self.load().await,
+            FeedRead::Lost => self.load(drift).await,
         }
     }
 
-    async fn load(&self) -> Result<bool, Error> {
+    async fn load(&self, drift: &mut Drift) -> Result<bool, Error> {
         match load::load(&self.state, self.options.batch).await? {
-            Loaded::Complete(table) => Ok(self.tables.replace(*table)),
+            Loaded::Complete(table) => {
+                *drift = Drift::default();
+                Ok(self.tables.replace(*table))
+            }
+            Loaded::Unverified(table) => {
+                drift.unverified += 1;
+                if drift.unverified < UNVERIFIED_LOADS {
+                    return Ok(false);
+                }
+                tracing::error!("projection keeps differing from its digest; taking it all the same");
+                drift.unverified = 0;
+                Ok(self.tables.replace(*table))
+            }
             Loaded::NotYet(why) => {
                 tracing::debug!(why, "projection cannot be loaded yet");
                 Ok(false)
@@ -133,7 +157,7 @@ impl Follower {
                     pause.reset();
                 }
                 Err(error) => {
-                    pause.wait("instances are away; the last good ones stay in use", Some(&error)).await
+                    pause.wait("instances are away; the last good ones stay in use", Some(&error)).await;
                 }
             }
         }
@@ -154,6 +178,29 @@ impl Follower {
             InstancesRead::Idle => Ok(Some(cursor)),
             InstancesRead::Lost => Ok(None),
         }
+    }
+}
+
+/// A table that differs from the publisher's, until one was loaded that does not.
+#[derive(Default)]
+struct Drift {
+    /// When to load next, and how long to wait after that.
+    due: Option<(Instant, Duration)>,
+    /// Loads in a row that could not be verified.
+    unverified: u32,
+}
+
+impl Drift {
+    fn noticed(&mut self) {
+        self.due.get_or_insert((Instant::now(), DRIFT_PAUSE.0));
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|(at, _)| at <= Instant::now())
+    }
+
+    fn tried(&mut self) {
+        self.due = self.due.map(|(_, pause)| (Instant::now() + pause, (pause * 2).min(DRIFT_PAUSE.1)));
     }
 }
 

@@ -31,6 +31,27 @@ pub struct Spawned {
     output: Arc<Mutex<VecDeque<String>>>,
 }
 
+/// Builds a binary of this workspace, if it is not fresh, and tells where it is.
+///
+/// A crate's own binaries are in `env!("CARGO_BIN_EXE_...")`; this is for those of other crates. It uses
+/// the profile of the test that asks.
+///
+/// # Errors
+/// Fails when the build does, with its messages.
+pub fn cargo_binary(package: &str, binary: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find the test's own program")?;
+    let folder = own.parent().and_then(Path::parent).context("find the target directory")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(["build", "--quiet", "--package", package, "--bin", binary]);
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    let built = command.output().with_context(|| format!("build {binary}"))?;
+    anyhow::ensure!(built.status.success(), "build {binary}: {}", String::from_utf8_lossy(&built.stderr));
+    Ok(folder.join(binary))
+}
+
 /// How a [`Spawned`] program is started.
 #[derive(Clone, Debug)]
 pub struct SpawnedBuilder {

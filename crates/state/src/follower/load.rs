@@ -12,6 +12,9 @@ const BACKLOG_WAIT: Duration = Duration::from_millis(100);
 pub(super) enum Loaded {
     /// A table, exact as of its revision.
     Complete(Box<Table>),
+    /// A table that could not be compared, or differs from what the publisher has: the projection was being
+    /// written anew or has drifted; its publisher mends both.
+    Unverified(Box<Table>),
     /// The projection is missing, being rebuilt, or does not fit the feed; try again.
     NotYet(&'static str),
 }
@@ -35,7 +38,8 @@ pub(super) async fn load(state: &State, batch: usize) -> Result<Loaded, Error> {
     let Some(head) = state.feed.head().await? else {
         return Ok(Loaded::NotYet("there is no feed"));
     };
-    if head.generation != status.position.generation || head.first > status.position.revision {
+    let continues = head.first <= status.position.revision && status.position.revision <= head.last;
+    if head.generation != status.position.generation || !continues {
         return Ok(Loaded::NotYet("the feed does not continue the projection"));
     }
     let mut digest = status.digest;
@@ -54,8 +58,6 @@ pub(super) async fn load(state: &State, batch: usize) -> Result<Loaded, Error> {
     if after.is_none_or(|after| after.position.generation != status.position.generation) {
         return Ok(Loaded::NotYet("the projection was rebuilt meanwhile"));
     }
-    if digest != 0 && digest != table.digest() {
-        return Ok(Loaded::NotYet("the projection has drifted from the log; its publisher rebuilds it"));
-    }
-    Ok(Loaded::Complete(Box::new(table)))
+    let verified = digest == table.digest();
+    Ok(if verified { Loaded::Complete(Box::new(table)) } else { Loaded::Unverified(Box::new(table)) })
 }

@@ -2,11 +2,12 @@
 
 use super::{Interrupted, Publisher};
 use crate::FencingToken;
-use crate::feed::{Append, FeedEntry, Head};
+use crate::feed::{Append, FeedEntry, FeedRead, Head};
 use crate::projection::ProjectionStatus;
 use grey_core::change::{Event, Position, Record, Revision};
 use grey_core::table::Table;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,11 +26,12 @@ impl Publisher {
     /// found damaged.
     pub(super) async fn lead(&self, token: FencingToken) -> Result<(), Interrupted> {
         let mut mirror = self.mend(token).await?;
+        let mut last = self.event(mirror.position().revision).await?;
         self.handle.0.published.store(mirror.position().revision.0, Relaxed);
         let mut next_check = Instant::now() + self.options.check;
         let mut next_deep_check = Instant::now() + self.options.deep_check;
         loop {
-            if self.publish_new(token, &mut mirror).await? == Health::Damaged {
+            if self.publish_new(token, &mut mirror, &mut last).await? == Health::Damaged {
                 return Ok(());
             }
             if Instant::now() >= next_check {
@@ -49,10 +51,22 @@ impl Publisher {
 
     // === steady state ===
 
-    async fn publish_new(&self, token: FencingToken, mirror: &mut Table) -> Result<Health, Interrupted> {
+    /// Publishes what was committed since. The last published event is read again with it: if the log holds
+    /// another one now, it was restored and written to in between.
+    async fn publish_new(
+        &self,
+        token: FencingToken,
+        mirror: &mut Table,
+        last: &mut Option<Event>,
+    ) -> Result<Health, Interrupted> {
         loop {
-            let events = self.log.events(mirror.position().revision, self.options.batch).await?;
-            if events.is_empty() {
+            let after = before(mirror.position().revision);
+            let mut events = self.log.events(after, self.options.batch + 1).await?.into_iter();
+            if last.is_some() && events.next().as_ref() != last.as_ref() {
+                self.start_generation(mirror.position()).await?;
+                return Ok(Health::Damaged);
+            }
+            if events.len() == 0 {
                 return Ok(Health::Sound);
             }
             for event in events {
@@ -65,8 +79,19 @@ impl Publisher {
                 }
                 self.handle.0.published.store(mirror.position().revision.0, Relaxed);
                 self.state.projection.apply(token, &entry.event, &status_of(mirror)).await?;
+                *last = Some(entry.event);
             }
         }
+    }
+
+    async fn event(&self, revision: Revision) -> Result<Option<Event>, Interrupted> {
+        let events = self.log.events(before(revision), 1).await?;
+        Ok(events.into_iter().next().filter(|event| event.revision == revision))
+    }
+
+    async fn start_generation(&self, published: &Position) -> Result<Position, Interrupted> {
+        tracing::error!(revision = %published.revision, "log is not the one that was published: it was restored; starting a new generation");
+        Ok(self.log.start_generation(&published.generation).await?)
     }
 
     async fn append(
@@ -91,7 +116,15 @@ impl Publisher {
             head.is_some_and(|h| h.generation == position.generation && h.last == position.revision);
         let projection_sound = projected.is_some_and(|status| status == status_of(mirror));
         let log_sound = log.generation == position.generation && log.revision >= position.revision;
-        Ok(if feed_sound && projection_sound && log_sound { Health::Sound } else { Health::Damaged })
+        let sound = feed_sound && projection_sound && log_sound && !self.routers_are_ahead(&log).await?;
+        Ok(if sound { Health::Sound } else { Health::Damaged })
+    }
+
+    /// Whether a router has applied more than the log holds: the log was restored, and the store, which would
+    /// have told, was lost as well.
+    async fn routers_are_ahead(&self, log: &Position) -> Result<bool, Interrupted> {
+        let ahead = |at: &Position| at.generation == log.generation && at.revision > log.revision;
+        Ok(self.state.heartbeats.live().await?.iter().any(|router| ahead(&router.position)))
     }
 
     /// Compares every record of the projection with the mirror; rebuilds it if they differ.
@@ -111,11 +144,13 @@ impl Publisher {
     async fn mend(&self, token: FencingToken) -> Result<Table, Interrupted> {
         let head = self.state.feed.head().await?;
         let mut log = self.log.head().await?;
-        if let Some(head) = &head {
-            if head.generation == log.generation && head.last > log.revision {
-                tracing::error!(log.revision = %log.revision, feed.revision = %head.last, "log is older than what it published: it was restored; starting a new generation");
-                log = self.log.start_generation(&log.generation).await?;
-            }
+        let own_feed = head.as_ref().filter(|h| h.generation == log.generation);
+        let feed_ahead = match own_feed {
+            Some(head) => head.last > log.revision || self.differs_from_feed(head).await?,
+            None => false,
+        };
+        if feed_ahead || self.routers_are_ahead(&log).await? {
+            log = self.start_generation(&log).await?;
         }
         let head = head.filter(|h| h.generation == log.generation);
         let projected = self.state.projection.status().await?;
@@ -126,9 +161,26 @@ impl Publisher {
             Some(status) => (self.read_log().await?, status),
             None => self.rebuild(token).await?,
         };
+        if was_rewritten(&projected, &mirror) {
+            self.start_generation(&log).await?;
+            return Box::pin(self.mend(token)).await;
+        }
         self.mend_feed(token, head, &mirror).await?;
         self.mend_projection(token, projected, &mirror).await?;
         Ok(mirror)
+    }
+
+    /// Whether the log holds another event than the feed at the feed's end.
+    async fn differs_from_feed(&self, head: &Head) -> Result<bool, Interrupted> {
+        if head.last == head.first {
+            return Ok(false);
+        }
+        let before_last = Position { generation: head.generation.clone(), revision: before(head.last) };
+        let FeedRead::Entries(entries) = self.state.feed.read(&before_last, 1, Duration::ZERO).await? else {
+            return Ok(false);
+        };
+        let logged = self.event(head.last).await?;
+        Ok(entries.first().is_some_and(|entry| Some(&entry.event) != logged.as_ref()))
     }
 
     /// Appends what the feed lacks, or starts it over at the mirror's position.
@@ -220,6 +272,16 @@ impl Publisher {
         table.set_position(position);
         Ok((table, ProjectionStatus { position: before, digest }))
     }
+}
+
+/// The revision before `revision`; 0 has none before it.
+fn before(revision: Revision) -> Revision {
+    Revision(revision.0.saturating_sub(1))
+}
+
+/// Whether the same revision of the log used to hold something else: it was restored and written to since.
+fn was_rewritten(projected: &ProjectionStatus, mirror: &Table) -> bool {
+    projected.position == *mirror.position() && projected.digest != 0 && projected.digest != mirror.digest()
 }
 
 fn status_of(mirror: &Table) -> ProjectionStatus {
