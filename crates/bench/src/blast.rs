@@ -212,3 +212,41 @@ impl Arrivals {
         self.next += Duration::from_secs_f64(self.mean * -(1.0 - uniform).ln());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
+    use super::*;
+    use crate::servers::test_echo;
+    use crate::world::USUAL;
+    use crate::yardsticks::{ROUTE, ROUTE_BATCH, traffic};
+    use tokio_util::sync::CancellationToken;
+
+    fn short(addr: SocketAddr, load: Load) -> Run {
+        let (warm_up, measured) = (Duration::from_millis(20), Duration::from_millis(200));
+        Run { addr, connections: 3, load, warm_up, measured }
+    }
+
+    #[test]
+    fn answers_are_counted_in_closed_and_open_loops() {
+        let stop = CancellationToken::new();
+        let addr = test_echo(stop.clone());
+        let traffic = traffic(ROUTE, Shape::Unary, USUAL.calls(64).into_iter());
+        for load in [Load::Closed(5), Load::Open(500.0)] {
+            let outcome = run(&short(addr, load), &traffic, &[std::process::id()]).unwrap();
+            assert!(outcome.per_second > 0.0, "{load:?}");
+            assert!(!outcome.latency.is_empty() && outcome.busy.len() == 1, "{load:?}");
+        }
+        stop.cancel();
+    }
+
+    #[test]
+    fn an_answer_with_an_error_status_is_no_answer() {
+        let stop = CancellationToken::new();
+        let addr = test_echo(stop.clone());
+        let absent = traffic(ROUTE_BATCH, Shape::Unary, USUAL.calls(64).into_iter());
+        let refused = run(&short(addr, Load::Closed(2)), &absent, &[]).unwrap_err();
+        assert!(refused.to_string().contains("no good answer"), "{refused}");
+        stop.cancel();
+    }
+}

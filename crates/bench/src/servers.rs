@@ -71,3 +71,9 @@ fn announce(addr: SocketAddr) {
     // Fails only if nobody reads, and then nobody measures either.
     writeln!(std::io::stdout(), "{LISTENING}{addr}").ok();
 }
+
+/// The tuned echo in this process, until `stop`.
+#[cfg(test)]
+pub(crate) fn test_echo(stop: tokio_util::sync::CancellationToken) -> SocketAddr {
+    echo::start_tuned(stop).expect("the echo starts").local_addr()
+}

@@ -7,6 +7,9 @@ mod projection;
 mod route;
 mod throughput;
 
+#[cfg(test)]
+pub(crate) use route::{ROUTE, ROUTE_BATCH, traffic};
+
 use crate::report::Measurement;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;

@@ -6,7 +6,7 @@ use crate::world;
 use anyhow::Result;
 use grey_proto::router::router_service_server::RouterServiceServer;
 use grey_proto::router::{DecisionReason, Instance, RouteRequest, RouteResponse};
-use grey_runtime::server::{Options, PerCore};
+use grey_runtime::server::{Options, PerCore, PerCoreHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Server;
@@ -49,11 +49,16 @@ impl Route for Echo {
 
 /// The echo on the data plane's server, one thread.
 pub(super) async fn tuned() -> Result<()> {
-    let service = RouterServiceServer::new(OnlyRoute(Echo::new()?));
-    let server = PerCore::bind(loopback(), 1)?;
-    announce(server.local_addr());
-    server.serve(Options::default(), move |_| service.clone(), CancellationToken::new())?.wait().await;
+    let serving = start_tuned(CancellationToken::new())?;
+    announce(serving.local_addr());
+    serving.wait().await;
     Ok(())
+}
+
+/// Starts the tuned echo, until `stop`.
+pub(super) fn start_tuned(stop: CancellationToken) -> Result<PerCoreHandle> {
+    let service = RouterServiceServer::new(OnlyRoute(Echo::new()?));
+    Ok(PerCore::bind(loopback(), 1)?.serve(Options::default(), move |_| service.clone(), stop)?)
 }
 
 /// The echo on the server of tonic's first example; the runtime and the allocator are the program's.

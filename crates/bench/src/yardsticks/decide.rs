@@ -1,6 +1,6 @@
 //! Decisions in process.
 
-use crate::report::{Measurement, say};
+use crate::report::{Measurement, rounded, say};
 use crate::rounds::Figures;
 use crate::world::{self, World};
 use anyhow::Result;
@@ -94,7 +94,7 @@ pub(super) fn vs_naive() -> Result<Measurement> {
     let ratios = Figures::ratios(&theirs, &ours);
     let (ours, theirs) = (Figures::new(ours), Figures::new(theirs));
     say(&format!("decide_vs_naive: {ours} ns, nested maps {theirs} ns, ratio {ratios}"));
-    let more = Map::from_iter([("naive_ns".to_owned(), crate::report::rounded(theirs.median()))]);
+    let more = Map::from_iter([("naive_ns".to_owned(), rounded(theirs.median()))]);
     Ok(Measurement {
         name: "decide_vs_naive",
         value: ours.median(),
@@ -117,7 +117,7 @@ pub(super) fn flat() -> Result<Measurement> {
     let ratios = Figures::ratios(&larges, &smalls);
     let (smalls, larges) = (Figures::new(smalls), Figures::new(larges));
     say(&format!("decide_flat: {larges} ns at 1,000,000 x 20, {smalls} ns at 10,000 x 50, ratio {ratios}"));
-    let more = Map::from_iter([("small_ns".to_owned(), crate::report::rounded(smalls.median()))]);
+    let more = Map::from_iter([("small_ns".to_owned(), rounded(smalls.median()))]);
     Ok(Measurement {
         name: "decide_flat",
         value: larges.median(),

@@ -14,8 +14,8 @@ use grey_testkit::Redis;
 use prost::Message;
 use serde_json::{Map, Value, json};
 
-const ROUTE: &str = "/grey.router.v1.RouterService/Route";
-const ROUTE_BATCH: &str = "/grey.router.v1.RouterService/RouteBatch";
+pub(crate) const ROUTE: &str = "/grey.router.v1.RouterService/Route";
+pub(crate) const ROUTE_BATCH: &str = "/grey.router.v1.RouterService/RouteBatch";
 const ROUTE_STREAM: &str = "/grey.router.v1.RouterService/RouteStream";
 /// Messages sent in turn.
 const MESSAGES: usize = 8_192;
@@ -110,9 +110,9 @@ pub(super) async fn stream_vs_unary() -> Result<Measurement> {
     programs::build(&[Program::Router])?;
     let routed = Routed::start(&USUAL).await?;
     let calls = USUAL.calls(MESSAGES * 2);
-    let batches = calls.chunks(BATCH).map(|calls| encoded(&RouteBatchRequest { calls: calls.to_vec() }));
+    let batches = calls.chunks(BATCH).map(|calls| RouteBatchRequest { calls: calls.to_vec() });
     let batch = traffic(ROUTE_BATCH, blast::Shape::Unary, batches);
-    let packed = |calls: &[RouteRequest]| encoded(&RouteStreamRequest { id: 1, calls: calls.to_vec() });
+    let packed = |calls: &[RouteRequest]| RouteStreamRequest { id: 1, calls: calls.to_vec() };
     let stream = traffic(ROUTE_STREAM, blast::Shape::Stream, calls.chunks(BATCH).map(packed));
     let single = traffic(ROUTE_STREAM, blast::Shape::Stream, calls.chunks(1).map(packed));
 
@@ -144,11 +144,16 @@ fn contender(name: &'static str, server: &Server) -> Contender {
 }
 
 fn unary(world: &World) -> Traffic {
-    traffic(ROUTE, blast::Shape::Unary, world.calls(MESSAGES).iter().map(encoded))
+    traffic(ROUTE, blast::Shape::Unary, world.calls(MESSAGES).into_iter())
 }
 
-fn traffic(path: &'static str, shape: blast::Shape, messages: impl Iterator<Item = Box<[u8]>>) -> Traffic {
-    Traffic { path, shape, messages: messages.collect::<Vec<_>>().into() }
+/// Calls of a method with these messages.
+pub(crate) fn traffic<M: Message>(
+    path: &'static str,
+    shape: blast::Shape,
+    messages: impl Iterator<Item = M>,
+) -> Traffic {
+    Traffic { path, shape, messages: messages.map(|message| encoded(&message)).collect::<Vec<_>>().into() }
 }
 
 /// A message with its prefix: not compressed, its length.

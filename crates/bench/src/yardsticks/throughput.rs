@@ -1,7 +1,7 @@
 //! Calls per second of servers side by side.
 
 use crate::blast::{self, Load, Run, Traffic};
-use crate::report::say;
+use crate::report::{rounded, say};
 use crate::rounds::Figures;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -63,10 +63,19 @@ pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency:
     let p99s = Figures::ratios(&a.p99_us, &b.p99_us);
     let Shape(connections, in_flight) = shape;
     say(&format!("  {connections} x {in_flight}: {} / {} = {ratios}", one.name, other.name));
+    // Where other work takes part of the core, this still compares what the servers do for a call.
+    let microseconds = |tally: &Tally| {
+        Figures::new(tally.busy.iter().zip(&tally.per_second).map(|(busy, rate)| busy * 1e6 / rate)).median()
+    };
     for (contender, tally) in [(one, &a), (other, &b)] {
         let rate = Figures::new(tally.per_second.iter().copied());
         let busy = Figures::new(tally.busy.iter().copied());
-        say(&format!("    {}: {:.0} per second, {busy} of its core", contender.name, rate.median()));
+        say(&format!(
+            "    {}: {:.0} per second, {busy} of its core, {:.2} us each",
+            contender.name,
+            rate.median(),
+            microseconds(tally)
+        ));
         if latency {
             let p99 = Figures::new(tally.p99_us.iter().copied());
             say(&format!("      at {OPEN_SHARE} of that: p99 {p99} us"));
@@ -74,19 +83,20 @@ pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency:
     }
     let side = |tally: &Tally| {
         let mut fields = json!({
+            "cpu_us_per_decision": rounded(microseconds(tally)),
             "per_second": Figures::new(tally.per_second.iter().copied()).median().round(),
-            "server_cpu": crate::report::rounded(Figures::new(tally.busy.iter().copied()).median()),
+            "server_cpu": rounded(Figures::new(tally.busy.iter().copied()).median()),
         });
         if latency {
             let p99 = Figures::new(tally.p99_us.iter().copied()).median();
-            fields["p99_us"] = crate::report::rounded(p99);
+            fields["p99_us"] = rounded(p99);
         }
         fields
     };
     let fields = json!({
         "connections": connections,
         "in_flight": in_flight,
-        "ratio": crate::report::rounded(ratios.median()),
+        "ratio": rounded(ratios.median()),
         one.name: side(&a),
         other.name: side(&b),
     });
