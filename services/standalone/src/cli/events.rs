@@ -3,11 +3,10 @@
 use clap::Args;
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{Change, Event, ListEventsRequest, ListEventsResponse, WatchEventsRequest};
-use grey_proto::status::from_status;
 
 use super::Failure;
 use super::output::{self, plain, table};
-use super::session::Session;
+use super::session::{Session, failure_of};
 
 /// Which events.
 #[derive(Debug, Args)]
@@ -58,7 +57,7 @@ async fn follow(session: &Session, after: Option<u64>) -> Result<(), Failure> {
     let mut events = session.call("follow events", watch).await?;
     loop {
         let refused =
-            |status| Failure::Refused { attempted: "follow events".to_owned(), error: from_status(&status) };
+            |status| Failure::Refused { attempted: "follow events".to_owned(), error: failure_of(&status) };
         let next = tokio::select! {
             next = events.message() => next.map_err(refused)?,
             _ = tokio::signal::ctrl_c() => return Ok(()),

@@ -138,7 +138,7 @@ impl Session {
         let deadline = self.target.timeout + wait;
         match tokio::time::timeout(deadline, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(refused(from_status(&status))),
+            Ok(Err(status)) => Err(refused(failure_of(&status))),
             Err(_) => {
                 let text = format!("no answer within {deadline:?}; a write may have been applied");
                 Err(refused(ApiError::new(Reason::Unavailable, text)))
@@ -187,6 +187,14 @@ pub(super) async fn pages<T>(
             return Ok((items, next));
         }
         token = next;
+    }
+}
+
+/// What the service said; or that nothing could be heard, where the connection itself failed.
+pub(super) fn failure_of(status: &Status) -> ApiError {
+    match std::error::Error::source(status) {
+        Some(source) => ApiError::new(Reason::Unavailable, format!("connection failed: {}", cause(source))),
+        None => from_status(status),
     }
 }
 

@@ -1,0 +1,11 @@
+//! The binary as its users run it: standalone, the command line against it, and the demo.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
+
+mod demo;
+mod grey;
+mod instances;
+mod reads;
+mod refusals;
+mod secured;
+mod standalone;
+mod writes;

@@ -1,0 +1,121 @@
+use crate::grey::{Grey, file};
+
+#[tokio::test]
+async fn a_pin_takes_effect_and_goes_back() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let done = grey
+        .run(&[
+            "pin", "set", "acme", "payment", "2.1", "--lock", "--wait", "20s", "--expect", "0", "--reason",
+            "try",
+        ])
+        .await
+        .ok();
+    assert!(done.out.starts_with("pinned acme's payment to 2.1 at revision "), "{done}");
+    assert!(done.out.contains("applied by 1 of 1 routers in "), "{done}");
+
+    let pins = grey.json(&["pin", "list", "--tenant", "acme"]).await;
+    let pin = &pins["pins"][0];
+    assert_eq!((&pin["version"], &pin["locked"]), (&"v2.1".into(), &true.into()), "{pins}");
+    assert!(
+        grey.run(&["pin", "list", "--service", "payment"]).await.ok().out.contains("acme    payment  v2.1")
+    );
+    let explained = grey.json(&["explain", "acme", "payment"]).await;
+    assert!(explained["explanation"]["steps"].to_string().contains("v2.1 by the locked pin"), "{explained}");
+
+    let revision = pin["revision"].as_str().unwrap().to_owned();
+    let response =
+        grey.json(&["pin", "delete", "acme", "payment", "--expect", &revision, "--wait", "20s"]).await;
+    assert_eq!(response["result"]["routers"]["applied"], 1, "{response}");
+    assert!(
+        grey.json(&["pin", "list", "--tenant", "acme"]).await["pins"].as_array().is_none_or(Vec::is_empty)
+    );
+}
+
+#[tokio::test]
+async fn several_pins_are_set_and_removed_at_one_revision_or_not_at_all() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    grey.run(&["pin", "set", "acme", "payment=v2.1", "orders=v9"]).await.refused(1, "UNKNOWN_VERSION");
+    let pins = grey.json(&["pin", "list", "--tenant", "acme"]).await;
+    assert!(pins["pins"].as_array().is_none_or(Vec::is_empty), "{pins}");
+
+    let written = grey.json(&["pin", "set", "acme", "payment=v2.1", "orders=v2.1"]).await;
+    let pins = grey.json(&["pin", "list", "--tenant", "acme"]).await;
+    let revisions: Vec<_> = pins["pins"].as_array().unwrap().iter().map(|pin| &pin["revision"]).collect();
+    assert_eq!(revisions, [&written["result"]["revision"]; 2], "{pins}");
+
+    grey.run(&["pin", "delete", "acme", "payment", "orders"]).await.ok();
+    let events = grey.json(&["events", "--limit", "1"]).await;
+    assert_eq!(events["events"][0]["changes"].as_array().unwrap().len(), 2, "{events}");
+}
+
+#[tokio::test]
+async fn tenants_are_put_suspended_activated_observed_and_deleted() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let put = ["tenant", "put", "acme", "--name", "Acme", "--tier", "gold", "--label", "plan=yearly"];
+    grey.run(&[put.as_slice(), &["--residency", "eu,us"]].concat()).await.ok();
+    let tenant = grey.json(&["tenant", "get", "acme"]).await["tenant"].clone();
+    assert_eq!(tenant["labels"]["plan"], "yearly", "{tenant}");
+    assert_eq!(tenant["residency"], serde_json::json!(["eu", "us"]), "{tenant}");
+
+    grey.run(&["tenant", "suspend", "acme", "--reason", "unpaid", "--wait", "20s"]).await.ok();
+    grey.run(&["route", "acme", "payment"]).await.refused(1, "TENANT_SUSPENDED");
+    let after = grey.json(&["tenant", "get", "acme"]).await["tenant"].clone();
+    assert_eq!(
+        (&after["name"], &after["labels"]),
+        (&tenant["name"], &tenant["labels"]),
+        "suspending lost attributes"
+    );
+    let list = grey.run(&["tenant", "list", "--status", "suspended"]).await.ok();
+    assert!(list.out.contains("acme") && list.out.contains("suspended"), "{list}");
+    grey.run(&["tenant", "activate", "acme", "--wait", "20s"]).await.ok();
+    grey.run(&["route", "acme", "payment"]).await.refused(1, "NO_INSTANCE");
+
+    grey.run(&["tenant", "observe", "acme", "payment", "1.1"]).await.ok();
+    let text = grey.run(&["tenant", "get", "acme"]).await.ok().out;
+    assert!(text.contains("schema    payment 1.1"), "{text}");
+    grey.run(&["tenant", "delete", "acme"]).await.ok();
+    grey.run(&["tenant", "get", "acme"]).await.refused(1, "UNKNOWN_TENANT");
+}
+
+#[tokio::test]
+async fn services_and_versions_are_put_and_deleted() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    grey.run(&["version", "put", "orders", "v3.0", "--schema-min", "2", "--schema-max", "3"]).await.ok();
+    let text = grey.run(&["service", "get", "orders"]).await.ok().out;
+    assert!(text.contains("default   v1.0") && text.contains("version   v3.0, schema 2 to 3"), "{text}");
+    let services = grey.json(&["service", "list"]).await;
+    assert_eq!(services["services"].as_array().unwrap().len(), 2, "{services}");
+
+    grey.run(&["version", "delete", "orders", "v1.0"]).await.refused(1, "IN_USE");
+    grey.run(&["service", "put", "orders", "--default", "v3.0"]).await.ok();
+    grey.run(&["version", "delete", "orders", "v1.0"]).await.ok();
+    grey.run(&["service", "delete", "orders"]).await.ok();
+    assert!(!grey.run(&["service", "list"]).await.ok().out.contains("orders"));
+}
+
+#[tokio::test]
+async fn a_policy_that_was_read_can_be_edited_and_set() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let policy = grey.run(&["policy", "get", "payment"]).await.ok();
+    let mut document = policy.json();
+    document["overlays"] = serde_json::json!([{
+        "id": "half", "salt": "half", "canary": { "baseline": "v1.0", "canary": "v2.1", "weight": 5000 }
+    }]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "policy.json", &document.to_string());
+    let path = path.to_str().unwrap();
+    grey.run(&["policy", "set", "payment", "-f", path, "--wait", "20s"]).await.ok();
+    let again = grey.run(&["policy", "get", "payment"]).await.ok().json();
+    assert_eq!(again["overlays"][0]["canary"]["weight"], 5000, "{again}");
+    assert!(grey.run(&["service", "get", "payment"]).await.ok().out.contains("overlays  half"));
+
+    grey.run(&["policy", "set", "orders", "-f", path]).await.refused(2, "is of `payment`");
+    let wrong = file(dir.path(), "wrong.json", r#"{"overlay":[]}"#);
+    grey.run(&["policy", "set", "payment", "-f", wrong.to_str().unwrap()]).await.refused(2, "overlay");
+    grey.run(&["policy", "set", "payment", "-f", "/nonexistent"]).await.refused(1, "/nonexistent");
+}
