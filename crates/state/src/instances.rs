@@ -6,6 +6,9 @@ use grey_core::ids::ServiceId;
 use grey_core::instance::Instance;
 use std::time::Duration;
 
+/// Name of the lease that the one writer holds.
+pub const WRITER_LEASE: &str = "instances";
+
 /// The complete instance list of one service.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServiceInstances {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use grey_core::ids::Name;
 use grey_state::State;
-use grey_state::instances::ServiceInstances;
+use grey_state::instances::{ServiceInstances, WRITER_LEASE};
 
 /// How long one write may take before somebody else may write.
 const LEASE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ impl Registrar {
     /// Writes to `state`.
     #[must_use]
     pub fn new(state: State) -> Self {
-        let lease = Name::new("instances").expect("`instances` is a valid name");
+        let lease = Name::new(WRITER_LEASE).expect("the lease has a valid name");
         Self { state, lease, holder: format!("grey-{}", uuid::Uuid::new_v4().simple()) }
     }
 
