@@ -3,8 +3,8 @@
 use super::{Call, Detour, Rule, Trace, VersionChoice, matching};
 use crate::error::Refusal;
 use crate::policy::{Overlay, OverlayKind, Policy, UnknownTenant};
-use crate::schema::SchemaVersion;
-use crate::table::{Assignment, Profile, Row, ServiceTable, Table};
+use crate::schema::{SchemaVersion, SchemaWindow};
+use crate::table::{Assignment, Profile, Row, ServiceTable, Table, VersionSlot};
 use crate::tenant::TenantStatus;
 use crate::version::Version;
 
@@ -32,7 +32,7 @@ pub(super) fn choose<'t, T: Trace>(
     };
     let schema = assignment.schema.as_ref();
     let slot = if wanted == base && assignment.base_legal {
-        trace.step("schema", || format!("{} works on {}", name(service, base), schema_name(schema)));
+        trace.step("schema", || service.versions().get(base).map(|slot| fits(slot, schema)).unwrap_or_default());
         base
     } else {
         legal_version(service, wanted, base, schema, trace)?
@@ -199,7 +199,7 @@ fn legal_version<T: Trace>(
     for slot in candidates {
         let Some(candidate) = service.versions().get(slot) else { continue };
         if candidate.admits(schema) {
-            trace.step("schema", || format!("{} works on {}", candidate.version, schema_name(schema)));
+            trace.step("schema", || fits(candidate, schema));
             return Ok(slot);
         }
         trace.rejected(
@@ -219,6 +219,15 @@ fn legal_version<T: Trace>(
 
 fn name(service: &ServiceTable, slot: usize) -> String {
     service.versions().get(slot).map(|v| v.version.to_string()).unwrap_or_default()
+}
+
+fn fits(slot: &VersionSlot, schema: Option<&SchemaVersion>) -> String {
+    match (&slot.window, schema) {
+        (Some(window), Some(schema)) if *window != SchemaWindow::default() => {
+            format!("{} works on schema {window}, the tenant has schema {schema}", slot.version)
+        }
+        _ => format!("{} works on any schema", slot.version),
+    }
 }
 
 fn schema_name(schema: Option<&SchemaVersion>) -> String {
