@@ -6,6 +6,7 @@
     reason = "test code panics and tells how far it is"
 )]
 
+mod compose;
 mod fleet;
 mod journeys;
 mod load;
