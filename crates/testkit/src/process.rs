@@ -38,12 +38,13 @@ pub struct Spawned {
 ///
 /// # Errors
 /// Fails when the build does, with its messages.
-pub fn cargo_binary(package: &str, binary: &str) -> Result<PathBuf> {
+pub fn cargo_binary(binary: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("find the test's own program")?;
     let folder = own.parent().and_then(Path::parent).context("find the target directory")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
-    command.args(["build", "--quiet", "--package", package, "--bin", binary]);
+    // Of the whole workspace, so that dependencies have the features that the test's own build gave them.
+    command.args(["build", "--quiet", "--workspace", "--bin", binary]);
     if folder.ends_with("release") {
         command.arg("--release");
     }
@@ -100,6 +101,8 @@ impl SpawnedBuilder {
         {
             command.env_remove(name);
         }
+        // What it leaves behind when it is killed goes with the directory.
+        command.env("TMPDIR", nest.dir());
         command.args(&self.args).envs(self.env).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("spawn {}", self.program.display()))?;
         let output = Arc::new(Mutex::new(VecDeque::new()));

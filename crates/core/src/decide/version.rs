@@ -32,7 +32,9 @@ pub(super) fn choose<'t, T: Trace>(
     };
     let schema = assignment.schema.as_ref();
     let slot = if wanted == base && assignment.base_legal {
-        trace.step("schema", || service.versions().get(base).map(|slot| fits(slot, schema)).unwrap_or_default());
+        trace.step("schema", || {
+            service.versions().get(base).map(|slot| fits(slot, schema)).unwrap_or_default()
+        });
         base
     } else {
         legal_version(service, wanted, base, schema, trace)?

@@ -59,7 +59,8 @@ fn crates_use_only_those_below_them() {
         let rule = allowed(&package.name);
         for dependency in &package.dependencies {
             let normal = dependency.kind == DependencyKind::Normal;
-            if normal && ours.contains(dependency.name.as_str()) && !rule.contains(&dependency.name.as_str()) {
+            if normal && ours.contains(dependency.name.as_str()) && !rule.contains(&dependency.name.as_str())
+            {
                 faults.push(format!("{} uses {}", package.name, dependency.name));
             }
         }
@@ -71,7 +72,8 @@ fn crates_use_only_those_below_them() {
 fn the_testkit_is_for_tests() {
     let metadata = metadata();
     for package in members(&metadata).into_iter().filter(|p| p.name.as_str() != "grey-bench") {
-        let shipped = package.dependencies.iter().any(|d| d.name == "grey-testkit" && d.kind == DependencyKind::Normal);
+        let shipped =
+            package.dependencies.iter().any(|d| d.name == "grey-testkit" && d.kind == DependencyKind::Normal);
         assert!(!shipped, "{} ships the testkit", package.name);
     }
 }
@@ -82,7 +84,8 @@ fn outside_systems_are_known_to_one_layer_only() {
     let mut faults = Vec::new();
     for package in members(&metadata) {
         for (library, users) in FENCED {
-            let uses = package.dependencies.iter().any(|d| d.name == *library && d.kind == DependencyKind::Normal);
+            let uses =
+                package.dependencies.iter().any(|d| d.name == *library && d.kind == DependencyKind::Normal);
             if uses && !users.contains(&package.name.as_str()) {
                 faults.push(format!("{} uses {library}", package.name));
             }

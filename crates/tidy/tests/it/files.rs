@@ -32,7 +32,8 @@ fn files_are_short() {
 
 #[test]
 fn modules_are_files_beside_their_folder() {
-    let faults: Vec<_> = files().into_iter().filter(|f| f.file_name().is_some_and(|n| n == "mod.rs")).collect();
+    let faults: Vec<_> =
+        files().into_iter().filter(|f| f.file_name().is_some_and(|n| n == "mod.rs")).collect();
     assert!(faults.is_empty(), "write `foo.rs` beside `foo/` instead of {faults:#?}");
 }
 

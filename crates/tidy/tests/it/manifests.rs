@@ -13,7 +13,8 @@ fn lints_and_versions_come_from_the_workspace() {
         }
         let own = manifest.lines().filter(|line| {
             let pinned = line.contains(" = \"") || line.contains("version = \"");
-            let field = ["name", "description", "path", "edition"].iter().any(|f| line.starts_with(f));
+            let field =
+                ["name", "description", "path", "edition", "default-run"].iter().any(|f| line.starts_with(f));
             pinned && !field && !line.contains("workspace = true") && !line.starts_with('#')
         });
         faults.extend(own.map(|line| format!("{}: `{line}` belongs to the root manifest", package.name)));
@@ -28,7 +29,11 @@ fn every_package_says_what_it_is() {
         assert!(package.description.is_some(), "{} has no description", package.name);
         for target in &package.targets {
             let source = std::fs::read_to_string(&target.src_path).unwrap();
-            assert!(source.trim_start().starts_with("//!"), "{} does not begin with a `//!` line", target.src_path);
+            assert!(
+                source.trim_start().starts_with("//!"),
+                "{} does not begin with a `//!` line",
+                target.src_path
+            );
         }
     }
 }
@@ -42,7 +47,8 @@ fn every_proto_package_is_versioned_and_lies_in_its_folder() {
         let folder = format!("proto/{}", package.replace('.', "/"));
         assert_eq!(file.parent().unwrap().to_str().unwrap(), folder);
         let version = package.rsplit('.').next().unwrap();
-        assert!(version.starts_with('v') && version[1..].parse::<u32>().is_ok(), "{package} has no version");
+        let number = version.strip_prefix('v').and_then(|number| number.parse::<u32>().ok());
+        assert!(number.is_some(), "{package} has no version");
         seen += 1;
     }
     assert!(seen >= 3, "only {seen} contracts were found");

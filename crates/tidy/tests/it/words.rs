@@ -23,7 +23,8 @@ fn links_between_documents_lead_somewhere() {
 #[test]
 fn nothing_is_left_unfinished() {
     // Written in two halves, so that this file does not find itself.
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimplemented", "!("), concat!("#[ign", "ore")];
+    let marks =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimplemented", "!("), concat!("#[ign", "ore")];
     let mut faults = Vec::new();
     for file in files() {
         let Ok(text) = std::fs::read_to_string(root().join(&file)) else { continue };

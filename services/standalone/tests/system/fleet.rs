@@ -29,13 +29,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn new(package: &str, env: Vec<(String, String)>) -> Self {
+    fn new(program: &str, env: Vec<(String, String)>) -> Self {
         let (grpc, http) = (free_port().unwrap(), free_port().unwrap());
         let (grpc, http) = (format!("127.0.0.1:{grpc}"), format!("127.0.0.1:{http}"));
         let mut env = env;
         env.push(("GREY__GRPC__LISTEN".to_owned(), grpc.clone()));
         env.push(("GREY__HTTP__LISTEN".to_owned(), http.clone()));
-        let program = grey_testkit::process::cargo_binary(package, package).unwrap();
+        let program = grey_testkit::process::cargo_binary(program).unwrap();
         let mut server = Self { program, env, grpc, http, process: None };
         server.start();
         server

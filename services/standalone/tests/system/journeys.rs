@@ -42,7 +42,7 @@ impl Operator {
                 // Each command says something new, so that none is a repetition without an event.
                 let reason = format!("command {count}");
                 let write = Some(WriteOptions { reason, ..WriteOptions::default() });
-                let (pins, answer) = if count % 5 == 0 {
+                let (pins, answer) = if count.is_multiple_of(5) {
                     let pins: Vec<Pin> = SERVICES.iter().map(|s| random_pin(s)).collect();
                     let changes = pins.iter().map(|pin| ProposedChange {
                         change: Some(grey_proto::control::Change {
