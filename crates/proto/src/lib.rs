@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod convert;
+pub mod decision;
 pub mod status;
 
 #[cfg(any(test, feature = "arbitrary"))]

@@ -9,7 +9,6 @@
 
 mod config;
 
-mod answer;
 mod limits;
 mod metrics;
 mod route;

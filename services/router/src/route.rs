@@ -13,18 +13,17 @@ use grey_core::decide::{Call, Rule, choose_version, decide};
 use grey_core::error::{Reason, Refusal};
 use grey_core::explain::explain;
 use grey_core::table::Table;
-use grey_proto::router::{
-    ExplainRequest, ExplainResponse, Explanation, RouteOutcome, RouteRequest, RouteResponse,
-};
+use grey_proto::decision;
+use grey_proto::router::{ExplainRequest, ExplainResponse, RouteOutcome, RouteRequest, RouteResponse};
 use grey_proto::status::ApiError;
 use grey_runtime::access::Access;
 use grey_state::State;
 use grey_state::follower::Tables;
 use http::HeaderMap;
 
+use crate::config;
 use crate::limits::{Limits, explain_miss};
 use crate::metrics::{Counts, Gauges};
-use crate::{answer, config};
 
 /// Pause before fleet-wide turns are tried again after one was away or slow, in milliseconds: without it every
 /// call would wait in vain.
@@ -162,7 +161,7 @@ impl Decider {
                 }
             };
             self.count_refusal(&result);
-            outcomes.push(answer::outcome(result));
+            outcomes.push(decision::outcome(result));
         }
         Ok(outcomes)
     }
@@ -188,17 +187,10 @@ impl Decider {
         let explained = explain(&table, &self.shared.call(&call, role), &self.moment(None));
         let stale = self.shared.stale.load(Relaxed);
         let outcome = match explained.outcome {
-            Ok(decision) => Ok(answer::response(&table, &decision, stale)),
+            Ok(decision) => Ok(decision::response(&table, &decision, stale)),
             Err(refusal) => Err(refused(&table, &call, refusal)),
         };
-        Ok(ExplainResponse {
-            explanation: Some(Explanation {
-                outcome: Some(answer::outcome(outcome)),
-                steps: explained.steps.into_iter().map(answer::step).collect(),
-                revision: table.position().revision.0,
-                generation: table.position().generation.0.to_string(),
-            }),
-        })
+        Ok(ExplainResponse { explanation: Some(decision::explanation(&table, outcome, explained.steps)) })
     }
 
     fn decide(
@@ -216,8 +208,8 @@ impl Decider {
         {
             return Err(malformed);
         }
-        self.counts.decided(answer::reason(&decision));
-        Ok(answer::response(table, &decision, self.shared.stale.load(Relaxed)))
+        self.counts.decided(decision::reason(&decision));
+        Ok(decision::response(table, &decision, self.shared.stale.load(Relaxed)))
     }
 
     async fn wait_for(&self, revision: u64) {

@@ -15,6 +15,7 @@ use grey_core::policy::Policy;
 use grey_core::table::Table;
 use grey_proto::control::{ExplainAtRequest, ExplainAtResponse};
 use grey_proto::convert::InvalidMessage;
+use grey_proto::decision;
 use grey_proto::router::RouteRequest;
 use grey_proto::status::ApiError;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -24,8 +25,6 @@ use super::{Api, id, invalid, unavailable};
 use crate::access::Caller;
 use crate::database::head;
 use crate::entity::{observed_schemas, pins, policies, services, tenants, versions};
-
-mod message;
 
 /// Events folded at once.
 const CHUNK: usize = 200;
@@ -60,8 +59,10 @@ impl Api {
         if let Some(list) = lists.into_iter().find(|list| list.service == service) {
             table.set_instances(&service, list.instances);
         }
-        let explanation = explain(&table, &core_call(&call), &Moment::default());
-        Ok(ExplainAtResponse { explanation: Some(message::explanation(&table, explanation)) })
+        let explained = explain(&table, &core_call(&call), &Moment::default());
+        let outcome = explained.outcome.map(|decided| decision::response(&table, &decided, false));
+        let explanation = decision::explanation(&table, outcome.map_err(ApiError::from), explained.steps);
+        Ok(ExplainAtResponse { explanation: Some(explanation) })
     }
 
     /// A table of one tenant and one service as of a revision; 0: the present one.

@@ -1,13 +1,14 @@
-//! Decisions as messages.
+//! Decisions and explanations as messages.
 
+use crate::router::{self, DecisionReason, RouteOutcome, RouteResponse, route_outcome};
+use crate::status::ApiError;
 use grey_core::decide::{Decision, Detour, Rule};
 use grey_core::explain::{Rejected, Step};
 use grey_core::table::Table;
-use grey_proto::router::{self, DecisionReason, RouteOutcome, RouteResponse, route_outcome};
-use grey_proto::status::ApiError;
 
 /// The decision, taken on `table`.
-pub(crate) fn response(table: &Table, decision: &Decision<'_>, stale: bool) -> RouteResponse {
+#[must_use]
+pub fn response(table: &Table, decision: &Decision<'_>, stale: bool) -> RouteResponse {
     let instance = decision.instance;
     let text = |name: &Option<grey_core::ids::Name>| {
         name.as_ref().map_or_else(String::new, |name| name.as_str().to_owned())
@@ -34,7 +35,8 @@ pub(crate) fn response(table: &Table, decision: &Decision<'_>, stale: bool) -> R
 }
 
 /// Which rule decided.
-pub(crate) fn reason(decision: &Decision<'_>) -> DecisionReason {
+#[must_use]
+pub fn reason(decision: &Decision<'_>) -> DecisionReason {
     match (decision.detour, decision.rule) {
         (Some((_, Detour::Schema)), _) => DecisionReason::Schema,
         (Some((_, Detour::Failover)), _) => DecisionReason::Failover,
@@ -56,7 +58,8 @@ fn rule(decision: &Decision<'_>) -> String {
 }
 
 /// A decision or why there is none.
-pub(crate) fn outcome(result: Result<RouteResponse, ApiError>) -> RouteOutcome {
+#[must_use]
+pub fn outcome(result: Result<RouteResponse, ApiError>) -> RouteOutcome {
     let outcome = match result {
         Ok(decision) => route_outcome::Outcome::Decision(decision),
         Err(error) => route_outcome::Outcome::Error((&error).into()),
@@ -64,8 +67,22 @@ pub(crate) fn outcome(result: Result<RouteResponse, ApiError>) -> RouteOutcome {
     RouteOutcome { outcome: Some(outcome) }
 }
 
-/// A step of a decision.
-pub(crate) fn step(step: Step) -> router::ExplainStep {
+/// The steps of a decision on `table`, and what came of it.
+#[must_use]
+pub fn explanation(
+    table: &Table,
+    result: Result<RouteResponse, ApiError>,
+    steps: Vec<Step>,
+) -> router::Explanation {
+    router::Explanation {
+        outcome: Some(outcome(result)),
+        steps: steps.into_iter().map(step).collect(),
+        revision: table.position().revision.0,
+        generation: table.position().generation.0.as_str().to_owned(),
+    }
+}
+
+fn step(step: Step) -> router::ExplainStep {
     let rejected = |Rejected { what, why }| router::Rejected { what, why };
     router::ExplainStep {
         name: step.name.to_owned(),
