@@ -73,6 +73,13 @@ pub(crate) fn build(programs: &[Program]) -> Result<()> {
     if let Some(target) = directory.parent() {
         command.arg("--target-dir").arg(target);
     }
+    // What `cargo run` tells this program about its package would look like a change of everything that was built.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|own| text.starts_with(own)) {
+            command.env_remove(&name);
+        }
+    }
     command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::null());
     say(&format!("building {programs:?}"));
     let status = command.status().context("run cargo")?;

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const WORLD: World = World { tenants: 10_000, services: 100, versions: 3, instances: 5 };
 /// Starts of a router, and as many reads by the bare client.
 const STARTS: usize = 7;
+/// Looks at a process's memory in a row that must agree, and most looks.
+const SETTLED: usize = 20;
+const LOOKS: usize = 100;
 /// Longest read by the bare client.
 const READ: Duration = Duration::from_secs(60);
 
@@ -35,7 +38,7 @@ pub(super) async fn memory_per_pin() -> Result<Measurement> {
     let redis = filled().await?;
     let router = start(&redis)?;
     router.ready().await?;
-    let (resident, anonymous) = cores::resident(router.process.id())?;
+    let (resident, anonymous) = settled(router.process.id()).await?;
     let (in_redis, _) = cores::resident(redis.id().context("find redis")?)?;
     #[expect(clippy::cast_precision_loss, reason = "far less than 2^52 bytes")]
     let per_pin = |bytes: u64| bytes as f64 / WORLD.pins() as f64;
@@ -92,6 +95,20 @@ pub(super) async fn cold_start() -> Result<Measurement> {
         against: "a bare client's read of the same projection",
         more,
     })
+}
+
+/// The memory of a process once it has given back what it needed for loading.
+async fn settled(process: u32) -> Result<(u64, u64)> {
+    let mut looks = Vec::with_capacity(LOOKS);
+    loop {
+        let resident = cores::resident(process)?;
+        let same = looks.iter().rev().take_while(|look| **look == resident).count();
+        if same >= SETTLED || looks.len() >= LOOKS {
+            return Ok(resident);
+        }
+        looks.push(resident);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits for the end of a program with the same patience as for a router's readiness.
