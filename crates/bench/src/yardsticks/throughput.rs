@@ -12,7 +12,8 @@ use std::time::Duration;
 const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(700);
 const MEASURED: Duration = Duration::from_secs(2);
-/// Share of its capacity at which a server's latency is looked at.
+/// Share of the slower server's capacity at which the latency of both is looked at: the same callers, served by
+/// one or by the other.
 const OPEN_SHARE: f64 = 0.6;
 
 /// Connections, and decisions in flight on each.
@@ -35,7 +36,7 @@ pub(super) struct Compared {
     pub(super) ratio: f64,
     /// Decisions per second of the first.
     pub(super) value: f64,
-    /// p99 of the first over p99 of the second, each at the same share of its own capacity.
+    /// p99 of the first over p99 of the second, under the same arrivals.
     pub(super) p99_ratio: f64,
     /// For the line.
     pub(super) fields: Value,
@@ -53,9 +54,13 @@ pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency:
     let mut tallies = [Tally::default(), Tally::default()];
     for round in 0..ROUNDS {
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        let contender = |at: usize| if at == 0 { one } else { other };
+        let mut slower = f64::INFINITY;
         for at in order {
-            let contender = if at == 0 { one } else { other };
-            measure(contender, shape, latency, &mut tallies[at])?;
+            slower = slower.min(measure_capacity(contender(at), shape, &mut tallies[at])?);
+        }
+        for at in order.into_iter().filter(|_| latency) {
+            measure_latency(contender(at), shape, slower * OPEN_SHARE, &mut tallies[at])?;
         }
     }
     let [a, b] = tallies;
@@ -78,7 +83,7 @@ pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency:
         ));
         if latency {
             let p99 = Figures::new(tally.p99_us.iter().copied());
-            say(&format!("      at {OPEN_SHARE} of that: p99 {p99} us"));
+            say(&format!("      at {OPEN_SHARE} of the slower one's: p99 {p99} us"));
         }
     }
     let side = |tally: &Tally| {
@@ -104,25 +109,27 @@ pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency:
     Ok(Compared { ratio: ratios.median(), value, p99_ratio: p99s.median(), fields })
 }
 
-fn measure(contender: &Contender, shape: Shape, latency: bool, tally: &mut Tally) -> Result<()> {
-    let Shape(connections, in_flight) = shape;
-    let closed = Run {
-        addr: contender.addr,
-        connections,
-        load: Load::Closed((in_flight / contender.decisions).max(1)),
-        warm_up: WARM_UP,
-        measured: MEASURED,
-    };
+/// Messages per second in a closed loop.
+fn measure_capacity(contender: &Contender, shape: Shape, tally: &mut Tally) -> Result<f64> {
+    let Shape(_, in_flight) = shape;
+    let load = Load::Closed((in_flight / contender.decisions).max(1));
+    let outcome = blast::run(&run(contender, shape, load), &contender.traffic, &contender.processes)?;
     #[expect(clippy::cast_precision_loss, reason = "a few decisions per message")]
     let decisions = contender.decisions as f64;
-    let outcome = blast::run(&closed, &contender.traffic, &contender.processes)?;
     tally.per_second.push(outcome.per_second * decisions);
     tally.busy.push(outcome.busy.iter().sum());
-    if latency {
-        let load = Load::Open(outcome.per_second * OPEN_SHARE);
-        let outcome = blast::run(&Run { load, ..closed }, &contender.traffic, &contender.processes)?;
-        #[expect(clippy::cast_precision_loss, reason = "less than a day in nanoseconds")]
-        tally.p99_us.push(outcome.latency.value_at_quantile(0.99) as f64 / 1_000.0);
-    }
+    Ok(outcome.per_second)
+}
+
+/// Latency in an open loop of so many messages per second.
+fn measure_latency(contender: &Contender, shape: Shape, per_second: f64, tally: &mut Tally) -> Result<()> {
+    let run = run(contender, shape, Load::Open(per_second));
+    let outcome = blast::run(&run, &contender.traffic, &contender.processes)?;
+    #[expect(clippy::cast_precision_loss, reason = "less than a day in nanoseconds")]
+    tally.p99_us.push(outcome.latency.value_at_quantile(0.99) as f64 / 1_000.0);
     Ok(())
+}
+
+fn run(contender: &Contender, shape: Shape, load: Load) -> Run {
+    Run { addr: contender.addr, connections: shape.0, load, warm_up: WARM_UP, measured: MEASURED }
 }

@@ -34,7 +34,6 @@ async fn killed_master_is_replaced_and_returns_as_a_replica() -> Result<()> {
         connection.get::<_, String>("key").await.is_ok_and(|value| value == "newer")
     })
     .await;
-    assert_eq!(servers.master_addr().await?, elected);
     Ok(())
 }
 

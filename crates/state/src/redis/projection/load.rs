@@ -12,11 +12,11 @@ use redis::{Pipeline, Value, cmd};
 
 const ATTEMPTED: &str = "load the projection";
 /// Tenants asked for at once, three commands each. Few, so that a load needs little memory besides the table.
-const TENANTS: usize = 32;
+const TENANTS: usize = 16;
 /// Services asked for at once.
 const SERVICES: usize = 200;
 /// Records handed out at once.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 
 pub(super) async fn load(link: &Link, take: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<(), Error> {
     let services = members(link, keys::SERVICES, ServiceId::new).await?;
