@@ -4,6 +4,11 @@ use crate::ids::ServiceId;
 use crate::schema::SchemaWindow;
 use crate::version::Version;
 
+/// Most services: a table counts them in 16 bits, and tenants' assignments of each as well.
+pub const MAX_SERVICES: u64 = 10_000;
+/// Most versions of one service.
+pub const MAX_VERSIONS: u64 = 500;
+
 /// A service. It always has a default version, so "no rule" can never mean "no answer".
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Service {

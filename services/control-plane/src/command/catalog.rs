@@ -4,7 +4,7 @@ use grey_core::change::Change;
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
 use grey_core::schema::SchemaWindow;
-use grey_core::service::{Service, ServiceVersion};
+use grey_core::service::{MAX_SERVICES, MAX_VERSIONS, Service, ServiceVersion};
 use grey_core::version::Version;
 use grey_proto::status::ApiError;
 use sea_orm::sea_query::OnConflict;
@@ -24,6 +24,15 @@ pub(crate) fn unknown_service(service: &str) -> ApiError {
 pub(crate) fn unknown_version(service: &str, version: &str) -> ApiError {
     let message = format!("version {version} of service `{service}` is not declared");
     ApiError::new(Reason::UnknownVersion, message).with("service", service).with("version", version)
+}
+
+/// Refuses one more of what there are `present`.
+fn check_room(what: &str, present: u64, limit: u64) -> Result<(), ApiError> {
+    if present < limit {
+        return Ok(());
+    }
+    let message = format!("there are {present} {what}, at most {limit} are allowed; remove one first");
+    Err(ApiError::new(Reason::TooLarge, message).with("limit", limit.to_string()))
 }
 
 pub(super) async fn find_service(
@@ -55,6 +64,10 @@ pub(super) async fn put_service(
     let row = services::Model::of(service, revision.unwrap_or_default());
     if let Some(before) = before.as_ref().filter(|before| **before == row) {
         return Ok(Outcome::unchanged(before.revision));
+    }
+    if before.is_none() {
+        let services = services::Entity::find().count(attempt.transaction).await;
+        check_room("services", services.map_err(during("count the services"))?, MAX_SERVICES)?;
     }
     let mut outcome = attempt.changed(&proposed.change);
     if !attempt.declares.contains(&(&service.id, &service.default)) {
@@ -131,6 +144,11 @@ pub(super) async fn put_version(
     let revision = before.as_ref().map(|row| row.revision);
     Thing::of(&proposed.change).expect(proposed.expected, present(revision)?)?;
     let row = versions::Model::of(version, revision.unwrap_or_default());
+    if before.is_none() {
+        let versions = versions::Entity::find().filter(versions::Column::Service.eq(service));
+        let versions = versions.count(attempt.transaction).await.map_err(during("count the versions"))?;
+        check_room("versions of the service", versions, MAX_VERSIONS)?;
+    }
     if let Some(before) = before.filter(|before| *before == row) {
         return Ok(Outcome::unchanged(before.revision));
     }

@@ -1,12 +1,14 @@
 //! Services, versions and policies, and what may not be taken away while it is in use.
 
 use grey_core::error::Reason;
+use grey_core::service::{MAX_SERVICES, MAX_VERSIONS};
+use grey_proto::control::change::Change;
 use grey_proto::control::failover::Rule;
 use grey_proto::control::overlay::Kind;
 use grey_proto::control::{
-    Canary, DeletePinRequest, DeleteServiceRequest, DeleteVersionRequest, Failover, GetServiceRequest,
-    ListServicesRequest, Overlay, Policy, PutPolicyRequest, PutServiceRequest, PutVersionRequest, Service,
-    ServiceVersion, VersionList,
+    ApplyChangeSetRequest, Canary, DeletePinRequest, DeleteServiceRequest, DeleteVersionRequest, Failover,
+    GetServiceRequest, ListServicesRequest, Overlay, Policy, ProposedChange, PutPolicyRequest,
+    PutServiceRequest, PutVersionRequest, Service, ServiceVersion, VersionList,
 };
 
 use crate::fixture::{Plane, fact, on_both, reason};
@@ -19,6 +21,8 @@ on_both! {
     a_policy_names_declared_versions_only
     services_are_listed_by_page
     versions_need_their_service
+    a_service_has_a_bounded_number_of_versions
+    services_are_bounded_in_number
 }
 
 fn get(id: &str) -> GetServiceRequest {
@@ -145,4 +149,37 @@ async fn versions_need_their_service(plane: Plane) {
     let read = plane.catalog().get_service(get("payment")).await.unwrap().into_inner();
     let order: Vec<_> = read.versions.iter().map(|version| version.version.as_str()).collect();
     assert_eq!(order, ["v1.0", "v2.0", "v2.1-rc.1", "v10.0"]);
+}
+
+fn change_set(changes: impl Iterator<Item = Change>) -> ApplyChangeSetRequest {
+    let changes = changes.map(|change| ProposedChange {
+        change: Some(grey_proto::control::Change { change: Some(change) }),
+        expected_revision: None,
+    });
+    ApplyChangeSetRequest { changes: changes.collect(), write: None }
+}
+
+async fn a_service_has_a_bounded_number_of_versions(plane: Plane) {
+    plane.put_service("payment", "1.0").await;
+    let version = |i: u64| ServiceVersion {
+        service: "payment".into(),
+        version: format!("1.{i}"),
+        ..ServiceVersion::default()
+    };
+    let most = change_set((1..MAX_VERSIONS).map(|i| Change::VersionPut(version(i))));
+    plane.pins().apply_change_set(most).await.unwrap();
+    let put = |i| PutVersionRequest { version: Some(version(i)), write: None };
+    assert_eq!(reason(plane.catalog().put_version(put(MAX_VERSIONS)).await), Reason::TooLarge);
+    plane.catalog().delete_version(delete_version("1.7")).await.unwrap();
+    assert!(plane.catalog().put_version(put(MAX_VERSIONS)).await.is_ok());
+}
+
+async fn services_are_bounded_in_number(plane: Plane) {
+    let service = |i: u64| Service { id: format!("s{i}"), default_version: "1.0".into(), revision: 0 };
+    for from in (0..MAX_SERVICES).step_by(1_000) {
+        let some = change_set((from..from + 1_000).map(|i| Change::ServicePut(service(i))));
+        plane.pins().apply_change_set(some).await.unwrap();
+    }
+    let one_more = PutServiceRequest { service: Some(service(MAX_SERVICES)), write: None };
+    assert_eq!(reason(plane.catalog().put_service(one_more).await), Reason::TooLarge);
 }
