@@ -100,14 +100,14 @@ impl Follower {
 
     /// One step along the feed; false if the store is there but cannot be followed yet.
     async fn next_events(&self, drift: &mut Drift) -> Result<bool, Error> {
-        let Some(position) = self.tables.loaded_position() else {
-            return self.load(drift).await;
-        };
         if drift.is_due() {
-            // Whatever comes of it, the feed is followed on.
+            // Whatever comes of it, the feed is followed on, from wherever the table is then.
             drift.tried();
             self.load(drift).await?;
         }
+        let Some(position) = self.tables.loaded_position() else {
+            return self.load(drift).await;
+        };
         match self.state.feed.read(&position, self.options.batch, self.options.wait).await? {
             FeedRead::Idle => {
                 self.tables.contact();

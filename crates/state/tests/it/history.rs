@@ -400,6 +400,24 @@ async fn a_follower_never_goes_back_within_a_generation() {
 }
 
 #[tokio::test]
+async fn a_table_that_has_drifted_is_loaded_anew() {
+    let (state, log) = (State::memory(), Log::new());
+    let (_publisher, handle) = publish(&state, &log);
+    for i in 0..2 {
+        log.commit(vec![Change::TenantPut(Tenant::new(tenant(i)))]);
+    }
+    eventually(DEADLINE, "the log is published", async || handle.published() == Revision(2)).await;
+    // It claims the log's position but lacks what the log holds, so the feed alone can never mend it.
+    let mut drifted = Table::default();
+    drifted.set_position(log.table().position().clone());
+    let (_follower, tables) = follow(&state, Some(drifted));
+    log.commit(vec![Change::TenantPut(Tenant::new(tenant(2)))]);
+    until_equal(&state, &log, &tables, "the drifted table is loaded anew").await;
+    assert!(tables.load().tenant("t0").is_some());
+    assert!(tables.status().drifts >= 1);
+}
+
+#[tokio::test]
 async fn one_event_of_several_changes_is_seen_at_once() {
     let (state, log) = (State::memory(), Log::new());
     let (_publisher, _handle) = publish(&state, &log);

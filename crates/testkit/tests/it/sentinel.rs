@@ -31,7 +31,10 @@ async fn killed_master_is_replaced_and_returns_as_a_replica() -> Result<()> {
     servers.restart(killed).await?;
     eventually(Duration::from_secs(60), "the old master follows the new one", async || {
         let Ok(mut connection) = connect(killed).await else { return false };
-        connection.get::<_, String>("key").await.is_ok_and(|value| value == "newer")
+        let info: redis::RedisResult<String> =
+            redis::cmd("INFO").arg("replication").query_async(&mut connection).await;
+        info.is_ok_and(|info| info.contains("role:slave"))
+            && connection.get::<_, String>("key").await.is_ok_and(|value| value == "newer")
     })
     .await;
     Ok(())
