@@ -1,14 +1,16 @@
 //! Compiles the contracts under `proto/` without a system protoc.
 
 use prost::Message;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const FILES: [&str; 3] =
     ["grey/router/v1/router.proto", "grey/control/v1/model.proto", "grey/control/v1/control.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    println!("cargo:rerun-if-changed={}", root.display());
+    // Asked when it runs, not when it is compiled: a build directory shared by two checkouts keeps one program.
+    let package = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let root = package.join("../../proto");
+    println!("cargo:rerun-if-changed=../../proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let descriptors = protox::Compiler::new([&root])?

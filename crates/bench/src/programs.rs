@@ -80,7 +80,11 @@ pub(crate) fn build(programs: &[Program]) -> Result<()> {
             command.env_remove(&name);
         }
     }
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::null());
+    // Set by `cargo run` as well.
+    if let Some(package) = std::env::var_os("CARGO_MANIFEST_DIR") {
+        command.current_dir(package);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     say(&format!("building {programs:?}"));
     let status = command.status().context("run cargo")?;
     ensure!(status.success(), "build {programs:?}: {status}");
