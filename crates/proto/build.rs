@@ -3,8 +3,12 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] =
-    ["grey/router/v1/router.proto", "grey/control/v1/model.proto", "grey/control/v1/control.proto"];
+const FILES: [&str; 4] = [
+    "grey/router/v1/router.proto",
+    "grey/control/v1/model.proto",
+    "grey/control/v1/control.proto",
+    "grey/sync/v1/sync.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Asked when it runs, not when it is compiled: a build directory shared by two checkouts keeps one program.

@@ -177,6 +177,8 @@ pub(crate) fn instance(service: usize, number: usize, at: usize) -> Result<Insta
         weight: 100,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: [("protocol".to_owned(), "grpc".to_owned())].into(),
     })
 }

@@ -42,6 +42,8 @@ pub enum Reason {
     UnknownVersion,
     /// The pin does not exist.
     UnknownPin,
+    /// The held change does not exist, or no longer.
+    UnknownChange,
     /// The tenant is suspended.
     TenantSuspended,
     /// The tenant is under maintenance.
@@ -74,13 +76,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidArgument,
         Self::TooLarge,
         Self::UnknownTenant,
         Self::UnknownService,
         Self::UnknownVersion,
         Self::UnknownPin,
+        Self::UnknownChange,
         Self::TenantSuspended,
         Self::Maintenance,
         Self::NoLegalVersion,
@@ -107,6 +110,7 @@ impl Reason {
             Self::UnknownService => "UNKNOWN_SERVICE",
             Self::UnknownVersion => "UNKNOWN_VERSION",
             Self::UnknownPin => "UNKNOWN_PIN",
+            Self::UnknownChange => "UNKNOWN_CHANGE",
             Self::TenantSuspended => "TENANT_SUSPENDED",
             Self::Maintenance => "MAINTENANCE",
             Self::NoLegalVersion => "NO_LEGAL_VERSION",
@@ -130,9 +134,11 @@ impl Reason {
         match self {
             Self::InvalidArgument => ErrorKind::Invalid,
             Self::TooLarge | Self::RateLimited => ErrorKind::Exhausted,
-            Self::UnknownTenant | Self::UnknownService | Self::UnknownVersion | Self::UnknownPin => {
-                ErrorKind::NotFound
-            }
+            Self::UnknownTenant
+            | Self::UnknownService
+            | Self::UnknownVersion
+            | Self::UnknownPin
+            | Self::UnknownChange => ErrorKind::NotFound,
             Self::TenantSuspended | Self::Denied => ErrorKind::Denied,
             Self::NoLegalVersion | Self::InUse => ErrorKind::Conflict,
             Self::RevisionMismatch => ErrorKind::Precondition,

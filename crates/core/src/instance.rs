@@ -29,6 +29,10 @@ pub struct Instance {
     pub enabled: bool,
     /// Found healthy by its registry.
     pub healthy: bool,
+    /// Listed only as long as it keeps reporting to its registry.
+    pub ephemeral: bool,
+    /// The registry that lists it, as the mirror names it.
+    pub source: Option<Name>,
     /// What the instance says of itself, handed to callers.
     pub metadata: BTreeMap<String, String>,
 }

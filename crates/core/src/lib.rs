@@ -55,6 +55,8 @@
 //!     weight: 1,
 //!     enabled: true,
 //!     healthy: true,
+//!     ephemeral: true,
+//!     source: None,
 //!     metadata: Default::default(),
 //! }]);
 //!

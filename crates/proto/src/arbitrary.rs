@@ -237,11 +237,24 @@ pub fn instance() -> impl Strategy<Value = Instance> {
     (
         (instance_id(), version(), address),
         (option::of(name()), option::of(name()), 0..=MAX_WEIGHT),
-        (any::<bool>(), any::<bool>(), btree_map(text(), text(), 0..4)),
+        (any::<bool>(), any::<bool>(), any::<bool>(), option::of(name())),
+        btree_map(text(), text(), 0..4),
     )
-        .prop_map(|((id, version, address), (region, zone, weight), (enabled, healthy, metadata))| {
-            let address = address.into();
-            Instance { id, version, address, region, zone, weight, enabled, healthy, metadata }
+        .prop_map(|((id, version, address), (region, zone, weight), flags, metadata)| {
+            let (enabled, healthy, ephemeral, source) = flags;
+            Instance {
+                id,
+                version,
+                address: address.into(),
+                region,
+                zone,
+                weight,
+                enabled,
+                healthy,
+                ephemeral,
+                source,
+                metadata,
+            }
         })
 }
 

@@ -38,6 +38,14 @@ pub enum Error {
         /// The newest token seen.
         newest: u64,
     },
+    /// As much waits as may wait. Worth a retry, later.
+    #[error("{attempted}: {limit} wait already")]
+    Full {
+        /// What was attempted, as a verb phrase.
+        attempted: &'static str,
+        /// Most that may wait.
+        limit: usize,
+    },
     /// The configuration cannot be used.
     #[error("configure shared state: {0}")]
     Config(String),

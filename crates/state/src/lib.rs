@@ -1,8 +1,9 @@
 //! Coordination between the services, in memory or in Redis.
 //!
-//! Six small traits, each one concern: the [`Feed`] of events, the [`Projection`] that routers load,
+//! Eight small traits, each one concern: the [`Feed`] of events, the [`Projection`] that routers load,
 //! the [`Instances`] that registries mirror, [`Leases`] with fencing tokens, [`Turns`] for a
-//! fleet-wide round robin, and the routers' [`Heartbeats`]. [`State`] holds one implementation of
+//! fleet-wide round robin, the routers' [`Heartbeats`], and [`Requests`] to leaders with the [`Statuses`] that
+//! leaders tell. [`State`] holds one implementation of
 //! each; `tests/it/conformance` holds every implementation to the same promises.
 //!
 //! On top of them: the [`publisher`] brings the control plane's log into feed and projection, the
@@ -19,6 +20,8 @@ pub mod memory;
 pub mod projection;
 pub mod publisher;
 pub mod redis;
+pub mod requests;
+pub mod statuses;
 pub mod turns;
 
 mod error;
@@ -31,5 +34,7 @@ pub use heartbeats::Heartbeats;
 pub use instances::Instances;
 pub use leases::{FencingToken, Leases};
 pub use projection::Projection;
+pub use requests::Requests;
 pub use state::State;
+pub use statuses::Statuses;
 pub use turns::Turns;

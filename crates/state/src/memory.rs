@@ -8,6 +8,8 @@ mod heartbeats;
 mod instances;
 mod leases;
 mod projection;
+mod requests;
+mod statuses;
 mod turns;
 
 use crate::State;
@@ -47,6 +49,8 @@ impl State {
             leases: Arc::new(leases::MemoryLeases::default()),
             turns: Arc::new(turns::MemoryTurns::default()),
             heartbeats: Arc::new(heartbeats::MemoryHeartbeats::default()),
+            requests: Arc::new(requests::MemoryRequests::default()),
+            statuses: Arc::new(statuses::MemoryStatuses::default()),
         }
     }
 }

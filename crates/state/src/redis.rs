@@ -12,7 +12,9 @@ mod keys;
 mod leases;
 mod options;
 mod projection;
+mod requests;
 mod scripts;
+mod statuses;
 mod stream;
 mod turns;
 mod values;
@@ -41,7 +43,9 @@ impl State {
             instances: Arc::new(instances::RedisInstances::new(Arc::clone(&link), options.instances_length)),
             leases: Arc::new(leases::RedisLeases::new(Arc::clone(&link))),
             turns: Arc::new(turns::RedisTurns::new(Arc::clone(&link), short)),
-            heartbeats: Arc::new(heartbeats::RedisHeartbeats::new(link)),
+            heartbeats: Arc::new(heartbeats::RedisHeartbeats::new(Arc::clone(&link))),
+            requests: Arc::new(requests::RedisRequests::new(Arc::clone(&link))),
+            statuses: Arc::new(statuses::RedisStatuses::new(link)),
         })
     }
 }

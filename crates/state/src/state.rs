@@ -1,6 +1,6 @@
 //! One implementation of each trait.
 
-use crate::{Feed, Heartbeats, Instances, Leases, Projection, Turns};
+use crate::{Feed, Heartbeats, Instances, Leases, Projection, Requests, Statuses, Turns};
 use std::sync::Arc;
 
 /// Shared state, as a service is given it. Cheap to clone.
@@ -18,4 +18,8 @@ pub struct State {
     pub turns: Arc<dyn Turns>,
     /// Routers' heartbeats.
     pub heartbeats: Arc<dyn Heartbeats>,
+    /// Requests to leaders.
+    pub requests: Arc<dyn Requests>,
+    /// What leaders tell.
+    pub statuses: Arc<dyn Statuses>,
 }

@@ -1,38 +1,8 @@
 //! Who may do what: one table of every operation, and nothing is allowed that is not in it.
 
-use axum::http::{Extensions, HeaderMap};
-use grey_core::error::Reason;
+use axum::http::Extensions;
+use grey_edge::{Caller, Role};
 use grey_proto::status::ApiError;
-use grey_runtime::access::{self, Access, Principal};
-
-/// What a caller may do. Each role may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Reads.
-    Viewer,
-    /// Also pins tenants and records schemas.
-    Operator,
-    /// Everything.
-    Admin,
-}
-
-impl Role {
-    /// Reads a role's name.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Viewer, Self::Operator, Self::Admin].into_iter().find(|role| role.as_str() == word)
-    }
-
-    /// The role's name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-}
 
 macro_rules! operations {
     ($($name:ident: $role:ident, $what:literal;)*) => {
@@ -85,92 +55,10 @@ operations! {
     WaitForRouters: Viewer, "wait for routers";
 }
 
-/// A caller who was found to be allowed. There is no other way to get one, and without one no handler can be called.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    name: String,
-    role: Role,
-}
-
-impl Caller {
-    /// Who acts, for the log.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Refuses a caller of a lower role.
-    ///
-    /// # Errors
-    /// [`Reason::Denied`].
-    pub fn require(&self, role: Role, what: &str) -> Result<(), ApiError> {
-        if self.role >= role {
-            return Ok(());
-        }
-        let message = format!("role {} may not {what}; it takes {}", self.role.as_str(), role.as_str());
-        Err(ApiError::new(Reason::Denied, message).with("role", role.as_str()))
-    }
-}
-
-/// Whoever a request's headers prove to have sent it, or why nobody.
-#[derive(Debug, Clone)]
-struct Identity(Result<Caller, ApiError>);
-
-/// Finds out who calls.
-#[derive(Debug)]
-pub struct Gate {
-    access: Access,
-    /// What a caller without a token may do where such callers are let in at all.
-    anonymous: Role,
-}
-
-impl Gate {
-    /// `access` decides who is known. Where no token is configured, whoever is let in may do everything: a first run
-    /// on one machine. Where tokens are, callers without one may only read.
-    #[must_use]
-    pub fn new(access: Access, options: &access::Options) -> Self {
-        let anonymous = if options.tokens.is_empty() { Role::Admin } else { Role::Viewer };
-        Self { access, anonymous }
-    }
-
-    /// Notes in `extensions` who sent `headers`.
-    pub fn identify(&self, headers: &HeaderMap, extensions: &mut Extensions) {
-        extensions.insert(Identity(self.caller(headers)));
-    }
-
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let principal = self.access.authenticate(headers).map_err(|error| {
-            let message = format!("{error}: send `authorization: Bearer <token>`");
-            ApiError::new(Reason::Unauthenticated, message)
-        })?;
-        let Principal { name, role } = principal.clone();
-        let role = match principal.is_anonymous() {
-            true => self.anonymous,
-            false => Role::from_word(&role)
-                .ok_or_else(|| ApiError::new(Reason::Denied, format!("role `{role}` means nothing here")))?,
-        };
-        Ok(Caller { name, role })
-    }
-}
-
 /// The caller of a request, if the table allows the operation.
 ///
 /// # Errors
-/// [`Reason::Unauthenticated`] or [`Reason::Denied`].
-pub fn admit(extensions: &Extensions, operation: Operation) -> Result<Caller, ApiError> {
-    let unknown = || ApiError::new(Reason::Unauthenticated, "nobody looked at the request's credentials");
-    let caller = extensions.get::<Identity>().ok_or_else(unknown)?.0.clone()?;
-    caller.require(operation.role(), operation.as_str())?;
-    Ok(caller)
-}
-
-/// Refuses a request that nobody known has sent, before anything of it is read.
-///
-/// # Errors
-/// [`Reason::Unauthenticated`], or [`Reason::Denied`] for a role that means nothing.
-pub fn require_identity(extensions: &Extensions) -> Result<(), ApiError> {
-    match extensions.get::<Identity>() {
-        Some(Identity(Err(error))) => Err(error.clone()),
-        _ => Ok(()),
-    }
+/// The request is not authenticated, or its role is too low.
+pub(crate) fn admit(extensions: &Extensions, operation: Operation) -> Result<Caller, ApiError> {
+    grey_edge::admit(extensions, operation.role(), operation.as_str())
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use grey_core::change::{Change, Position};
 use grey_core::error::Reason;
+use grey_edge::Caller;
 use grey_proto::control::{WriteOptions, WriteResult};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::status::ApiError;
@@ -23,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Caller;
 use crate::command::{Command, Commands};
 use crate::database::Database;
 

@@ -1,14 +1,13 @@
 //! What an operator can set; `config.default.toml` is the reference.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use grey_edge::{Port, check_roles};
 use grey_runtime::config::duration;
-use grey_runtime::{Faults, Validate, access, server, telemetry, tls};
+use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use grey_state::publisher;
 use serde::{Deserialize, Serialize};
 
-use crate::access::Role;
 use crate::{api, command, database};
 
 /// The compiled-in defaults, with a comment on every setting.
@@ -47,17 +46,6 @@ pub struct Config {
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: telemetry::Options,
-}
-
-/// A port.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// What its clients may take.
-    #[serde(default)]
-    pub limits: server::http::Limits,
 }
 
 /// How the log is brought to the routers.
@@ -110,10 +98,7 @@ impl Validate for Config {
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
         faults.section("access", &self.access);
-        for (index, token) in self.access.tokens.iter().enumerate() {
-            let key = format!("access.tokens.{index}.role");
-            faults.check(Role::from_word(&token.role).is_some(), &key, "must be viewer, operator or admin");
-        }
+        check_roles(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);

@@ -18,7 +18,6 @@ pub mod metrics;
 
 pub mod access;
 pub mod api;
-mod edge;
 mod grpc;
 mod rest;
 

@@ -12,13 +12,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use grey_core::error::Reason;
+use grey_edge::Failure;
 use grey_proto::status::ApiError;
 
 use crate::api::Api;
 use input::Input;
 use output::{Answer, Reply};
-
-pub(crate) use output::Failure;
 
 /// Every route under `/api`, each request at most `max_bytes` long.
 pub(crate) fn routes(api: &Api, max_bytes: usize) -> Router {

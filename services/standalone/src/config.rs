@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use grey_control_plane::access::Role;
 use grey_core::ids::Name;
+use grey_edge::check_roles;
 use grey_runtime::config::{Source, load};
 use grey_runtime::{Faults, Secret, Validate, access, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -130,10 +130,7 @@ impl Validate for Config {
     fn validate(&self, faults: &mut Faults) {
         faults.section("router", &self.router);
         faults.section("access", &self.access);
-        for (index, token) in self.access.tokens.iter().enumerate() {
-            let key = format!("access.tokens.{index}.role");
-            faults.check(Role::from_word(&token.role).is_some(), &key, "must be viewer, operator or admin");
-        }
+        check_roles(faults, &self.access);
         faults.section("telemetry", &self.telemetry);
     }
 }

@@ -81,6 +81,8 @@ pub(crate) fn instance(id: &str, of: &str) -> Instance {
         weight: 1,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: BTreeMap::new(),
     }
 }

@@ -173,6 +173,8 @@ fn an_instance_is_stored_as_readable_json() {
         weight: 100,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: [("k".to_owned(), "v".to_owned())].into(),
     };
     let text = r#"{"id":"i","address":"h:1","version":"v2.1","zone":"a","weight":100,"metadata":{"k":"v"}}"#;

@@ -25,6 +25,8 @@ impl From<&Instance> for router::Instance {
             weight: instance.weight,
             disabled: !instance.enabled,
             unhealthy: !instance.healthy,
+            persistent: !instance.ephemeral,
+            source: text_of(instance.source.as_ref()),
             metadata: instance.metadata.clone(),
         }
     }
@@ -49,6 +51,8 @@ impl TryFrom<router::Instance> for Instance {
             weight: message.weight,
             enabled: !message.disabled,
             healthy: !message.unhealthy,
+            ephemeral: !message.persistent,
+            source: read_optional("source", &message.source)?,
             metadata: message.metadata,
         })
     }

@@ -3,13 +3,14 @@
 use super::*;
 
 /// The whole mapping, by hand.
-const TABLE: [(Reason, Code, &str, u16); 20] = [
+const TABLE: [(Reason, Code, &str, u16); 21] = [
     (Reason::InvalidArgument, Code::InvalidArgument, "INVALID_ARGUMENT", 400),
     (Reason::TooLarge, Code::ResourceExhausted, "RESOURCE_EXHAUSTED", 413),
     (Reason::UnknownTenant, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownService, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownVersion, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownPin, Code::NotFound, "NOT_FOUND", 404),
+    (Reason::UnknownChange, Code::NotFound, "NOT_FOUND", 404),
     (Reason::TenantSuspended, Code::PermissionDenied, "PERMISSION_DENIED", 403),
     (Reason::Maintenance, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::NoLegalVersion, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),

@@ -15,6 +15,14 @@ pub(super) fn lease(name: &Name) -> String {
     format!("grey:lease:{name}")
 }
 
+pub(super) fn requests(name: &Name) -> String {
+    format!("grey:requests:{name}")
+}
+
+pub(super) fn status(name: &Name) -> String {
+    format!("grey:status:{name}")
+}
+
 pub(super) fn router(router: &str) -> String {
     format!("grey:router:{router}")
 }

@@ -69,6 +69,8 @@ pub(crate) fn instances(service: &str, versions: &[&str], count: usize) -> Servi
         weight: 100,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: [("start".to_owned(), "a \"b\" ü".to_owned())].into(),
     };
     let instances = versions.iter().flat_map(|at| (0..count).map(move |n| one(at, n)));

@@ -14,13 +14,33 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("grey-proto", &["grey-core"]),
     ("grey-state", &["grey-core", "grey-proto"]),
     ("grey-router", &["grey-core", "grey-proto", "grey-state", "grey-runtime"]),
+    ("grey-edge", &["grey-core", "grey-proto", "grey-runtime"]),
+    ("grey-sync", &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-edge"]),
     (
         "grey-control-plane",
-        &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-migrations-control"],
+        &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-edge", "grey-migrations-control"],
+    ),
+    (
+        "grey-registry-sync",
+        &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-edge", "grey-sync"],
+    ),
+    (
+        "grey-tenant-sync",
+        &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-edge", "grey-sync"],
     ),
     (
         "grey-standalone",
-        &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-router", "grey-control-plane"],
+        &[
+            "grey-core",
+            "grey-proto",
+            "grey-state",
+            "grey-runtime",
+            "grey-edge",
+            "grey-router",
+            "grey-control-plane",
+            "grey-registry-sync",
+            "grey-tenant-sync",
+        ],
     ),
     (
         "grey-bench",
@@ -31,6 +51,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "grey-runtime",
             "grey-router",
             "grey-control-plane",
+            "grey-registry-sync",
+            "grey-tenant-sync",
             "grey-testkit",
         ],
     ),
@@ -39,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Libraries that only the named crates of ours may use.
 const FENCED: &[(&str, &[&str])] = &[
     ("figment", &["grey-runtime"]),
+    ("nacos-sdk", &["grey-registry-sync", "grey-bench"]),
     ("redis", &["grey-state", "grey-testkit", "grey-bench"]),
     ("sea-orm", &["grey-control-plane", "grey-bench"]),
     ("sea-orm-migration", &["grey-control-plane", "grey-migrations-control"]),

@@ -4,6 +4,7 @@ use grey_core::change::Change;
 use grey_core::ids::ServiceId;
 use grey_core::policy::Policy;
 use grey_core::service::{Service, ServiceVersion};
+use grey_edge::Caller;
 use grey_proto::control::{
     self, DeleteServiceRequest, DeleteServiceResponse, DeleteVersionRequest, DeleteVersionResponse,
     GetServiceRequest, GetServiceResponse, ListServicesRequest, ListServicesResponse, PutPolicyRequest,
@@ -13,7 +14,6 @@ use grey_proto::status::ApiError;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{Api, Written, cut, id, one_more, optional_id, page_size, required};
-use crate::access::Caller;
 use crate::command::unknown_service;
 use crate::entity::{policies, services, versions};
 

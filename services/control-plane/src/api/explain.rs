@@ -13,6 +13,7 @@ use grey_core::explain::explain;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::policy::Policy;
 use grey_core::table::Table;
+use grey_edge::Caller;
 use grey_proto::control::{ExplainAtRequest, ExplainAtResponse};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::decision;
@@ -22,7 +23,6 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use tokio::time::timeout;
 
 use super::{Api, id, invalid, unavailable};
-use crate::access::Caller;
 use crate::database::head;
 use crate::entity::{observed_schemas, pins, policies, services, tenants, versions};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use grey_core::change::{Position, Revision};
 use grey_core::error::Reason;
+use grey_edge::Caller;
 use grey_proto::control::{
     ListRoutersRequest, ListRoutersResponse, RouterProgress, RouterState, WaitForRoutersRequest,
     WaitForRoutersResponse,
@@ -17,7 +18,6 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Api, unavailable, wait};
-use crate::access::Caller;
 
 /// How often routers are looked at while someone waits, however many wait.
 const POLL: Duration = Duration::from_millis(10);

@@ -6,6 +6,7 @@ use futures::Stream;
 use futures::stream::{self, StreamExt};
 use grey_core::change::Revision;
 use grey_core::error::Reason;
+use grey_edge::Caller;
 use grey_proto::control::{
     self, ListEventsRequest, ListEventsResponse, WatchEventsRequest, WatchEventsResponse,
 };
@@ -14,7 +15,6 @@ use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Api, MAX_PAGE_BYTES, page_size};
-use crate::access::Caller;
 
 /// Events read from the database at once: each may hold a thousand changes.
 const CHUNK: usize = 50;

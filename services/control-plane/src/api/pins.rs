@@ -3,6 +3,7 @@
 use grey_core::change::Change;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::service::Pin;
+use grey_edge::{Caller, Role};
 use grey_proto::control::{
     self, ApplyChangeSetRequest, ApplyChangeSetResponse, DeletePinRequest, DeletePinResponse,
     ListPinsRequest, ListPinsResponse, PutPinRequest, PutPinResponse,
@@ -13,7 +14,6 @@ use sea_orm::sea_query::ExprTrait;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{Api, Written, cut, id, invalid, one_more, optional_id, page_size, required, wait};
-use crate::access::{Caller, Role};
 use crate::command::{Command, Proposed, now_ms};
 use crate::entity::pins;
 

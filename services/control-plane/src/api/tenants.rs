@@ -3,6 +3,7 @@
 use grey_core::change::Change;
 use grey_core::ids::{Name, ServiceId, TenantId};
 use grey_core::tenant::Tenant;
+use grey_edge::Caller;
 use grey_proto::control::{
     self, DeleteTenantRequest, DeleteTenantResponse, GetTenantRequest, GetTenantResponse, ListTenantsRequest,
     ListTenantsResponse, ObserveSchemaRequest, ObserveSchemaResponse, PutTenantRequest, PutTenantResponse,
@@ -13,7 +14,6 @@ use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder
 use serde::Serialize;
 
 use super::{Api, Written, cut, id, one_more, optional_id, page_size, required};
-use crate::access::Caller;
 use crate::command::{now_ms, unknown_tenant};
 use crate::entity::{observed_schemas, pins, tenants};
 

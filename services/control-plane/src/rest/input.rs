@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use grey_core::error::Reason;
+use grey_edge::{Caller, Failure};
 use grey_proto::control::WriteOptions;
 use grey_proto::convert::InvalidMessage;
 use grey_proto::status::ApiError;
@@ -14,8 +15,7 @@ use grey_runtime::config::duration;
 use pbjson_types::Duration as WireDuration;
 use serde::de::DeserializeOwned;
 
-use super::Failure;
-use crate::access::{Caller, Operation, admit};
+use crate::access::{Operation, admit};
 
 /// One request.
 pub(super) struct Input {

@@ -1,9 +1,9 @@
 //! Answers and failures as HTTP responses.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use grey_proto::status::{ApiError, ErrorBody, http_code};
+use grey_edge::Failure;
 use serde::Serialize;
 
 /// What every handler returns.
@@ -35,34 +35,5 @@ impl<T: Serialize> IntoResponse for Reply<T> {
             response.headers_mut().insert(header::ETAG, tag);
         }
         response
-    }
-}
-
-/// A failure, with the HTTP code if it is not that of the reason.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    error: ApiError,
-    code: Option<StatusCode>,
-}
-
-impl Failure {
-    /// A failure of HTTP itself.
-    pub(super) fn with_code(error: ApiError, code: StatusCode) -> Self {
-        Self { error, code: Some(code) }
-    }
-}
-
-impl<E: Into<ApiError>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self { error: error.into(), code: None }
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let mut body = ErrorBody::from(&self.error);
-        let code = self.code.unwrap_or_else(|| http_code(self.error.reason));
-        body.error.code = code.as_u16();
-        (code, Json(body)).into_response()
     }
 }

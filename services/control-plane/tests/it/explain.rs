@@ -27,6 +27,8 @@ fn instance(id: &str, version: &str) -> Instance {
         weight: 100,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: Default::default(),
     }
 }

@@ -178,6 +178,8 @@ pub(crate) fn instance(id: &str, text: &str) -> Instance {
         weight: 1,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: [("id".to_owned(), id.to_owned())].into(),
     }
 }

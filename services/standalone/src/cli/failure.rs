@@ -150,6 +150,7 @@ fn hint(error: &ApiError) -> Option<String> {
         Reason::UnknownService => "see `grey service list`, or create it with `grey service put`",
         Reason::UnknownVersion => "see `grey service get`, or declare it with `grey version put`",
         Reason::UnknownPin => "see `grey pin list`",
+        Reason::UnknownChange => "see `grey sync status`",
         Reason::TenantSuspended => "see `grey tenant activate`",
         Reason::NoInstance => "see `grey explain`",
         Reason::RevisionMismatch => {

@@ -71,6 +71,8 @@ impl Backends {
             weight: 100,
             enabled: true,
             healthy: true,
+            ephemeral: true,
+            source: None,
             metadata: BTreeMap::new(),
         };
         let answer = Answer {

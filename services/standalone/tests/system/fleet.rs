@@ -162,6 +162,8 @@ fn instance(service: &str, version: &str, i: u16) -> Instance {
         weight: 1,
         enabled: true,
         healthy: true,
+        ephemeral: true,
+        source: None,
         metadata: Default::default(),
     }
 }

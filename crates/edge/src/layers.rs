@@ -14,28 +14,30 @@ use grey_proto::status::{ApiError, to_status};
 use grey_runtime::telemetry::trace_layer;
 use tonic::Code;
 
+use crate::Failure;
 use crate::access::{Gate, require_identity};
-use crate::rest::Failure;
 
 /// What the layers need.
-#[derive(Clone)]
-pub(crate) struct Edge {
+#[derive(Debug, Clone)]
+pub struct Edge {
     gate: Arc<Gate>,
     deadline: Duration,
 }
 
 impl Edge {
-    pub(crate) fn new(gate: Gate, deadline: Duration) -> Self {
+    /// `gate` knows who calls; a request may take as long as `deadline`.
+    #[must_use]
+    pub fn new(gate: Gate, deadline: Duration) -> Self {
         Self { gate: Arc::new(gate), deadline }
     }
 
     /// Puts the layers of gRPC around `router`.
-    pub(crate) fn around_grpc(&self, router: Router) -> Router {
+    pub fn around_grpc(&self, router: Router) -> Router {
         router.layer(from_fn_with_state(self.clone(), grpc)).layer(trace_layer())
     }
 
     /// Puts the layers of HTTP around `router`.
-    pub(crate) fn around_rest(&self, router: Router) -> Router {
+    pub fn around_rest(&self, router: Router) -> Router {
         router.layer(from_fn_with_state(self.clone(), rest)).layer(trace_layer())
     }
 

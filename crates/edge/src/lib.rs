@@ -1,0 +1,17 @@
+//! The edge of control-side services: who may do what, the two ports, and failures told alike over gRPC and REST.
+//!
+//! A service brings its gRPC services and REST routes; [`Ports`] serves them with identity, deadlines, health, metrics
+//! and reflection around. Handlers ask [`admit`] for the [`Caller`], which nobody else can make.
+//!
+//! What it does *not* do: it knows no operation of any service, and the router, whose calls take microseconds, does not
+//! use it.
+
+mod access;
+mod failure;
+mod layers;
+mod ports;
+
+pub use access::{Caller, Gate, Role, admit, check_roles, require_identity};
+pub use failure::Failure;
+pub use layers::Edge;
+pub use ports::{Port, Ports, Serving};

@@ -1,0 +1,1 @@
+//! What the two sync services share: leadership, requests to the leader, status, and the sync API.

@@ -1,0 +1,3 @@
+//! Mirrors running instances from registries into shared state.
+
+pub mod registry;

@@ -1,0 +1,1 @@
+//! Mirrors tenants from the tenant-management API into the control plane.
