@@ -41,6 +41,11 @@ impl Edge {
         router.layer(from_fn_with_state(self.clone(), rest)).layer(trace_layer())
     }
 
+    /// Puts the layers of HTTP around a `router` that asks nobody who calls.
+    pub fn around_open(&self, router: Router) -> Router {
+        router.layer(from_fn_with_state(self.clone(), open)).layer(trace_layer())
+    }
+
     fn identify(&self, request: &mut Request) {
         let headers = std::mem::take(request.headers_mut());
         self.gate.identify(&headers, request.extensions_mut());
@@ -85,6 +90,10 @@ async fn rest(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
+    open(State(edge), request, next).await
+}
+
+async fn open(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(edge.deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Failure::from(edge.late()).into_response(),

@@ -29,6 +29,7 @@ pub struct Port {
 pub struct Ports {
     grpc: Server,
     http: Server,
+    open: Router,
     tls: Option<tls::Acceptor>,
     access: access::Options,
 }
@@ -71,7 +72,15 @@ impl Ports {
             anyhow::Ok(server.with_limits(port.limits.clone()))
         };
         let (grpc, http) = (bind(grpc).await?, bind(http).await?);
-        Ok(Self { grpc, http, tls: acceptor, access: access.clone() })
+        Ok(Self { grpc, http, open: Router::new(), tls: acceptor, access: access.clone() })
+    }
+
+    /// Serves `routes` on the HTTP port to everyone: what they are sent must prove by itself who sent it, such as by a
+    /// signature. They are none of those of [`Serving::rest`], and have its deadline.
+    #[must_use]
+    pub fn with_open(mut self, routes: Router) -> Self {
+        self.open = routes;
+        self
     }
 
     /// Where gRPC is served.
@@ -105,7 +114,9 @@ impl Ports {
         let services = serving.grpc.add_service(health.grpc(shutdown)).add_service(reflection);
         let grpc_routes = edge(grpc_addr).around_grpc(services.into_axum_router());
         let rest_routes = edge(http_addr).around_rest(serving.rest);
-        let http_routes: Router = admin::routes(health, serving.telemetry).fallback_service(rest_routes);
+        let open_routes = edge(http_addr).around_open(self.open);
+        let http_routes: Router =
+            admin::routes(health, serving.telemetry).merge(open_routes).fallback_service(rest_routes);
         tracing::info!(grpc.address = %grpc_addr, http.address = %http_addr, "serving");
         let grpc = self.grpc.serve(grpc_routes, self.tls.clone(), draining.clone(), serving.grace);
         let http = self.http.serve(http_routes, self.tls, draining, serving.grace);
