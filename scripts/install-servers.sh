@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start for themselves: Redis, PostgreSQL and MariaDB.
+# Installs the servers that the tests start for themselves: Redis, PostgreSQL, MariaDB and a Nacos server (r-nacos).
 # Looks for the programs first, so a second run changes nothing and needs no network.
+# r-nacos is built from source, once: that takes some minutes.
 # Neither starts nor enables a system service, so the usual ports 6379, 5432 and 3306 stay as they were.
 set -euo pipefail
 
@@ -18,15 +19,41 @@ has_postgres() {
     has pg_config && [ -x "$(pg_config --bindir)/initdb" ]
 }
 
+# Where the tests look for it, besides GREY_RNACOS and PATH.
+rnacos_version=0.8.8
+rnacos_root="${XDG_CACHE_HOME:-$HOME/.cache}/grey-router/tools/rnacos-$rnacos_version"
+
+install_rnacos() {
+    [ ! -x "${GREY_RNACOS:-}" ] || return 0
+    has rnacos && return
+    [ ! -x "$rnacos_root/bin/rnacos" ] || return 0
+    if ! has cargo; then
+        echo "install-servers: cargo is missing, which builds the Nacos server: install Rust from https://rustup.rs" >&2
+        exit 1
+    fi
+    echo "building the Nacos server r-nacos $rnacos_version from source, once: this takes 5 to 10 minutes on 2 cores"
+    local build
+    build="$(mktemp -d)"
+    # A directory of its own, removed after: more than a gigabyte that nothing else uses.
+    if ! CARGO_TARGET_DIR="$build" cargo install rnacos --version "$rnacos_version" --locked --root "$rnacos_root"; then
+        rm -rf "$build"
+        echo "install-servers: building r-nacos failed" >&2
+        exit 1
+    fi
+    rm -rf "$build"
+}
+
 missing() {
     { has redis-server && has redis-cli; } || echo redis-server
     has_postgres || echo postgresql
     { has mariadbd && has mariadb && has mariadb-install-db; } || echo mariadb-server
 }
 
+install_rnacos
+
 mapfile -t packages < <(missing)
 if [ "${#packages[@]}" -eq 0 ]; then
-    echo "redis, postgresql and mariadb are installed"
+    echo "redis, postgresql, mariadb and r-nacos are installed"
     exit 0
 fi
 
@@ -76,4 +103,4 @@ if [ "${#packages[@]}" -ne 0 ]; then
     echo "install-servers: apt-get succeeded, but these are still not found: ${packages[*]}" >&2
     exit 1
 fi
-echo "redis, postgresql and mariadb are installed"
+echo "redis, postgresql, mariadb and r-nacos are installed"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test. Installs the real servers that they start (Redis, PostgreSQL, MariaDB) if absent.
+# Runs every test. Installs the real servers that they start (Redis, PostgreSQL, MariaDB, Nacos) if absent.
 # Arguments go to `cargo test`, for example: ./scripts/test.sh -p grey-router
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

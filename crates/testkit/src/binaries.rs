@@ -7,6 +7,9 @@ use anyhow::{Result, anyhow};
 /// Places that are often missing from the search path of an ordinary user.
 const USUAL_PLACES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 
+/// Where the install script puts the Nacos server, below the user's cache.
+const RNACOS: &str = "grey-router/tools/rnacos-0.8.8/bin/rnacos";
+
 /// Returns the path of the program `name`, looked for on `PATH` and then in the usual places.
 ///
 /// # Errors
@@ -35,6 +38,25 @@ pub(crate) fn postgres_dir() -> Result<PathBuf> {
         .chain(pg_config_dir())
         .find(|dir| dir.join("postgres").is_file() && dir.join("initdb").is_file())
         .ok_or_else(|| missing("postgres"))
+}
+
+/// Returns the path of the Nacos server `rnacos`: `GREY_RNACOS` if set, else one on the search path, else the one that
+/// the install script built.
+///
+/// # Errors
+/// Names the command that installs the servers when the program is absent.
+pub(crate) fn rnacos() -> Result<PathBuf> {
+    if let Some(chosen) = std::env::var_os("GREY_RNACOS") {
+        let chosen = PathBuf::from(chosen);
+        return if chosen.is_file() { Ok(chosen) } else { Err(missing("rnacos")) };
+    }
+    let found = find("rnacos");
+    if found.is_ok() {
+        return found;
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    cache.map(|cache| cache.join(RNACOS)).filter(|path| path.is_file()).ok_or_else(|| missing("rnacos"))
 }
 
 fn debian_postgres_dirs() -> Vec<PathBuf> {

@@ -1,4 +1,4 @@
-//! Real servers for tests: private Redis, PostgreSQL and MariaDB on free ports, gone when the test ends.
+//! Real servers for tests: private Redis, PostgreSQL, MariaDB and Nacos on free ports, gone when the test ends.
 //!
 //! Every server lives in a directory and a process group of its own, both held by a small watchdog process
 //! that notices the end of the test process in any form (return, panic, `kill -9`) and then removes them.
@@ -12,6 +12,7 @@
 mod binaries;
 mod eventually;
 mod mariadb;
+mod nacos;
 mod nest;
 mod port;
 mod postgres;
@@ -22,6 +23,7 @@ mod server;
 
 pub use self::eventually::eventually;
 pub use self::mariadb::MariaDb;
+pub use self::nacos::{Nacos, NacosBuilder};
 pub use self::port::{ReservedPort, free_port};
 pub use self::postgres::{Postgres, PostgresBuilder};
 pub use self::process::Spawned;

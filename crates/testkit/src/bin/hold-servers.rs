@@ -5,16 +5,17 @@
 use std::io::Write as _;
 
 use anyhow::Result;
-use grey_testkit::{MariaDb, Postgres, Redis, RedisCluster, RedisSentinel};
+use grey_testkit::{MariaDb, Nacos, Postgres, Redis, RedisCluster, RedisSentinel};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let (redis, sentinel, cluster, postgres, mariadb) = tokio::try_join!(
+    let (redis, sentinel, cluster, postgres, mariadb, nacos) = tokio::try_join!(
         Redis::start(),
         RedisSentinel::start(),
         RedisCluster::start(),
         Postgres::start(),
-        MariaDb::start()
+        MariaDb::start(),
+        Nacos::start()
     )?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "redis {}", redis.url())?;
@@ -26,6 +27,8 @@ async fn main() -> Result<()> {
     }
     writeln!(out, "postgres {}", postgres.url())?;
     writeln!(out, "mariadb {}", mariadb.url())?;
+    writeln!(out, "nacos http://{}", nacos.addr())?;
+    writeln!(out, "nacos grpc://{}", nacos.grpc_addr())?;
     writeln!(out, "holding")?;
     out.flush()?;
     std::future::pending().await

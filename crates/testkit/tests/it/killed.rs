@@ -18,11 +18,11 @@ async fn killed_test_process_leaves_no_server_and_no_directory() -> Result<()> {
         Spawned::builder(env!("CARGO_BIN_EXE_hold-servers")).env("TMPDIR", scratch.path()).start()?;
     holder.wait_for_line("holding", LONG).await?;
     let addrs = addresses(&holder.output())?;
-    assert_eq!(addrs.len(), 12, "{}", holder.output());
+    assert_eq!(addrs.len(), 14, "{}", holder.output());
     for addr in &addrs {
         TcpStream::connect(addr).await.with_context(|| format!("connect to {addr}"))?;
     }
-    assert_eq!(std::fs::read_dir(scratch.path())?.count(), 5);
+    assert_eq!(std::fs::read_dir(scratch.path())?.count(), 6);
 
     holder.kill9()?;
     for addr in addrs {

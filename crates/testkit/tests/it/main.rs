@@ -5,6 +5,7 @@ mod cluster;
 mod eventually;
 mod killed;
 mod mariadb;
+mod nacos;
 mod port;
 mod postgres;
 mod proxy;

@@ -113,4 +113,5 @@ fn start_can_be_spawned_onto_another_thread() {
     assert_send(&grey_testkit::RedisCluster::start());
     assert_send(&grey_testkit::Postgres::start());
     assert_send(&grey_testkit::MariaDb::start());
+    assert_send(&grey_testkit::Nacos::start());
 }
