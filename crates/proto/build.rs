@@ -3,11 +3,12 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "grey/router/v1/router.proto",
     "grey/control/v1/model.proto",
     "grey/control/v1/control.proto",
     "grey/sync/v1/sync.proto",
+    "grey/schema/v1/schema.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -44,6 +44,18 @@ pub enum Reason {
     UnknownPin,
     /// The held change does not exist, or no longer.
     UnknownChange,
+    /// The upgrade does not exist.
+    UnknownUpgrade,
+    /// No database is registered for the tenant and service.
+    UnknownDatabase,
+    /// Another upgrade of the tenant's database is queued or runs.
+    UpgradeRunning,
+    /// The migration files, or what they would do, do not allow it.
+    MigrationRefused,
+    /// The tenant's database refuses the credentials or the request.
+    DatabaseRefused,
+    /// The tenant's database does not answer.
+    DatabaseUnavailable,
     /// The tenant is suspended.
     TenantSuspended,
     /// The tenant is under maintenance.
@@ -76,7 +88,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidArgument,
         Self::TooLarge,
         Self::UnknownTenant,
@@ -84,6 +96,12 @@ impl Reason {
         Self::UnknownVersion,
         Self::UnknownPin,
         Self::UnknownChange,
+        Self::UnknownUpgrade,
+        Self::UnknownDatabase,
+        Self::UpgradeRunning,
+        Self::MigrationRefused,
+        Self::DatabaseRefused,
+        Self::DatabaseUnavailable,
         Self::TenantSuspended,
         Self::Maintenance,
         Self::NoLegalVersion,
@@ -111,6 +129,12 @@ impl Reason {
             Self::UnknownVersion => "UNKNOWN_VERSION",
             Self::UnknownPin => "UNKNOWN_PIN",
             Self::UnknownChange => "UNKNOWN_CHANGE",
+            Self::UnknownUpgrade => "UNKNOWN_UPGRADE",
+            Self::UnknownDatabase => "UNKNOWN_DATABASE",
+            Self::UpgradeRunning => "UPGRADE_RUNNING",
+            Self::MigrationRefused => "MIGRATION_REFUSED",
+            Self::DatabaseRefused => "DATABASE_REFUSED",
+            Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
             Self::TenantSuspended => "TENANT_SUSPENDED",
             Self::Maintenance => "MAINTENANCE",
             Self::NoLegalVersion => "NO_LEGAL_VERSION",
@@ -138,15 +162,23 @@ impl Reason {
             | Self::UnknownService
             | Self::UnknownVersion
             | Self::UnknownPin
-            | Self::UnknownChange => ErrorKind::NotFound,
+            | Self::UnknownChange
+            | Self::UnknownUpgrade
+            | Self::UnknownDatabase => ErrorKind::NotFound,
             Self::TenantSuspended | Self::Denied => ErrorKind::Denied,
-            Self::NoLegalVersion | Self::InUse => ErrorKind::Conflict,
+            Self::NoLegalVersion
+            | Self::InUse
+            | Self::UpgradeRunning
+            | Self::MigrationRefused
+            | Self::DatabaseRefused => ErrorKind::Conflict,
             Self::RevisionMismatch => ErrorKind::Precondition,
             Self::Unauthenticated => ErrorKind::Unauthenticated,
             Self::RoutersBehind | Self::Stale => ErrorKind::Timeout,
-            Self::Maintenance | Self::NoInstance | Self::RevisionUnavailable | Self::Unavailable => {
-                ErrorKind::Unavailable
-            }
+            Self::Maintenance
+            | Self::NoInstance
+            | Self::RevisionUnavailable
+            | Self::DatabaseUnavailable
+            | Self::Unavailable => ErrorKind::Unavailable,
             Self::Internal => ErrorKind::Internal,
         }
     }

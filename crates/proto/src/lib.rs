@@ -1,6 +1,6 @@
 //! Generated protobuf types, their conversions to core's, and the one mapping of errors to gRPC and HTTP.
 //!
-//! [`control`], [`router`] and [`sync`] are generated from the contracts under `proto/`. [`convert`] turns their messages
+//! [`control`], [`router`], [`schema`] and [`sync`] are generated from the contracts under `proto/`. [`convert`] turns their messages
 //! into core's checked types and back, [`codec`] writes and reads what is stored, and [`status`] is the only
 //! place that knows which code a failure has. The feature `arbitrary` adds generators for property tests.
 
@@ -35,6 +35,12 @@ mod generated {
             include!(concat!(env!("OUT_DIR"), "/grey.router.v1.serde.rs"));
         }
     }
+    pub mod schema {
+        pub mod v1 {
+            tonic::include_proto!("grey.schema.v1");
+            include!(concat!(env!("OUT_DIR"), "/grey.schema.v1.serde.rs"));
+        }
+    }
     pub mod sync {
         pub mod v1 {
             tonic::include_proto!("grey.sync.v1");
@@ -46,6 +52,8 @@ mod generated {
 pub use generated::control::v1 as control;
 /// Messages and services of the data plane.
 pub use generated::router::v1 as router;
+/// Messages and the service of the schema migrator.
+pub use generated::schema::v1 as schema;
 /// Messages and the service of the sync services.
 pub use generated::sync::v1 as sync;
 

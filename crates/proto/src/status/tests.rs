@@ -3,7 +3,7 @@
 use super::*;
 
 /// The whole mapping, by hand.
-const TABLE: [(Reason, Code, &str, u16); 21] = [
+const TABLE: [(Reason, Code, &str, u16); 27] = [
     (Reason::InvalidArgument, Code::InvalidArgument, "INVALID_ARGUMENT", 400),
     (Reason::TooLarge, Code::ResourceExhausted, "RESOURCE_EXHAUSTED", 413),
     (Reason::UnknownTenant, Code::NotFound, "NOT_FOUND", 404),
@@ -11,6 +11,12 @@ const TABLE: [(Reason, Code, &str, u16); 21] = [
     (Reason::UnknownVersion, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownPin, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownChange, Code::NotFound, "NOT_FOUND", 404),
+    (Reason::UnknownUpgrade, Code::NotFound, "NOT_FOUND", 404),
+    (Reason::UnknownDatabase, Code::NotFound, "NOT_FOUND", 404),
+    (Reason::UpgradeRunning, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
+    (Reason::MigrationRefused, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
+    (Reason::DatabaseRefused, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
+    (Reason::DatabaseUnavailable, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::TenantSuspended, Code::PermissionDenied, "PERMISSION_DENIED", 403),
     (Reason::Maintenance, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::NoLegalVersion, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),

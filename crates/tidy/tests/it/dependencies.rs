@@ -10,7 +10,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("grey-runtime", &[]),
     ("grey-tidy", &[]),
     ("grey-migrations-control", &[]),
+    ("grey-migrations-migrator", &[]),
     ("grey-testkit", &[]),
+    ("grey-vault", &["grey-runtime"]),
     ("grey-proto", &["grey-core"]),
     ("grey-state", &["grey-core", "grey-proto"]),
     ("grey-router", &["grey-core", "grey-proto", "grey-state", "grey-runtime"]),
@@ -18,7 +20,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("grey-sync", &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-edge"]),
     (
         "grey-control-plane",
-        &["grey-core", "grey-proto", "grey-state", "grey-runtime", "grey-edge", "grey-migrations-control"],
+        &[
+            "grey-core",
+            "grey-proto",
+            "grey-state",
+            "grey-runtime",
+            "grey-edge",
+            "grey-vault",
+            "grey-migrations-control",
+        ],
+    ),
+    (
+        "grey-schema-migrator",
+        &["grey-core", "grey-proto", "grey-runtime", "grey-edge", "grey-vault", "grey-migrations-migrator"],
     ),
     (
         "grey-registry-sync",
@@ -40,6 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "grey-control-plane",
             "grey-registry-sync",
             "grey-tenant-sync",
+            "grey-schema-migrator",
         ],
     ),
     (
@@ -53,6 +68,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "grey-control-plane",
             "grey-registry-sync",
             "grey-tenant-sync",
+            "grey-schema-migrator",
             "grey-testkit",
         ],
     ),
@@ -63,8 +79,8 @@ const FENCED: &[(&str, &[&str])] = &[
     ("figment", &["grey-runtime"]),
     ("nacos-sdk", &["grey-registry-sync", "grey-bench"]),
     ("redis", &["grey-state", "grey-testkit", "grey-bench"]),
-    ("sea-orm", &["grey-control-plane", "grey-bench"]),
-    ("sea-orm-migration", &["grey-control-plane", "grey-migrations-control"]),
+    ("sea-orm", &["grey-control-plane", "grey-schema-migrator", "grey-bench"]),
+    ("sea-orm-migration", &["grey-control-plane", "grey-migrations-control", "grey-migrations-migrator"]),
 ];
 
 fn allowed(package: &str) -> &'static [&'static str] {

@@ -65,7 +65,7 @@ impl Api {
         let change = Change::PinPut { tenant, service, pin };
         let Written { result, thing } = self.write(caller, change, request.write).await?;
         message.revision = thing;
-        Ok(PutPinResponse { result: Some(result), pin: Some(message) })
+        Ok(PutPinResponse { result: Some(result), pin: Some(message), upgrade: String::new() })
     }
 
     /// Lets a tenant go back to the service's default.

@@ -47,7 +47,8 @@ async fn write(State(api): State<Api>, input: Input) -> Answer<PutPinResponse> {
     let Wanted { version, locked } = input.json()?;
     let (tenant, service) = (input.path("id"), input.path("service"));
     let pin = Pin { tenant, service, version, locked, revision: 0 };
-    let response = api.put_pin(&caller, PutPinRequest { pin: Some(pin), write: input.write()? }).await?;
+    let response =
+        api.put_pin(&caller, PutPinRequest { pin: Some(pin), write: input.write()?, migrate: false }).await?;
     let revision = response.pin.as_ref().map_or(0, |pin| pin.revision);
     Ok(Reply::tagged(response, revision))
 }

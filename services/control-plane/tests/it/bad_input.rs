@@ -195,6 +195,6 @@ async fn out_of_range(plane: &Plane) {
     let pin = Pin { version: "1".into(), ..pin("acme", "payment", "") };
     let wait = pbjson_types::Duration { seconds: i64::MIN, nanos: i32::MIN };
     let write = WriteOptions { wait: Some(wait), ..WriteOptions::default() };
-    let request = PutPinRequest { pin: Some(pin), write: Some(write) };
+    let request = PutPinRequest { pin: Some(pin), write: Some(write), migrate: false };
     assert_eq!(reason(plane.pins().put_pin(request).await), bad);
 }

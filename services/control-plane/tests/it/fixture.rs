@@ -220,7 +220,7 @@ impl Plane {
     }
 
     pub(crate) async fn put_pin(&self, tenant: &str, service: &str, version: &str) -> Result<u64, Status> {
-        let request = PutPinRequest { pin: Some(pin(tenant, service, version)), write: None };
+        let request = PutPinRequest { pin: Some(pin(tenant, service, version)), write: None, migrate: false };
         self.pins().put_pin(request).await.map(|response| revision(response.into_inner().result))
     }
 

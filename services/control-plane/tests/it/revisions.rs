@@ -84,7 +84,8 @@ async fn the_same_fact_again_changes_nothing(plane: Plane) {
     assert_eq!(plane.put_tenant("acme").await, before);
     assert_eq!(plane.put_service("payment", "v1.0.0").await, before);
     assert_eq!(plane.put_version("payment", "2", Some(("1.1", ""))).await, before);
-    let request = PutPinRequest { pin: Some(pin("acme", "payment", "1")), write: expecting(pinned) };
+    let request =
+        PutPinRequest { pin: Some(pin("acme", "payment", "1")), write: expecting(pinned), migrate: false };
     let again = plane.pins().put_pin(request).await.unwrap().into_inner();
     assert_eq!(again.pin.unwrap().revision, pinned);
     assert_eq!(again.result.unwrap().revision, before);

@@ -70,6 +70,29 @@ pub enum Failure {
     /// Instances were not written.
     #[error(transparent)]
     Registrar(#[from] registrar::Error),
+    /// A mirror has carried out what it was asked, without success.
+    #[error("{attempted}: {error}")]
+    Mirror {
+        /// As a verb phrase.
+        attempted: String,
+        /// What the mirror said.
+        error: String,
+    },
+    /// A mirror has taken a request, and not ended it in the time that was given.
+    #[error(
+        "{attempted}: request {request} was taken, but has not ended within {wait:?}; see `grey sync status`"
+    )]
+    Unended {
+        /// As a verb phrase.
+        attempted: String,
+        /// Names the request.
+        request: String,
+        /// How long was waited.
+        wait: Duration,
+    },
+    /// More than one thing went wrong; what succeeded was printed.
+    #[error("{} things went wrong", .0.len())]
+    Several(Vec<Failure>),
     /// Standard output is closed or full.
     #[error("write to standard output")]
     Output(#[source] io::Error),
@@ -86,15 +109,24 @@ impl Failure {
             Self::Refused { error, .. } => error.reason,
             Self::Target { .. } | Self::Read { .. } | Self::Input(_) => Reason::InvalidArgument,
             Self::Behind { .. } => Reason::RoutersBehind,
-            Self::State { .. } | Self::Late { .. } | Self::Registrar(_) => Reason::Unavailable,
+            Self::State { .. }
+            | Self::Late { .. }
+            | Self::Registrar(_)
+            | Self::Mirror { .. }
+            | Self::Unended { .. } => Reason::Unavailable,
+            Self::Several(failures) => failures.first().map_or(Reason::Internal, Self::reason),
             Self::Output(_) | Self::Server(_) => Reason::Internal,
         }
     }
 
     /// Prints the failure on standard error and chooses the exit code: 1, or 2 where the command line is at fault.
     ///
-    /// People get one line; with `json` it is the body that the services' HTTP API uses.
+    /// People get one line for each failure; with `json` it is the body that the services' HTTP API uses.
     pub fn report(&self, json: bool) -> ExitCode {
+        if let Self::Several(failures) = self {
+            failures.iter().for_each(|failure| drop(failure.report(json)));
+            return ExitCode::from(1);
+        }
         // A reader that has seen enough (`grey events | head`) is not an error worth a message.
         if !matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             let line = if json { self.json() } else { self.line() };
@@ -151,6 +183,11 @@ fn hint(error: &ApiError) -> Option<String> {
         Reason::UnknownVersion => "see `grey service get`, or declare it with `grey version put`",
         Reason::UnknownPin => "see `grey pin list`",
         Reason::UnknownChange => "see `grey sync status`",
+        Reason::UnknownUpgrade | Reason::UpgradeRunning => "see `grey migrate status`",
+        Reason::UnknownDatabase => "register it with `grey database put`",
+        Reason::MigrationRefused => "see `grey migrate plan`",
+        Reason::DatabaseRefused => "check the registered credentials and rights",
+        Reason::DatabaseUnavailable => "check that the tenant's database runs and can be reached",
         Reason::TenantSuspended => "see `grey tenant activate`",
         Reason::NoInstance => "see `grey explain`",
         Reason::RevisionMismatch => {
@@ -163,7 +200,9 @@ fn hint(error: &ApiError) -> Option<String> {
         Reason::Unauthenticated => "give a token by --token or GREY_TOKEN",
         Reason::Denied => "the token's role does not allow it; use another token",
         Reason::RateLimited | Reason::Maintenance => "retry later",
-        Reason::Unavailable => "check that it runs, and --control and --router",
+        Reason::Unavailable => {
+            "check that it runs, and where: --control, --router, --registry-sync or --tenant-sync"
+        }
         Reason::Internal => "see the service's log",
         Reason::InvalidArgument
         | Reason::TooLarge

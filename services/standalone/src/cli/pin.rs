@@ -103,7 +103,7 @@ async fn set(session: &Session, args: Set) -> Result<(), Failure> {
         let changes = pins.into_iter().map(Kind::PinPut).collect();
         return apply(session, changes, &write, &attempted, &done).await;
     }
-    let request = PutPinRequest { pin: pins.pop(), write: write.options() };
+    let request = PutPinRequest { pin: pins.pop(), write: write.options(), migrate: false };
     let request = session.request_waiting(request, write.patience());
     let mut client = session.pins().await?;
     let response = session.call_waiting(&attempted, write.patience(), client.put_pin(request)).await?;

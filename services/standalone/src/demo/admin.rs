@@ -84,7 +84,7 @@ impl Admin {
             version: version.to_owned(),
             ..Pin::default()
         };
-        let request = PutPinRequest { pin: Some(pin), write: options(reason) };
+        let request = PutPinRequest { pin: Some(pin), write: options(reason), migrate: false };
         let response = self.pins.clone().put_pin(request).await.map_err(refused)?;
         Ok(response.into_inner().result.unwrap_or_default())
     }

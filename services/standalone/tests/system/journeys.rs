@@ -54,7 +54,7 @@ impl Operator {
                     (pins, client.apply_change_set(set).await.map(|a| a.into_inner().result))
                 } else {
                     let pin = random_pin(SERVICES[rand::rng().random_range(0..SERVICES.len())]);
-                    let put = PutPinRequest { pin: Some(pin.clone()), write };
+                    let put = PutPinRequest { pin: Some(pin.clone()), write, migrate: false };
                     (vec![pin], client.put_pin(put).await.map(|a| a.into_inner().result))
                 };
                 if let Ok(Some(result)) = answer {

@@ -1,0 +1,1 @@
+//! Seals credentials: a data key per tenant under rotating master keys.

@@ -1,0 +1,1 @@
+//! Plans, runs, verifies and undoes the schema migrations of tenant databases.
