@@ -1,0 +1,161 @@
+//! Who leads: a campaign for a lease, and the handle that knows of its outcome.
+
+use std::time::Duration;
+
+use grey_core::ids::Name;
+use grey_state::{FencingToken, State};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Shorter leases would be lost to a busy machine.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// For giving the lease up at the end; after that it expires by itself.
+const RELEASE: Duration = Duration::from_secs(1);
+
+/// A replica's campaign for a lease.
+pub struct Leadership {
+    state: State,
+    lease: Name,
+    holder: String,
+    /// How long each renewal lasts, for the store as well as here.
+    lasts: Duration,
+    renew_every: Duration,
+    stand_by_every: Duration,
+    held: watch::Sender<Option<Held>>,
+}
+
+/// A lease that was held when last heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    token: FencingToken,
+    /// When the lead ends if it is not renewed.
+    until: Instant,
+}
+
+impl Held {
+    fn now(held: Option<Self>) -> Option<Self> {
+        held.filter(|held| held.until > Instant::now())
+    }
+}
+
+/// Knows whether this replica leads.
+#[derive(Debug, Clone)]
+pub struct Lead {
+    held: watch::Receiver<Option<Held>>,
+    /// What [`Self::changed`] answered last.
+    told: Option<FencingToken>,
+}
+
+impl Leadership {
+    /// A campaign of `holder`, which must name this process and no other, for `lease`; and the handle on its outcome.
+    ///
+    /// Within `ttl` (at least 100 ms) after a leader died, another one leads: each renewal of the lease lasts three
+    /// quarters of it, a leader renews every quarter, and those who stand by try every eighth.
+    #[must_use]
+    pub fn new(state: &State, lease: Name, holder: String, ttl: Duration) -> (Self, Lead) {
+        let ttl = ttl.max(SHORTEST);
+        let (sender, held) = watch::channel(None);
+        let leadership = Self {
+            state: state.clone(),
+            lease,
+            holder,
+            lasts: ttl * 3 / 4,
+            renew_every: ttl / 4,
+            stand_by_every: ttl / 8,
+            held: sender,
+        };
+        (leadership, Lead { held, told: None })
+    }
+
+    /// Campaigns until `stop`, then gives the lease up so that another replica leads at once.
+    ///
+    /// What the leader does must have ended before `stop` is cancelled: afterwards, another one may do the same.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.campaign() => {}
+        }
+        self.note(None);
+        let release = self.state.leases.release(&self.lease, &self.holder);
+        if !matches!(timeout(RELEASE, release).await, Ok(Ok(()))) {
+            tracing::warn!(lease.name = %self.lease, "lease could not be given up; it expires by itself");
+        }
+    }
+
+    async fn campaign(&self) {
+        loop {
+            let asked = Instant::now();
+            let acquire = self.state.leases.acquire(&self.lease, &self.holder, self.lasts);
+            let held = match timeout(self.renew_every, acquire).await {
+                Ok(Ok(token)) => token.map(|token| Held { token, until: asked + self.lasts }),
+                Ok(Err(error)) => {
+                    tracing::debug!(lease.name = %self.lease, %error, "lease is out of reach");
+                    Held::now(*self.held.borrow())
+                }
+                Err(_) => Held::now(*self.held.borrow()),
+            };
+            self.note(held);
+            let pause = if held.is_some() { self.renew_every } else { self.stand_by_every };
+            sleep_until(asked + pause).await;
+        }
+    }
+
+    fn note(&self, held: Option<Held>) {
+        let before = self.held.send_replace(held);
+        let (before, now) = (before.map(|held| held.token), held.map(|held| held.token));
+        match (before, now) {
+            (before, Some(token)) if before != now => {
+                tracing::info!(lease.name = %self.lease, fencing.token = token.0, "leading");
+            }
+            (Some(token), None) => {
+                tracing::warn!(lease.name = %self.lease, fencing.token = token.0, "no longer leading");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Lead {
+    /// The token to write with while this replica leads. Gone as soon as the last renewal has run out, even if the
+    /// campaign itself is stuck or was killed.
+    #[must_use]
+    pub fn token(&self) -> Option<FencingToken> {
+        Held::now(*self.held.borrow()).map(|held| held.token)
+    }
+
+    /// Waits until [`Self::token`] is another than this handle was told last, at first none, and answers it. Waits
+    /// forever once the campaign is over and its loss was told.
+    pub async fn changed(&mut self) -> Option<FencingToken> {
+        loop {
+            let held = Held::now(*self.held.borrow_and_update());
+            let token = held.map(|held| held.token);
+            if token != self.told {
+                self.told = token;
+                return token;
+            }
+            let ends = async {
+                match held {
+                    Some(held) => sleep_until(held.until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                noted = self.held.changed() => {
+                    if noted.is_err() {
+                        over(held).await;
+                    }
+                }
+                () = ends => {}
+            }
+        }
+    }
+}
+
+/// The campaign is over, so nothing changes any more but that what is held runs out.
+async fn over(held: Option<Held>) {
+    match held {
+        Some(held) => sleep_until(held.until).await,
+        None => std::future::pending().await,
+    }
+}
