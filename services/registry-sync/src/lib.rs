@@ -1,3 +1,4 @@
 //! Mirrors running instances from registries into shared state.
 
+pub mod probe;
 pub mod registry;

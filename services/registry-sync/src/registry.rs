@@ -1,5 +1,7 @@
 //! Where instances come from.
 
+pub mod file;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

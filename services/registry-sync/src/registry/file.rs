@@ -1,0 +1,134 @@
+//! A watched file that lists instances: the registry of deployments without one.
+//!
+//! The file is read at the start, soon after it changed, and from time to time. It is taken whole or not at all; one
+//! that is missing, unreadable or faulty is told as a failure, so that its last good content stays.
+
+mod format;
+mod read;
+mod render;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use grey_runtime::config::duration;
+use grey_runtime::{Faults, Validate};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub use self::format::{Error, MAX_BYTES, parse};
+use self::read::{Reader, Reading};
+pub use self::render::render;
+use self::watch::Watch;
+use super::{Listing, Registry, Sighting};
+
+/// How often a file is looked at that cannot be watched: where the system's watches are used up, or its directory is
+/// not there.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Which file, and how often it is read without a sign of change.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The file; `docs/examples/instances.yaml` shows its form.
+    pub path: PathBuf,
+    /// How often it is read without a sign of change.
+    #[serde(with = "duration", default = "default_reconcile")]
+    pub reconcile: Duration,
+}
+
+fn default_reconcile() -> Duration {
+    Duration::from_secs(30)
+}
+
+impl Options {
+    /// For the file at `path`, with the default interval.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), reconcile: default_reconcile() }
+    }
+}
+
+impl Validate for Options {
+    fn validate(&self, faults: &mut Faults) {
+        faults.check(self.path.file_name().is_some(), "path", "must name a file");
+        faults.check(!self.reconcile.is_zero(), "reconcile", "must be longer than nothing");
+    }
+}
+
+/// Follows one file.
+///
+/// Changes are noticed by the operating system's watches. Where there are none to be had the file is looked at every
+/// second; file systems that have watches but whose other clients' changes do not show in them (NFS) are left with
+/// [`Options::reconcile`].
+#[derive(Debug)]
+pub struct FileRegistry {
+    options: Options,
+    watching: bool,
+}
+
+impl FileRegistry {
+    /// Follows the file that `options` name; it need not exist yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, watching: true }
+    }
+
+    /// Ends when nobody listens any more.
+    async fn run(&self, sightings: &mpsc::Sender<Sighting>, again: &Notify) {
+        let mut reader = Reader::new(self.options.path.clone(), self.watching);
+        let mut watch: Option<Watch> = None;
+        let mut watched = true;
+        let mut told: Option<Result<Vec<Listing>, String>> = None;
+        let mut asked = true;
+        let mut due = Instant::now();
+        loop {
+            if let Some(Reading { watch: armed, listings, .. }) = reader.read(asked).await {
+                if let (true, Ok(_), Err(cause)) = (watched, &listings, &armed) {
+                    tracing::warn!(path = %self.options.path.display(), cause, "file cannot be watched");
+                }
+                watched = armed.is_ok() || listings.is_err();
+                watch = armed.ok();
+                if asked || told.as_ref() != Some(&listings) {
+                    if sightings.send(sighting(listings.clone())).await.is_err() {
+                        return;
+                    }
+                    told = Some(listings);
+                }
+            }
+            if asked {
+                due = Instant::now() + self.options.reconcile;
+            }
+            asked = tokio::select! {
+                () = again.notified() => true,
+                () = sleep_until(due) => true,
+                () = changed(watch.as_mut()) => false,
+            };
+        }
+    }
+}
+
+fn sighting(listings: Result<Vec<Listing>, String>) -> Sighting {
+    match listings {
+        Ok(listings) => Sighting::All(listings),
+        Err(cause) => Sighting::Failed(cause),
+    }
+}
+
+async fn changed(watch: Option<&mut Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => sleep(POLL).await,
+    }
+}
+
+#[async_trait]
+impl Registry for FileRegistry {
+    async fn follow(&self, sightings: mpsc::Sender<Sighting>, again: Arc<Notify>, token: CancellationToken) {
+        token.run_until_cancelled(self.run(&sightings, &again)).await;
+    }
+}
