@@ -1,1 +1,5 @@
 //! Plans, runs, verifies and undoes the schema migrations of tenant databases.
+
+pub mod files;
+pub mod lint;
+pub mod plan;

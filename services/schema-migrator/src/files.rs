@@ -1,0 +1,157 @@
+//! Migration files: found, read, split into statements and judged, before any database is touched.
+//!
+//! A service's files lie in `<root>/<service>/` under Flyway's names: `V1.1__add_preferences.sql` migrates,
+//! `U1.1__…` undoes it, `C1.1__…` holds queries that must return no row afterwards. A name may end in
+//! `.postgres.sql`, `.mysql.sql` or `.sqlite.sql`: such a variant replaces the plain file for that dialect.
+//!
+//! Comment lines can hold directives:
+//!
+//! | directive | where | means |
+//! |---|---|---|
+//! | `-- grey: no-transaction` | before the first statement | each statement is committed by itself |
+//! | `-- grey: backfill table=orders key=id batch=1000 pause=50ms` | before an UPDATE with `key BETWEEN :low AND :high` | it runs over key ranges |
+//! | `-- grey: online tool=gh-ost table=orders` | before an ALTER TABLE | that tool changes the table (MySQL family) |
+//! | `-- grey: views of=orders,customers version=1.2` | alone | a schema of views for that version (PostgreSQL) |
+//!
+//! What a statement *does* is judged later, by [`crate::lint`].
+
+mod checksum;
+mod fault;
+mod step;
+
+pub use checksum::Checksum;
+pub use fault::{Fault, FaultKind, FilesError};
+pub use step::{Backfill, External, SqlName, Statement, Step, Tool, Views};
+
+use grey_core::ids::ServiceId;
+use grey_core::schema::SchemaVersion;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Which database a file is written for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Dialect {
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL and MariaDB.
+    MySql,
+    /// SQLite.
+    Sqlite,
+}
+
+impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::MySql, Self::Sqlite];
+
+    /// The name, as in file names and messages: `postgres`, `mysql` or `sqlite`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+            Self::Sqlite => "sqlite",
+        }
+    }
+
+    /// Whether a transaction that is rolled back takes DDL with it.
+    #[must_use]
+    pub fn rolls_back_ddl(self) -> bool {
+        !matches!(self, Self::MySql)
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A text that names no dialect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a dialect: write postgres, mysql or sqlite")]
+pub struct UnknownDialect(String);
+
+impl FromStr for Dialect {
+    type Err = UnknownDialect;
+    fn from_str(text: &str) -> Result<Self, UnknownDialect> {
+        let found = Self::ALL.into_iter().find(|dialect| dialect.as_str() == text);
+        found.ok_or_else(|| UnknownDialect(text.chars().take(32).collect()))
+    }
+}
+
+/// The migrations of one service for one dialect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scripts {
+    /// The service.
+    pub service: ServiceId,
+    /// The dialect.
+    pub dialect: Dialect,
+    /// By version, each version once.
+    pub migrations: Vec<Arc<Migration>>,
+}
+
+impl Scripts {
+    /// The migration to `schema`, if there is one.
+    #[must_use]
+    pub fn get(&self, schema: &SchemaVersion) -> Option<&Arc<Migration>> {
+        let found = self.migrations.binary_search_by(|migration| migration.schema.cmp(schema));
+        found.ok().and_then(|index| self.migrations.get(index))
+    }
+
+    /// The newest version that there is.
+    #[must_use]
+    pub fn newest(&self) -> Option<&SchemaVersion> {
+        self.migrations.last().map(|migration| &migration.schema)
+    }
+
+    /// Hash of every version and checksum: equal scripts have equal fingerprints, so that a tenant
+    /// that was brought to a fingerprint can be skipped without asking its database.
+    #[must_use]
+    pub fn fingerprint(&self) -> Checksum {
+        let mut lines = format!("{}\n", self.dialect);
+        for migration in &self.migrations {
+            lines.push_str(&format!("{} {}\n", migration.schema, migration.checksum));
+        }
+        Checksum::of(&lines)
+    }
+}
+
+/// One migration: its file, its undo file and its check file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Migration {
+    /// The version that it leads to.
+    pub schema: SchemaVersion,
+    /// From the file's name, with spaces: `add user preferences`.
+    pub description: String,
+    /// The file's name within the service's folder.
+    pub file: String,
+    /// Of the migration's file alone.
+    pub checksum: Checksum,
+    /// Whether all steps and the history's row may run in one transaction that rolls back as a whole.
+    ///
+    /// False with `-- grey: no-transaction`, and in the MySQL family as soon as a statement is anything but
+    /// INSERT, UPDATE, DELETE or a query.
+    pub transactional: bool,
+    /// What it does, in order; never empty.
+    pub steps: Vec<Step>,
+    /// How it is undone.
+    pub undo: Option<Undo>,
+    /// Name of the check file, if there is one.
+    pub check_file: Option<String>,
+    /// Queries that must return no row afterwards.
+    pub checks: Vec<Statement>,
+}
+
+/// How a migration is undone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Undo {
+    /// The file's name within the service's folder.
+    pub file: String,
+    /// Of the undo file alone.
+    pub checksum: Checksum,
+    /// As [`Migration::transactional`], for the undo file.
+    pub transactional: bool,
+    /// What it does, in order; never empty.
+    pub steps: Vec<Step>,
+}
