@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Most requests to one leader that wait.
 pub const LIMIT: usize = 1_000;
 
-/// Requests by the name of the lease whose holder should carry them out.
+/// Requests by the name of the service whose leader should carry them out.
 #[async_trait]
 pub trait Requests: Send + Sync {
     /// Leaves a request.

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use grey_core::ids::Name;
 use std::time::Duration;
 
-/// The last status of each leader, by the name of its lease.
+/// The last status of each leader, by the name of its service.
 #[async_trait]
 pub trait Statuses: Send + Sync {
     /// Replaces the status; it is forgotten after `ttl`.

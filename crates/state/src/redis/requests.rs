@@ -2,7 +2,7 @@
 
 use super::connection::Link;
 use super::leases::millis;
-use super::values::{bytes, corrupt, items, parsed, text};
+use super::values::{bytes, corrupt, items};
 use super::{keys, scripts};
 use crate::requests::LIMIT;
 use crate::{Error, Requests};
@@ -44,9 +44,8 @@ impl Requests for RedisRequests {
         let script = &scripts::REQUEST_POST;
         let mut call = script.on(&[&key]);
         call.arg(request).arg(LIMIT).arg(millis(FORGOTTEN_AFTER));
-        let posted = self.link.call(attempted, &key, script, &call).await?;
-        match parsed::<u8>(&key, "the answer", text(&key, &posted)?)? {
-            0 => Err(Error::Full { attempted, limit: LIMIT }),
+        match self.link.call(attempted, &key, script, &call).await? {
+            Value::Int(0) => Err(Error::Full { attempted, limit: LIMIT }),
             _ => Ok(()),
         }
     }

@@ -5,6 +5,8 @@ mod heartbeats;
 mod instances;
 mod leases;
 mod projection;
+mod requests;
+mod statuses;
 mod turns;
 
 macro_rules! on_every_backend {
@@ -33,5 +35,7 @@ on_every_backend! {
     instance_lists_are_replaced_whole => crate::conformance::instances::check;
     leases_have_one_holder_and_growing_tokens => crate::conformance::leases::check;
     turns_are_never_given_twice => crate::conformance::turns::check;
+    requests_are_given_once_and_in_order => crate::conformance::requests::check;
+    statuses_are_fenced_and_forgotten => crate::conformance::statuses::check;
     heartbeats_live_until_they_expire_or_leave => crate::conformance::heartbeats::check;
 }

@@ -57,6 +57,10 @@ async fn assert_everything_fails(state: &State) {
         fails("lease", state.leases.acquire(&publisher, "a", LONG)),
         fails("turn", state.turns.next(&payment, &v1)),
         fails("routers", state.heartbeats.live()),
+        fails("post a request", state.requests.post(&publisher, b"x")),
+        fails("take requests", state.requests.take(&publisher, LONG)),
+        fails("publish a status", state.statuses.publish(&publisher, TOKEN, b"x", LONG)),
+        fails("read a status", state.statuses.read(&publisher)),
     );
 }
 
@@ -69,6 +73,8 @@ async fn a_wiped_server_is_noticed_and_used_again() {
     let held = state.leases.acquire(&name("publisher"), "a", LONG).await.unwrap().unwrap();
     state.instances.replace(TOKEN, &instances("payment", &["v1"], 2)).await.unwrap();
     let (_, cursor) = state.instances.load().await.unwrap();
+    state.statuses.publish(&name("publisher"), held, b"before", LONG).await.unwrap();
+    state.requests.post(&name("publisher"), b"before").await.unwrap();
 
     redis.kill9().unwrap();
     assert_everything_fails(&state).await;
@@ -80,6 +86,13 @@ async fn a_wiped_server_is_noticed_and_used_again() {
     assert_eq!(state.instances.read(&cursor, LONG).await.unwrap(), InstancesRead::Lost);
     let next = state.leases.acquire(&name("publisher"), "b", LONG).await.unwrap().unwrap();
     assert!(next > held, "tokens grow over a loss of all data");
+    assert_eq!(state.statuses.read(&name("publisher")).await.unwrap(), None);
+    assert_eq!(state.requests.take(&name("publisher"), NOW).await.unwrap(), Vec::<Vec<u8>>::new());
+    state.statuses.publish(&name("publisher"), next, b"after", LONG).await.unwrap();
+    let late = state.statuses.publish(&name("publisher"), held, b"late", LONG).await;
+    assert!(matches!(late, Err(Error::Fenced { newest, .. }) if newest == next.0), "{late:?}");
+    state.requests.post(&name("publisher"), b"after").await.unwrap();
+    assert_eq!(state.requests.take(&name("publisher"), LONG).await.unwrap(), [b"after"]);
 
     // The same numbers of a new life are no continuation of the old one.
     for _ in 0..3 {

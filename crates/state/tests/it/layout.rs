@@ -159,7 +159,28 @@ async fn feeds_instances_and_leases_read_as_documented() {
 }
 
 #[tokio::test]
-async fn only_heartbeats_expire() {
+async fn requests_and_statuses_read_as_documented() {
+    let (_redis, state, mut raw) = start().await;
+    for request in [b"one".as_slice(), b"two"] {
+        state.requests.post(&name("registry-sync"), request).await.unwrap();
+    }
+    let waiting: Vec<String> = ask(&mut raw, "LRANGE grey:requests:registry-sync 0 -1").await;
+    assert_eq!(waiting, ["one", "two"]);
+    let forgotten_in: i64 = ask(&mut raw, "PTTL grey:requests:registry-sync").await;
+    assert!((1..=3_600_000).contains(&forgotten_in), "{forgotten_in}");
+    state.requests.take(&name("registry-sync"), NOW).await.unwrap();
+
+    let ttl = Duration::from_secs(30);
+    state.statuses.publish(&name("registry-sync"), TOKEN, b"fine", ttl).await.unwrap();
+    assert_eq!(ask::<String>(&mut raw, "GET grey:status:registry-sync").await, "1700000000001 fine");
+    let forgotten_in: i64 = ask(&mut raw, "PTTL grey:status:registry-sync").await;
+    assert!((1..=30_000).contains(&forgotten_in), "{forgotten_in}");
+    let keys: BTreeSet<String> = ask(&mut raw, "KEYS *").await;
+    assert_eq!(keys, set(&["grey:status:registry-sync"]), "requests that were taken leave nothing behind");
+}
+
+#[tokio::test]
+async fn only_heartbeats_requests_and_statuses_expire() {
     let (_redis, state, mut raw) = start().await;
     rebuild(&state, records(9, 20), 1).await;
     apply(&state, 2, changes()).await.unwrap();
@@ -177,11 +198,14 @@ async fn only_heartbeats_expire() {
         stale: true,
     };
     state.heartbeats.beat(&beat, Duration::from_secs(600)).await.unwrap();
+    state.requests.post(&name("mirror"), b"x").await.unwrap();
+    state.statuses.publish(&name("mirror"), TOKEN, b"x", Duration::from_secs(600)).await.unwrap();
+    let expiring = set(&["grey:router:r1", "grey:requests:mirror", "grey:status:mirror"]);
     let keys: Vec<String> = ask(&mut raw, "KEYS *").await;
-    assert!(keys.len() > 40, "{keys:?}");
+    assert!(keys.len() > 40 && expiring.iter().all(|key| keys.contains(key)), "{keys:?}");
     for key in keys {
         let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut raw).await.unwrap();
-        assert_eq!(ttl >= 0, key == "grey:router:r1", "{key} expires in {ttl} ms");
+        assert_eq!(ttl >= 0, expiring.contains(&key), "{key} expires in {ttl} ms");
     }
 }
 
@@ -314,6 +338,13 @@ async fn streams_leases_and_counters_of_another_shape_are_reported_with_their_ke
         ask::<()>(&mut raw, &command).await;
         assert_eq!(blamed(state.turns.next(&service, &v1).await), counter, "{command}");
     }
+    for command in ["SET grey:requests:mirror x", "SADD grey:status:mirror x", "SET grey:status:mirror x"] {
+        ask::<()>(&mut raw, "DEL grey:status:mirror").await;
+        ask::<()>(&mut raw, command).await;
+    }
+    assert_eq!(blamed(state.requests.take(&name("mirror"), NOW).await), "grey:requests:mirror");
+    assert_eq!(blamed(state.requests.post(&name("mirror"), b"x").await), "grey:requests:mirror");
+    assert_eq!(blamed(state.statuses.read(&name("mirror")).await), "grey:status:mirror");
     ask::<()>(&mut raw, "SET grey:router:r1 x").await;
     ask::<()>(&mut raw, "ZADD grey:routers 99999999999999 r1").await;
     assert_eq!(blamed(state.heartbeats.live().await), "grey:router:r1");
