@@ -86,9 +86,11 @@ impl Desk {
     /// # Errors
     /// When the store is away.
     pub async fn take(&self, wait: Duration) -> Result<Vec<Request>, Error> {
-        let mut fresh = Vec::new();
+        let mut fresh: Vec<Request> = Vec::new();
         for bytes in self.0.state.requests.take(&self.0.name, wait).await? {
             match Found::read(&bytes, SystemTime::now()) {
+                // A cluster's client may have left it twice.
+                Ok(Found::Fresh(request)) if fresh.contains(&request) || self.knows(&request) => {}
                 Ok(Found::Fresh(request)) => fresh.push(request),
                 Ok(Found::TooOld(request)) => {
                     tracing::warn!(request.id = %request.id, "request waited for too long, left aside");
@@ -112,6 +114,10 @@ impl Desk {
         let mut handled = self.handled_requests();
         handled.push_front(HandledRequest { request: request.id.clone(), error });
         handled.truncate(MAX_HANDLED);
+    }
+
+    fn knows(&self, request: &Request) -> bool {
+        self.handled_requests().iter().any(|handled| handled.request == request.id)
     }
 
     fn handled_requests(&self) -> MutexGuard<'_, VecDeque<HandledRequest>> {

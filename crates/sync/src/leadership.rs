@@ -87,14 +87,16 @@ impl Leadership {
         loop {
             let asked = Instant::now();
             let acquire = self.state.leases.acquire(&self.lease, &self.holder, self.lasts);
-            let held = match timeout(self.renew_every, acquire).await {
-                Ok(Ok(token)) => token.map(|token| Held { token, until: asked + self.lasts }),
-                Ok(Err(error)) => {
+            // The store sets the deadline, and must be let come to it: only then it looks for a better connection.
+            // Meanwhile the lead runs out by itself.
+            let held = match acquire.await {
+                Ok(token) => token.map(|token| Held { token, until: asked + self.lasts }),
+                Err(error) => {
                     tracing::debug!(lease.name = %self.lease, %error, "lease is out of reach");
-                    Held::now(*self.held.borrow())
+                    *self.held.borrow()
                 }
-                Err(_) => Held::now(*self.held.borrow()),
             };
+            let held = Held::now(held);
             self.note(held);
             let pause = if held.is_some() { self.renew_every } else { self.stand_by_every };
             sleep_until(asked + pause).await;
