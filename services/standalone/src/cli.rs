@@ -16,6 +16,7 @@ mod route;
 mod routers;
 mod service;
 mod standalone;
+mod sync;
 mod tenant;
 mod version;
 
@@ -63,6 +64,24 @@ pub struct Target {
         default_value = "http://127.0.0.1:7400"
     )]
     pub router: String,
+    /// The gRPC address of the mirror of registries
+    #[arg(
+        long,
+        global = true,
+        env = "GREY_REGISTRY_SYNC",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7430"
+    )]
+    pub registry_sync: String,
+    /// The gRPC address of the mirror of tenants
+    #[arg(
+        long,
+        global = true,
+        env = "GREY_TENANT_SYNC",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7420"
+    )]
+    pub tenant_sync: String,
     /// Bearer token; better given in the environment than on the command line
     #[arg(long, global = true, env = "GREY_TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Option<Secret>,
@@ -102,6 +121,9 @@ pub enum Command {
     /// Instances, for deployments without a registry
     #[command(subcommand)]
     Instance(instance::Command),
+    /// Mirrors: how they stand, what they hold back
+    #[command(subcommand)]
+    Sync(sync::Command),
     /// Ask the router where a call goes
     Route(route::Route),
     /// Ask why a call goes where it goes
@@ -132,6 +154,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Pin(command) => command.run(&session).await,
         Command::Policy(command) => command.run(&session).await,
         Command::Instance(command) => command.run(&session).await,
+        Command::Sync(command) => command.run(&session).await,
         Command::Route(command) => command.run(&session).await,
         Command::Explain(command) => command.run(&session).await,
         Command::Events(command) => command.run(&session).await,

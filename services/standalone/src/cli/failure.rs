@@ -124,8 +124,7 @@ impl Failure {
     /// People get one line for each failure; with `json` it is the body that the services' HTTP API uses.
     pub fn report(&self, json: bool) -> ExitCode {
         if let Self::Several(failures) = self {
-            failures.iter().for_each(|failure| drop(failure.report(json)));
-            return ExitCode::from(1);
+            return failures.iter().fold(ExitCode::FAILURE, |_, failure| failure.report(json));
         }
         // A reader that has seen enough (`grey events | head`) is not an error worth a message.
         if !matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {

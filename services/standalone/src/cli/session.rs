@@ -11,6 +11,7 @@ use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::router::router_service_client::RouterServiceClient;
 use grey_proto::status::{ApiError, from_status};
+use grey_proto::sync::sync_service_client::SyncServiceClient;
 use grey_runtime::tls;
 use serde::Serialize;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -19,6 +20,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::sync::Mirror;
 use super::{Failure, Target, output};
 
 /// Largest message that is taken: a full page of the largest tenants fits.
@@ -66,6 +68,15 @@ impl Session {
     pub(super) async fn router(&self) -> Result<RouterServiceClient<Connection>, Failure> {
         let connection = self.connect(&self.target.router).await?;
         Ok(RouterServiceClient::new(connection).max_decoding_message_size(MAX_RESPONSE))
+    }
+
+    pub(super) async fn sync(&self, mirror: Mirror) -> Result<SyncServiceClient<Connection>, Failure> {
+        let url = match mirror {
+            Mirror::Registry => &self.target.registry_sync,
+            Mirror::Tenants => &self.target.tenant_sync,
+        };
+        let connection = self.connect(url).await?;
+        Ok(SyncServiceClient::new(connection).max_decoding_message_size(MAX_RESPONSE))
     }
 
     async fn connect(&self, url: &str) -> Result<Connection, Failure> {
