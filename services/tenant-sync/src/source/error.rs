@@ -1,8 +1,8 @@
 //! Why the tenant API could not be read.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
-
-use grey_runtime::tls;
 
 /// Why there is no roster. No text holds a secret, a query or more than a few words of a document.
 #[derive(Debug, thiserror::Error)]
@@ -11,9 +11,14 @@ pub enum Error {
     /// The options say something wrong; every fault of them.
     #[error("use the options of the tenant API: {}", .0.join("; "))]
     Options(Vec<String>),
-    /// A file with certificates is unfit.
-    #[error("read the certificates for the tenant API")]
-    Certificates(#[source] tls::Error),
+    /// A file with certificates or a key cannot be read.
+    #[error("read PEM file {}", path.display())]
+    Certificates {
+        /// As configured.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// The HTTP client cannot be made, for lack of trusted authorities for instance.
     #[error("make an HTTP client for the tenant API")]
     Client(#[source] reqwest::Error),
@@ -148,7 +153,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Options(_) | Self::Certificates(_) | Self::Client(_) => "options",
+            Self::Options(_) | Self::Certificates { .. } | Self::Client(_) => "options",
             Self::Transport { .. } => "unreachable",
             Self::Timeout { .. } | Self::Deadline { .. } => "timeout",
             Self::Status { status: 401 | 403, .. } | Self::Token { .. } => "credentials",
@@ -170,15 +175,43 @@ impl Error {
         }
     }
 
-    /// When the server wants to be asked again, if it says so.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
+    /// How long to wait before the next attempt: `wait`, or as long as the server asks for, but at most `max`.
+    pub(super) fn patience(&self, wait: Duration, max: Duration) -> Duration {
+        let asked = match self {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
-        }
+        };
+        asked.unwrap_or_default().max(wait).min(max)
     }
 }
 
 fn said(excerpt: &str) -> String {
     if excerpt.is_empty() { String::new() } else { format!(": {excerpt}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, retry_after: Option<Duration>) -> Error {
+        Error::Status { what: "page 1".to_owned(), status, excerpt: String::new(), retry_after }
+    }
+
+    #[test]
+    fn a_server_may_ask_for_more_patience_within_bounds() {
+        let [short, usual, long, max] = [1, 5, 60, 30].map(Duration::from_secs);
+        for (asked, waited) in [(None, usual), (Some(short), usual), (Some(long), max)] {
+            assert_eq!(refusal(429, asked).patience(usual, max), waited);
+        }
+        assert_eq!(refusal(503, Some(Duration::from_secs(20))).patience(usual, max), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_is_tried_again() {
+        for (status, again) in
+            [(408, true), (429, true), (500, true), (503, true), (400, false), (401, false), (404, false)]
+        {
+            assert_eq!(refusal(status, None).is_transient(), again, "{status}");
+        }
+    }
 }

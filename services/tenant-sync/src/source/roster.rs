@@ -82,3 +82,75 @@ impl Roster {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tenant(id: &str, name: &str) -> Entry {
+        let sourced = Sourced { name: Some(name.to_owned()), ..Sourced::default() };
+        Entry::Tenant(TenantId::new(id).unwrap(), sourced)
+    }
+
+    fn unfit(id: &str) -> Entry {
+        let invalid = Invalid { id: id.to_owned(), reason: "unfit".to_owned() };
+        Entry::Unfit(TenantId::new(id).ok(), invalid)
+    }
+
+    #[test]
+    fn an_equal_entry_counts_and_a_different_one_leaves_the_tenant_alone() {
+        let mut roster = Roster::default();
+        for entry in
+            [tenant("a", "A"), tenant("a", "A"), tenant("b", "B"), tenant("b", "X"), tenant("b", "B")]
+        {
+            roster.add(entry);
+        }
+        assert_eq!(roster.tenants.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(roster.present.iter().map(TenantId::as_str).collect::<Vec<_>>(), ["b"]);
+        let reason = "listed twice with different content".to_owned();
+        assert_eq!(roster.invalid, [Invalid { id: "b".to_owned(), reason }]);
+        assert_eq!((roster.duplicates, roster.invalid_total, roster.listed()), (3, 1, 2));
+    }
+
+    #[test]
+    fn reports_are_bounded_but_counted() {
+        let mut roster = Roster::default();
+        for _ in 0..MAX_INVALID + 5 {
+            roster.add(unfit(""));
+        }
+        assert_eq!((roster.invalid.len(), roster.invalid_total), (MAX_INVALID, 1005));
+        assert_eq!((roster.unidentified, roster.listed()), (1005, 1005));
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        prop_oneof![
+            8 => ("[a-d]", "[XY]").prop_map(|(id, name)| tenant(&id, &name)),
+            1 => "[a-d]".prop_map(|id| unfit(&id)),
+            1 => Just(unfit("")),
+        ]
+    }
+
+    proptest! {
+        /// No order of entries loses a tenant, and none is both fit and unfit.
+        #[test]
+        fn every_id_that_is_listed_is_accounted_for(entries in proptest::collection::vec(entry(), 0..12)) {
+            let mut roster = Roster::default();
+            let mut listed: BTreeMap<TenantId, Vec<Entry>> = BTreeMap::new();
+            for entry in entries.clone() {
+                if let Entry::Tenant(id, _) | Entry::Unfit(Some(id), _) = &entry {
+                    listed.entry(id.clone()).or_default().push(entry.clone());
+                }
+                roster.add(entry);
+            }
+            for (id, same) in &listed {
+                let agree = same.iter().all(|entry| matches!(entry, Entry::Tenant(..)) && *entry == same[0]);
+                prop_assert_eq!(roster.tenants.contains_key(id), agree);
+                prop_assert_eq!(roster.present.contains(id), !agree);
+            }
+            prop_assert_eq!(roster.listed() + roster.duplicates, entries.len() as u64);
+            prop_assert_eq!(roster.invalid_total, roster.present.len() as u64 + roster.unidentified);
+        }
+    }
+}
