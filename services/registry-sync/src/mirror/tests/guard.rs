@@ -1,0 +1,306 @@
+//! What is held, and what ends a hold.
+
+use super::*;
+
+#[test]
+fn a_few_instances_vanish_at_once() {
+    let mut world = World::with(4);
+    world.payment(many(2));
+    assert_eq!(world.count(), 2);
+    assert!(world.nothing_held());
+}
+
+#[test]
+fn a_drop_beyond_the_share_is_held_whole() {
+    let mut world = World::with(20);
+    world.payment(many(5));
+    assert_eq!(world.count(), 20);
+    let held = world.only_held();
+    assert_eq!((held.reason, held.subject.as_str()), (Reason::Drop, "payment@dc-1"));
+    assert_eq!((held.affected, held.total, held.items.len()), (15, 20, 15));
+    assert_eq!(held.believed_at, Some(world.now + Guard::default().confirm_after));
+    assert_eq!(world.mirror.counts().held, 15);
+}
+
+#[test]
+fn small_drops_within_a_window_add_up() {
+    let mut world = World::with(10);
+    for left in [8, 6, 5] {
+        world.payment(many(left));
+        world.pass(1);
+    }
+    assert_eq!(world.count(), 5);
+    world.payment(many(4));
+    assert_eq!(world.count(), 5);
+    assert_eq!(world.only_held().affected, 1);
+}
+
+#[test]
+fn a_drop_in_another_window_is_another_drop() {
+    let mut world = World::with(10);
+    world.payment(many(5));
+    world.pass(31);
+    world.payment(many(3));
+    assert_eq!(world.count(), 3);
+}
+
+#[test]
+fn while_something_is_held_nothing_more_is_let_go() {
+    let mut world = World::with(10);
+    world.payment(many(2));
+    let first = world.only_held().id;
+    world.pass(60);
+    world.payment(many(1));
+    assert_eq!(world.count(), 10);
+    assert_ne!(world.only_held().id, first, "what was shown is not what is held");
+}
+
+#[test]
+fn an_empty_list_is_held_for_every_size() {
+    for count in 1..5 {
+        let mut world = World::with(count);
+        world.payment(Vec::new());
+        assert_eq!(world.count(), count);
+        world.pass(60);
+        world.all(0, Vec::new());
+        assert_eq!(world.count(), count, "the service is not listed at all");
+        assert_eq!(world.only_held().believed_at, None);
+    }
+}
+
+#[test]
+fn unhealthy_instances_are_lost_ones() {
+    let mut world = World::with(4);
+    let sick =
+        |count| (0..4).map(move |n| Registered { healthy: n >= count, ..many(4)[n].clone() }).collect();
+    world.payment(sick(2));
+    assert_eq!(world.count(), 2);
+    assert_eq!(world.published("payment").len(), 4, "they are told as unhealthy");
+    world.payment(sick(4));
+    assert_eq!(world.count(), 2);
+    assert_eq!(world.only_held().affected, 2);
+}
+
+#[test]
+fn what_an_operator_takes_out_is_out_at_once() {
+    let mut world = World::with(2);
+    let mut off = many(2);
+    off[0].enabled = false;
+    off[1].weight = 0;
+    world.payment(off);
+    assert_eq!(world.routes("payment"), "(i00 v1.0), (i01 v1.0)");
+    world.payment(Vec::new());
+    assert_eq!(world.routes("payment"), "");
+    assert!(world.nothing_held());
+}
+
+#[test]
+fn a_hold_ends_when_the_instances_come_back() {
+    let mut world = World::with(4);
+    world.payment(Vec::new());
+    world.payment(many(3));
+    assert_eq!(world.only_held().items, ["i03"]);
+    world.payment(many(4));
+    assert!(world.nothing_held());
+    assert_eq!(world.count(), 4);
+}
+
+#[test]
+fn two_refused_connections_prove_an_instance_gone() {
+    let mut world = World::with(3);
+    world.payment(Vec::new());
+    let id = world.only_held().id;
+    assert_eq!(
+        world.probe(|address| if address.starts_with("i00") { Verdict::Refused } else { alive("") }),
+        3
+    );
+    assert_eq!(world.count(), 3);
+    assert_eq!(world.probe(|_| Verdict::Refused), 0, "they were asked just now");
+    world.pass(2);
+    world.probe(|address| if address.starts_with("i00") { Verdict::Refused } else { alive("") });
+    assert_eq!(world.routes("payment"), "i01 v1.0, i02 v1.0");
+    assert_eq!(world.only_held().id, id, "what is still held was shown");
+    world.pass(2);
+    world.probe(|_| Verdict::Refused);
+    world.pass(2);
+    world.probe(|_| Verdict::Unknown);
+    world.pass(2);
+    world.probe(|_| Verdict::Refused);
+    assert_eq!(world.count(), 2, "the refusals were not in a row");
+    world.pass(2);
+    world.probe(|_| Verdict::Refused);
+    assert_eq!(world.count(), 0);
+    assert!(world.nothing_held());
+}
+
+#[test]
+fn a_persisting_drop_is_believed_by_time() {
+    let mut world = World::with(20);
+    world.payment(many(5));
+    world.probe(|_| alive(""));
+    world.pass(299);
+    world.payment(many(5));
+    assert_eq!(world.count(), 20);
+    assert!(world.mirror.rereads(world.now).is_empty());
+    world.pass(1);
+    assert_eq!(world.mirror.rereads(world.now), [0], "the source is asked before it is believed");
+    assert_eq!(world.mirror.rereads(world.now), [0; 0], "but not all the time");
+    world.payment(many(5));
+    assert_eq!(world.count(), 5);
+}
+
+#[test]
+fn a_source_that_fails_in_between_has_to_begin_again() {
+    let mut world = World::with(20);
+    world.payment(many(5));
+    world.pass(290);
+    world.fail(0);
+    world.pass(290);
+    world.payment(many(5));
+    assert_eq!(world.count(), 20);
+    world.pass(10);
+    world.payment(many(5));
+    assert_eq!(world.count(), 5);
+}
+
+#[test]
+fn an_empty_list_is_not_believed_against_instances_that_answer() {
+    let mut world = World::with(2);
+    world.payment(Vec::new());
+    world.probe(|address| if address.starts_with("i00") { alive("") } else { Verdict::Unknown });
+    world.pass(1_000);
+    world.payment(Vec::new());
+    assert_eq!(world.routes("payment"), "i00 v1.0");
+    let held = world.only_held();
+    assert_eq!(held.believed_at, None);
+    world.mirror.accept(&held.id, world.now).unwrap();
+    assert_eq!(world.count(), 0);
+}
+
+#[test]
+fn an_empty_list_is_not_believed_without_asking() {
+    let mut world = World::new(Options { probe_interval: None, ..options(&["dc-1"]) });
+    world.payment(many(2));
+    world.payment(Vec::new());
+    assert_eq!(world.probe(|_| Verdict::Refused), 0);
+    world.pass(10_000);
+    world.payment(Vec::new());
+    assert_eq!(world.count(), 2);
+}
+
+#[test]
+fn an_operator_accepts_what_was_shown() {
+    let mut world = World::with(20);
+    world.payment(many(5));
+    let shown = world.only_held().id;
+    world.payment(many(4));
+    let unknown = world.mirror.accept(&shown, world.now).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        format!("nothing is held as `{shown}`: it has ended, or more is held than was shown")
+    );
+    assert_eq!(world.count(), 20);
+    world.mirror.accept(&world.only_held().id, world.now).unwrap();
+    assert_eq!(world.count(), 4);
+    assert!(world.mirror.accept(&shown, world.now).is_err());
+}
+
+#[test]
+fn a_failing_source_changes_nothing() {
+    let mut world = World::with(3);
+    for _ in 0..5 {
+        world.fail(0);
+        world.pass(600);
+    }
+    assert_eq!(world.count(), 3);
+    let report = world.mirror.sources().remove(0);
+    assert_eq!((report.failures, report.error.as_str()), (5, "away"));
+    assert!(report.last_success < report.last_attempt);
+    world.payment(many(3));
+    let report = world.mirror.sources().remove(0);
+    assert_eq!((report.failures, report.error.as_str()), (0, ""));
+}
+
+#[test]
+fn a_trusted_source_is_believed() {
+    let mut all = options(&["file"]);
+    all.sources[0].trusted = true;
+    let mut world = World::new(all);
+    world.payment(many(20));
+    world.payment(
+        many(20).into_iter().map(|one| Registered { version: Some("2".to_owned()), ..one }).collect(),
+    );
+    assert!(world.routes("payment").starts_with("i00 v2.0, i01 v2.0"));
+    world.payment(Vec::new());
+    assert_eq!(world.count(), 0);
+    assert!(world.nothing_held());
+}
+
+fn with_versions(versions: &[&str]) -> Vec<Registered> {
+    versions.iter().enumerate().map(|(n, version)| on(&format!("i{n:02}"), version)).collect()
+}
+
+#[test]
+fn one_by_one_instances_change_their_version_at_once() {
+    let mut world = World::with(4);
+    world.payment(with_versions(&["2", "1", "1", "1"]));
+    world.payment(with_versions(&["2", "2", "1", "1"]));
+    assert_eq!(world.routes("payment"), "i00 v2.0, i01 v2.0, i02 v1.0, i03 v1.0");
+    world.payment(with_versions(&["2", "2", "2", "1"]));
+    assert_eq!(world.routes("payment"), "i00 v2.0, i01 v2.0, i02 v1.0, i03 v1.0");
+    assert_eq!(world.only_held().items, ["i02: v1.0 to v2.0"]);
+    // Going back is no further change.
+    world.payment(with_versions(&["1", "2", "1", "1"]));
+    assert!(world.nothing_held());
+    assert_eq!(world.routes("payment"), "i00 v1.0, i01 v2.0, i02 v1.0, i03 v1.0");
+}
+
+#[test]
+fn a_single_instance_changes_its_version_at_once() {
+    let mut world = World::with(1);
+    world.payment(with_versions(&["2"]));
+    assert_eq!(world.routes("payment"), "i00 v2.0");
+}
+
+#[test]
+fn a_flip_of_many_versions_is_held_until_the_instances_say_so() {
+    let mut world = World::with(3);
+    world.payment(with_versions(&["2", "2", "2"]));
+    assert_eq!(world.routes("payment"), "i00 v1.0, i01 v1.0, i02 v1.0");
+    assert_eq!(world.only_held().reason, Reason::Flip);
+    world.probe(|address| match address.split('.').next() {
+        Some("i00") => alive("2.0.0"),
+        Some("i01") => alive("1.0"),
+        _ => alive(""),
+    });
+    assert_eq!(world.routes("payment"), "i00 v2.0, i01 v1.0, i02 v1.0");
+    world.pass(300);
+    world.payment(with_versions(&["2", "2", "2"]));
+    assert_eq!(world.routes("payment"), "i00 v2.0, i01 v2.0, i02 v2.0");
+    assert!(world.nothing_held());
+}
+
+#[test]
+fn metadata_of_a_held_instance_goes_on() {
+    let mut world = World::with(3);
+    let mut flipped = with_versions(&["2", "2", "2"]);
+    flipped[0].weight = 7;
+    world.payment(flipped);
+    let first = world.published("payment").remove(0);
+    assert_eq!((first.version.as_str(), first.weight), ("v1.0", 7));
+}
+
+#[test]
+fn lost_versions_are_quarantined_one_by_one_and_held_in_mass() {
+    let mut world = World::with(4);
+    world.payment(with_versions(&["", "1", "1", "1"]));
+    assert_eq!(world.routes("payment"), "i01 v1.0, i02 v1.0, i03 v1.0");
+    assert_eq!(world.mirror.left_out()[0].subject, "payment i00");
+    let mut world = World::with(4);
+    world.payment(with_versions(&["", "", "", ""]));
+    assert_eq!(world.count(), 4);
+    assert!(world.mirror.left_out().is_empty());
+    world.mirror.accept(&world.only_held().id, world.now).unwrap();
+    assert_eq!(world.count(), 0);
+    assert_eq!(world.mirror.counts().quarantined, 4);
+}
