@@ -1,6 +1,7 @@
 //! Where instances come from.
 
 pub mod file;
+pub mod nacos;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,240 @@
+//! Calls to one Nacos cluster, each with a deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use nacos_sdk::api::naming::{
+    NamingChangeEvent, NamingEventListener, NamingService, NamingServiceBuilder, ServiceInstance,
+};
+use nacos_sdk::api::props::ClientProps;
+use tokio::time::timeout;
+
+use super::catalog::{Hints, Key};
+use super::fault::Fault;
+use super::login::Login;
+use super::options::Options;
+
+/// How often a list is read again whose pages did not fit together.
+const LIST_TRIES: u32 = 3;
+
+/// What the servers see of this client.
+const APP: &str = "grey-registry-sync";
+
+/// Between the group and the name, where a server sends both.
+const GROUP_SEPARATOR: &str = "@@";
+
+/// Connections to one cluster: the library makes one per namespace.
+pub(super) struct Client {
+    namespaces: Vec<Connection>,
+    groups: Vec<String>,
+    login: Option<Arc<Login>>,
+    /// The library knows a listener by its place in memory.
+    listeners: Mutex<BTreeMap<Key, Arc<Listener>>>,
+    call_timeout: Duration,
+    page: i32,
+}
+
+struct Connection {
+    namespace: String,
+    naming: NamingService,
+}
+
+/// Tells that a service was pushed. What was pushed is left aside: servers push healthy instances only, and the library
+/// may hand two pushes over in the wrong order. Reading the service takes a call and is always right.
+#[derive(Debug)]
+struct Listener {
+    key: Key,
+    hints: Arc<Hints>,
+}
+
+impl NamingEventListener for Listener {
+    fn event(&self, _: Arc<NamingChangeEvent>) {
+        self.hints.add(self.key.clone());
+    }
+}
+
+impl Client {
+    /// Connects to every namespace and logs in.
+    ///
+    /// # Errors
+    /// Says what the cluster did not do.
+    pub(super) async fn connect(options: &Options) -> Result<Self, Fault> {
+        let login = Login::new(options)?;
+        if let Some(login) = &login {
+            login.ensure().await?;
+        }
+        let mut namespaces = Vec::new();
+        for namespace in &options.namespaces {
+            let naming = connect(options, namespace, login.as_ref()).await?;
+            namespaces.push(Connection { namespace: namespace.clone(), naming });
+        }
+        Ok(Self {
+            namespaces,
+            groups: options.groups.clone(),
+            login,
+            listeners: Mutex::new(BTreeMap::new()),
+            call_timeout: options.call_timeout,
+            page: i32::try_from(options.page).unwrap_or(i32::MAX),
+        })
+    }
+
+    /// Reads the names of all services of one pair.
+    ///
+    /// # Errors
+    /// Also fails when they keep changing between two pages, so that one may have been missed.
+    pub(super) async fn list(&self, pair: usize) -> Result<BTreeSet<String>, Fault> {
+        let (connection, group) = self.pair(pair);
+        let what = format!("list the services of group `{group}` in namespace `{}`", connection.namespace);
+        for _ in 0..LIST_TRIES {
+            if let Some(names) = self.pages(connection, group, &what).await? {
+                return Ok(names);
+            }
+        }
+        Err(Fault::Moving { what, tries: LIST_TRIES })
+    }
+
+    /// Reads all pages; none if they do not make a whole.
+    async fn pages(
+        &self,
+        connection: &Connection,
+        group: &str,
+        what: &str,
+    ) -> Result<Option<BTreeSet<String>>, Fault> {
+        let mut names = BTreeSet::new();
+        let mut number = 1;
+        loop {
+            let list = || connection.naming.get_service_list(number, self.page, Some(group.to_owned()));
+            let (page, total) = self.call(what, list).await?;
+            let total = usize::try_from(total).unwrap_or(0);
+            let is_last = page.is_empty() || page.len() + names.len() >= total;
+            names.extend(page.into_iter().map(|name| match name.split_once(GROUP_SEPARATOR) {
+                Some((_, name)) => name.to_owned(),
+                None => name,
+            }));
+            if is_last {
+                return Ok((names.len() == total).then_some(names));
+            }
+            number += 1;
+        }
+    }
+
+    /// Reads the instances of one service, from the server and not from what was pushed before.
+    pub(super) async fn read(&self, key: &Key) -> Result<Vec<ServiceInstance>, Fault> {
+        let (connection, group) = self.pair(key.pair);
+        let what = format!("read service `{}`", key.service);
+        let read = || {
+            let (service, group) = (key.service.clone(), Some(group.to_owned()));
+            connection.naming.get_all_instances(service, group, Vec::new(), false)
+        };
+        self.call(&what, read).await
+    }
+
+    /// Has changes of one service pushed, as hints. Doing so again renews it.
+    pub(super) async fn subscribe(&self, key: &Key, hints: &Arc<Hints>) -> Result<(), Fault> {
+        let (connection, group) = self.pair(key.pair);
+        let what = format!("subscribe to service `{}`", key.service);
+        let new = || Arc::new(Listener { key: key.clone(), hints: Arc::clone(hints) });
+        let listener = Arc::clone(self.listeners().entry(key.clone()).or_insert_with(new));
+        let subscribe = || {
+            let (service, group) = (key.service.clone(), Some(group.to_owned()));
+            connection.naming.subscribe(service, group, Vec::new(), Arc::clone(&listener) as Arc<_>)
+        };
+        self.call(&what, subscribe).await
+    }
+
+    /// Ends the pushes for services.
+    pub(super) async fn unsubscribe(&self, keys: &[Key]) {
+        let mut ended = Vec::new();
+        for key in keys {
+            ended.extend(self.listeners().remove_entry(key));
+        }
+        self.end(ended).await;
+    }
+
+    /// Ends all pushes. The library cannot close its connection; without subscriptions it has no work left to do.
+    pub(super) async fn retire(&self) {
+        let ended = std::mem::take(&mut *self.listeners());
+        self.end(ended.into_iter().collect()).await;
+    }
+
+    /// The library ends its own work for a service first, then tells the server, which may not answer: so all at once,
+    /// with one deadline.
+    async fn end(&self, listeners: Vec<(Key, Arc<Listener>)>) {
+        let calls = listeners.into_iter().map(|(key, listener)| {
+            let (connection, group) = self.pair(key.pair);
+            connection.naming.unsubscribe(key.service, Some(group.to_owned()), Vec::new(), listener)
+        });
+        if timeout(self.call_timeout, join_all(calls)).await.is_err() {
+            tracing::debug!("nacos did not confirm the end of subscriptions");
+        }
+    }
+
+    /// Logs in again if it is time.
+    pub(super) async fn log_in(&self) -> Result<(), Fault> {
+        match &self.login {
+            Some(login) => login.ensure().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a call within the deadline; once more after a new login where the server no longer knows the token.
+    async fn call<T, F>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = nacos_sdk::api::error::Result<T>>,
+    {
+        match (within(self.call_timeout, what, call()).await, &self.login) {
+            (Err(Fault::Denied { .. }), Some(login)) => {
+                login.forget();
+                login.ensure().await?;
+                within(self.call_timeout, what, call()).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Listener>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pair(&self, pair: usize) -> (&Connection, &str) {
+        let at = |len: usize| (pair / len, pair % len);
+        let (namespace, group) = at(self.groups.len());
+        let connection = self.namespaces.get(namespace).expect("pairs are numbered by namespace and group");
+        let group = self.groups.get(group).expect("pairs are numbered by namespace and group");
+        (connection, group)
+    }
+}
+
+async fn connect(
+    options: &Options,
+    namespace: &str,
+    login: Option<&Arc<Login>>,
+) -> Result<NamingService, Fault> {
+    let props = ClientProps::new()
+        .server_addr(options.servers.join(","))
+        .namespace(namespace)
+        .app_name(APP)
+        // The environment of the process is not where this is configured.
+        .env_first(false)
+        .naming_load_cache_at_start(false)
+        // Whoever takes what is read here guards against losing everything at once.
+        .naming_push_empty_protection(false);
+    let mut builder = NamingServiceBuilder::new(props);
+    if let Some(login) = login {
+        builder = builder.with_auth_plugin(Arc::clone(login) as Arc<_>);
+    }
+    within(options.call_timeout, "connect", builder.build()).await
+}
+
+async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    call: impl Future<Output = nacos_sdk::api::error::Result<T>>,
+) -> Result<T, Fault> {
+    match timeout(deadline, call).await {
+        Ok(outcome) => outcome.map_err(|error| Fault::of(what, error)),
+        Err(_) => Err(Fault::Silent { what: what.to_owned(), after: deadline }),
+    }
+}

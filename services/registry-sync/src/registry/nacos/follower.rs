@@ -1,0 +1,267 @@
+//! Follows one cluster: rounds of reading, reads that somebody hinted at, and looks in turn.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::catalog::{Catalog, Hints, Key};
+use super::client::Client;
+use super::fault::Fault;
+use super::instance;
+use super::options::Options;
+use crate::registry::Sighting;
+
+/// Nobody listens any more.
+struct Closed;
+
+/// What goes on while one cluster is followed.
+pub(super) struct Follower<'a> {
+    options: &'a Options,
+    sightings: mpsc::Sender<Sighting>,
+    catalog: Mutex<Catalog>,
+    hints: Arc<Hints>,
+    /// None until the first connection, and while the cluster does not answer.
+    client: Mutex<Option<Arc<Client>>>,
+    /// The last round succeeded and no read failed since: single services may be read. Never before everything was told.
+    is_trusted: AtomicBool,
+    /// Rung when a read outside a round failed.
+    doubt: Notify,
+}
+
+/// The time during which every round failed.
+struct Outage {
+    since: Instant,
+    rounds: u32,
+}
+
+impl<'a> Follower<'a> {
+    pub(super) fn new(options: &'a Options, sightings: mpsc::Sender<Sighting>) -> Self {
+        let pairs = options.namespaces.len() * options.groups.len();
+        Self {
+            options,
+            sightings,
+            catalog: Mutex::new(Catalog::new(pairs)),
+            hints: Arc::new(Hints::default()),
+            client: Mutex::new(None),
+            is_trusted: AtomicBool::new(false),
+            doubt: Notify::new(),
+        }
+    }
+
+    /// Follows until nobody listens any more.
+    pub(super) async fn run(&self, again: &Notify) {
+        // Whichever ends has found that nobody listens.
+        tokio::select! {
+            Closed = self.rounds(again) => {}
+            Closed = self.follow_hints() => {}
+            Closed = self.look_around() => {}
+        }
+    }
+
+    /// Ends what the library does for this follower.
+    pub(super) async fn end(&self) {
+        let client = self.client().take();
+        if let Some(client) = client {
+            client.retire().await;
+        }
+    }
+
+    /// Reads the list of services again and again, and everything from time to time, when asked to, and after an outage.
+    async fn rounds(&self, again: &Notify) -> Closed {
+        let mut outage: Option<Outage> = None;
+        let mut full_at = Instant::now();
+        loop {
+            let full = outage.is_some() || Instant::now() >= full_at;
+            let pause = match self.round(full, outage.as_ref()).await {
+                Ok(told) => {
+                    if let Some(outage) = outage.take() {
+                        let duration_ms = millis(outage.since.elapsed());
+                        tracing::info!(outage.rounds = outage.rounds, duration_ms, "nacos answers again");
+                    }
+                    if told {
+                        full_at = Instant::now() + self.options.reconcile;
+                    }
+                    self.is_trusted.store(true, Ordering::Relaxed);
+                    self.hints.ring();
+                    self.options.discover
+                }
+                Err(fault) => {
+                    self.is_trusted.store(false, Ordering::Relaxed);
+                    // Whatever was subscribed to may have ended with the connection.
+                    self.catalog().unsubscribe_all();
+                    if self.sightings.send(Sighting::Failed(fault.to_string())).await.is_err() {
+                        return Closed;
+                    }
+                    let outage = outage.get_or_insert_with(|| Outage { since: Instant::now(), rounds: 0 });
+                    outage.rounds = outage.rounds.saturating_add(1);
+                    self.options.discover.saturating_mul(1 << outage.rounds.min(10)).min(self.options.retry)
+                }
+            };
+            if self.sightings.is_closed() {
+                return Closed;
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = again.notified() => full_at = Instant::now(),
+                () = self.doubt.notified(), if outage.is_none() => full_at = Instant::now(),
+            }
+        }
+    }
+
+    /// Reads the list of services, every service that is new, and all of them if asked to or if one is gone. Returns
+    /// whether everything was told.
+    async fn round(&self, full: bool, outage: Option<&Outage>) -> Result<bool, Fault> {
+        let client = self.connected(outage).await?;
+        client.log_in().await?;
+        let gone = self.list(&client).await?;
+        let full = full || !gone.is_empty();
+        client.unsubscribe(&gone).await;
+        let keys = self.catalog().keys();
+        let keys = keys.into_iter().filter(|(_, subscribed)| full || !subscribed);
+        let reads =
+            stream::iter(keys.map(Ok)).try_for_each_concurrent(self.options.calls, |(key, subscribed)| {
+                let client = &client;
+                async move {
+                    if !subscribed {
+                        client.subscribe(&key, &self.hints).await?;
+                        self.catalog().subscribed(&key);
+                    }
+                    self.read(client, &key).await
+                }
+            });
+        reads.await?;
+        if full {
+            self.tell(|catalog| {
+                let all = catalog.all();
+                catalog.is_told |= all.is_some();
+                all.map(Sighting::All)
+            })
+            .await;
+        }
+        Ok(full)
+    }
+
+    /// Reads the lists of all pairs. Returns the services that are gone.
+    async fn list(&self, client: &Client) -> Result<Vec<Key>, Fault> {
+        let pairs = self.options.namespaces.len() * self.options.groups.len();
+        let lists = stream::iter(0..pairs).map(|pair| async move { Ok((pair, client.list(pair).await?)) });
+        let lists: Vec<(usize, BTreeSet<String>)> =
+            lists.buffer_unordered(self.options.calls).try_collect().await?;
+        let mut catalog = self.catalog();
+        Ok(lists.into_iter().flat_map(|(pair, names)| catalog.list(pair, names)).collect())
+    }
+
+    /// The connections at hand, or new ones where there are none or where they have failed for long while new ones work.
+    async fn connected(&self, outage: Option<&Outage>) -> Result<Arc<Client>, Fault> {
+        let known = self.client().clone();
+        let renew = outage.is_some_and(|outage| outage.since.elapsed() >= self.options.renew);
+        if let Some(known) = &known
+            && !renew
+        {
+            return Ok(Arc::clone(known));
+        }
+        let client = Arc::new(Client::connect(self.options).await?);
+        // A connection alone is easily had: the old one stays unless the new one is of use.
+        client.list(0).await?;
+        *self.client() = Some(Arc::clone(&client));
+        self.catalog().unsubscribe_all();
+        if let Some(old) = known {
+            tracing::warn!("nacos connections replaced: the old ones did not recover");
+            old.retire().await;
+        }
+        Ok(client)
+    }
+
+    /// Reads one service, and tells it if it is news.
+    async fn read(&self, client: &Client, key: &Key) -> Result<(), Fault> {
+        let read = self.catalog().begin_read();
+        let instances = instance::registered(client.read(key).await?);
+        if self.catalog().apply(key, read, instances) {
+            // What changes before everything is told is told with everything.
+            self.tell(|catalog| {
+                catalog.listing(&key.service).filter(|_| catalog.is_told).map(Sighting::Some)
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    /// Tells what is known at the moment when it can be told, so that nothing older is told after something newer.
+    async fn tell(&self, sighting: impl FnOnce(&mut Catalog) -> Option<Sighting>) {
+        // Without a listener the loops end by themselves.
+        if let Ok(place) = self.sightings.reserve().await
+            && let Some(sighting) = sighting(&mut self.catalog())
+        {
+            place.send(sighting);
+        }
+    }
+
+    /// Reads the services that somebody hinted at, soon and several at once.
+    async fn follow_hints(&self) -> Closed {
+        let mut reads = FuturesUnordered::new();
+        loop {
+            while self.is_trusted.load(Ordering::Relaxed)
+                && reads.len() < self.options.calls
+                && let Some(key) = self.hints.take()
+            {
+                reads.push(self.follow_hint(key));
+            }
+            tokio::select! {
+                () = self.hints.added() => {}
+                Some(()) = reads.next() => {}
+                () = self.sightings.closed() => return Closed,
+            }
+        }
+    }
+
+    async fn follow_hint(&self, key: Key) {
+        let client = self.client().clone();
+        let Some(client) = client else { return };
+        if let Err(fault) = self.read(&client, &key).await {
+            tracing::debug!(service.name = %key.service, error = %fault, "a service could not be read");
+            self.is_trusted.store(false, Ordering::Relaxed);
+            self.doubt.notify_one();
+        }
+    }
+
+    /// Hints at one service after the other, slowly.
+    async fn look_around(&self) -> Closed {
+        let Some(gap) = Duration::from_secs(1).checked_div(self.options.looks_per_second) else {
+            self.sightings.closed().await;
+            return Closed;
+        };
+        let mut ticks = interval(gap);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last: Option<Key> = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.sightings.closed() => return Closed,
+            }
+            // Those that were pushed come first.
+            if self.is_trusted.load(Ordering::Relaxed) && self.hints.is_empty() {
+                last = self.catalog().next(last.as_ref());
+                if let Some(key) = last.clone() {
+                    self.hints.add(key);
+                }
+            }
+        }
+    }
+
+    fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

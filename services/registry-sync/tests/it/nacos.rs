@@ -1,0 +1,318 @@
+//! A real Nacos server, followed.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::stream::{self, TryStreamExt as _};
+use grey_registry_sync::registry::nacos::Nacos as Source;
+use grey_runtime::Secret;
+use grey_testkit::Nacos;
+use nacos_sdk::api::naming::ServiceInstance;
+
+use crate::following::Following;
+use crate::nacos_fleet::{Fleet, instance, instances, options, register_persistent};
+
+const SERVICES: usize = 100;
+const INSTANCES: usize = 20;
+
+/// A look at everything only at the start and when asked for, and no look in turn: what is seen was pushed.
+const NEVER: Duration = Duration::from_secs(3600);
+
+fn name(number: usize) -> String {
+    format!("service-{number:03}")
+}
+
+async fn register_fleet(fleet: &Fleet, version: &str) -> Result<()> {
+    let services = stream::iter((0..SERVICES).map(Ok::<_, anyhow::Error>));
+    services
+        .try_for_each_concurrent(8, |number| async move {
+            fleet.register_all(&name(number), instances(INSTANCES, version)).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn hundred_services_are_one_account_and_their_changes_are_seen() -> Result<()> {
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    register_fleet(&fleet, "v1.0.0").await?;
+    let mut options = options(server.addr());
+    options.page = 30;
+    let following = Following::start(Source::new(options));
+    following.until("everything is told", |seen| seen.alls > 0).await;
+    {
+        let seen = following.seen();
+        assert_eq!(seen.first_was_all, Some(true));
+        assert_eq!((seen.services.len(), seen.count()), (SERVICES, SERVICES * INSTANCES));
+        assert!((0..SERVICES).all(|number| seen.versions(&name(number)) == ["v1.0.0"]));
+    }
+
+    register_fleet(&fleet, "v2.0.0").await?;
+    following
+        .until("every service has its new version", |seen| {
+            (0..SERVICES).all(|number| seen.versions(&name(number)) == ["v2.0.0"])
+        })
+        .await;
+    assert_eq!(following.seen().count(), SERVICES * INSTANCES);
+
+    let leavers = stream::iter((0..SERVICES).map(Ok::<_, anyhow::Error>));
+    let leave = leavers.try_for_each_concurrent(8, |number| {
+        let fleet = &fleet;
+        async move {
+            for instance in instances(INSTANCES, "v2.0.0").into_iter().take(if number < 50 { 5 } else { 0 }) {
+                fleet.deregister(&name(number), instance).await?;
+            }
+            Ok(())
+        }
+    });
+    leave.await?;
+    following.until("instances left", |seen| seen.count() == 50 * 15 + 50 * 20).await;
+    let seen = following.end().await;
+    assert_eq!(seen.failures, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn pushes_alone_tell_changes() -> Result<()> {
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    let mut options = options(server.addr());
+    options.looks_per_second = 0;
+    options.reconcile = NEVER;
+    let following = Following::start(Source::new(options));
+    following.until("the service is told", |seen| seen.versions("payment") == ["v1.0.0"]).await;
+    fleet.register("payment", instance(1, "v1.1.0")).await?;
+    following.until("the version changed", |seen| seen.versions("payment") == ["v1.1.0"]).await;
+    fleet.deregister("payment", instance(1, "v1.1.0")).await?;
+    following.until("the last instance left", |seen| seen.ids("payment").is_empty()).await;
+    fleet.register("payment", instance(2, "v1.2.0")).await?;
+    following.until("another came", |seen| seen.ids("payment") == ["10.0.0.3:8080"]).await;
+    assert_eq!(following.end().await.alls, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn looks_in_turn_tell_changes_that_were_not_pushed() -> Result<()> {
+    let server = Nacos::start().await?;
+    let (fleet, other) = (Fleet::connect(server.addr(), "").await?, Fleet::connect(server.addr(), "").await?);
+    for service in ["order", "payment"] {
+        fleet.register(service, instance(1, "v1.0.0")).await?;
+    }
+    let mut options = options(server.addr());
+    options.reconcile = NEVER;
+    options.looks_per_second = 1000;
+    let following = Following::start(Source::new(options));
+    following.until("the services are told", |seen| seen.count() == 2).await;
+    other.register("order", instance(2, "v1.0.0")).await?;
+    following.until("an instance came", |seen| seen.count() == 3).await;
+    assert_eq!(following.end().await.alls, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn services_come_and_go_without_a_restart() -> Result<()> {
+    // A server forgets services without instances after a while, and then lists them no more.
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    let mut options = options(server.addr());
+    options.reconcile = NEVER;
+    let following = Following::start(Source::new(options));
+    following.until("nothing is told", |seen| seen.alls == 1 && seen.services.is_empty()).await;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    following.until("the new service is told", |seen| seen.ids("payment") == ["10.0.0.2:8080"]).await;
+    fleet.register("order", instance(2, "v1.0.0")).await?;
+    following.until("another one too", |seen| seen.services.len() == 2).await;
+    fleet.deregister("payment", instance(1, "v1.0.0")).await?;
+    following.until("the empty one has no instance", |seen| seen.services.len() == 1).await;
+    fleet.register("payment", instance(3, "v2.0.0")).await?;
+    following.until("it is back", |seen| seen.versions("payment") == ["v2.0.0"]).await;
+    assert_eq!(following.end().await.failures, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_server_is_a_failure_and_its_return_is_noticed() -> Result<()> {
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    fleet.register_all("payment", instances(5, "v1.0.0")).await?;
+    let following = Following::start(Source::new(options(server.addr())));
+    following.until("the service is told", |seen| seen.ids("payment").len() == 5).await;
+
+    server.kill9()?;
+    following.until("the failure is told", |seen| !seen.failures.is_empty()).await;
+    let alls = following.seen().alls;
+    following.until("it is told again and again", |seen| seen.failures.len() >= 3).await;
+    assert_eq!(following.seen().alls, alls);
+    assert_eq!(following.seen().ids("payment").len(), 5);
+
+    // It comes back without anything; then the services register again.
+    server.restart().await?;
+    following.until("everything is told again", |seen| seen.alls > alls).await;
+    following.until("the services are back", |seen| seen.ids("payment").len() == 5).await;
+    fleet.register_all("payment", instances(5, "v2.0.0")).await?;
+    following.until("changes are followed", |seen| seen.versions("payment") == ["v2.0.0"]).await;
+    following.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn server_that_returns_late_is_reached_by_new_connections() -> Result<()> {
+    let server = Nacos::start().await?;
+    let mut options = options(server.addr());
+    options.renew = Duration::from_secs(1);
+    options.retry = Duration::from_secs(1);
+    options.call_timeout = Duration::from_secs(1);
+    let following = Following::start(Source::new(options));
+    following.until("everything is told", |seen| seen.alls > 0).await;
+    server.kill9()?;
+    // By now the library waits for half a minute between its own attempts.
+    following.until("it failed often", |seen| seen.failures.len() >= 12).await;
+    let alls = following.seen().alls;
+    server.restart_empty().await?;
+    following.until("everything is told again", |seen| seen.alls > alls).await;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    following.until("a new service is told", |seen| seen.ids("payment").len() == 1).await;
+    following.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn frozen_server_is_a_failure_until_it_goes_on() -> Result<()> {
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    fleet.register_all("payment", instances(5, "v1.0.0")).await?;
+    let following = Following::start(Source::new(options(server.addr())));
+    following.until("the service is told", |seen| seen.ids("payment").len() == 5).await;
+    server.pause()?;
+    following.until("silence is told as a failure", |seen| !seen.failures.is_empty()).await;
+    let seen = following.seen().clone();
+    assert!(seen.failures.iter().all(|cause| cause.contains("no answer")), "{:?}", seen.failures);
+    assert_eq!((seen.ids("payment").len(), seen.smallest), (5, Some(5)));
+    server.resume()?;
+    following.until("everything is told again", |now| now.alls > seen.alls).await;
+    fleet.register_all("payment", instances(5, "v2.0.0")).await?;
+    following.until("changes are followed", |seen| seen.versions("payment") == ["v2.0.0"]).await;
+    server.pause()?;
+    // It ends although the server does not answer.
+    following.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn server_that_is_not_there_yet_is_a_failure_until_it_is() -> Result<()> {
+    let server = Nacos::start().await?;
+    server.kill9()?;
+    let following = Following::start(Source::new(options(server.addr())));
+    following.until("the failure is told", |seen| seen.failures.len() >= 2).await;
+    assert_eq!(following.seen().alls, 0);
+    server.restart().await?;
+    following.until("everything is told", |seen| seen.alls > 0).await;
+    following.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn right_password_is_let_in_and_stays_so_when_the_server_forgets() -> Result<()> {
+    let server = Nacos::builder().auth("grey", "secret99").start().await?;
+    let fleet = Fleet::log_in(server.addr(), "grey", "secret99").await?;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    let mut options = options(server.addr());
+    options.username = "grey".to_owned();
+    options.password = Secret::new("secret99");
+    let following = Following::start(Source::new(options));
+    following.until("the service is told", |seen| seen.ids("payment").len() == 1).await;
+    // The server forgets every token that it gave.
+    server.restart_empty().await?;
+    let alls = following.seen().alls;
+    following.until("everything is told again", |seen| seen.alls > alls).await;
+    let fleet = Fleet::log_in(server.addr(), "grey", "secret99").await?;
+    fleet.register("order", instance(2, "v1.0.0")).await?;
+    following.until("a new service is told", |seen| seen.ids("order").len() == 1).await;
+    following.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn wrong_password_is_a_failure_that_says_so() -> Result<()> {
+    let server = Nacos::builder().auth("grey", "secret99").start().await?;
+    for (username, password) in [("grey", "wrong99"), ("", "")] {
+        let mut options = options(server.addr());
+        options.username = username.to_owned();
+        options.password = Secret::new(password);
+        let following = Following::start(Source::new(options));
+        following.until("the refusal is told twice", |seen| seen.failures.len() >= 2).await;
+        let seen = following.end().await;
+        assert_eq!(seen.alls, 0);
+        assert!(seen.failures.iter().all(|cause| cause.contains("403")), "{:?}", seen.failures);
+        assert!(!seen.failures.iter().any(|cause| cause.contains("wrong99")), "{:?}", seen.failures);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn groups_and_namespaces_are_one_source() -> Result<()> {
+    let server = Nacos::start().await?;
+    let (public, blue) =
+        tokio::try_join!(Fleet::connect(server.addr(), ""), Fleet::connect(server.addr(), "blue"))?;
+    public.register_in("DEFAULT_GROUP", "payment", instance(1, "v1.0.0")).await?;
+    public.register_in("retail", "payment", instance(2, "v1.0.0")).await?;
+    blue.register_in("DEFAULT_GROUP", "payment", instance(1, "v9.0.0")).await?;
+    blue.register_in("retail", "order", instance(3, "v1.0.0")).await?;
+    public.register_in("unknown", "secret", instance(4, "v1.0.0")).await?;
+    let mut options = options(server.addr());
+    options.namespaces = vec![String::new(), "blue".to_owned()];
+    options.groups = vec!["DEFAULT_GROUP".to_owned(), "retail".to_owned()];
+    let following = Following::start(Source::new(options));
+    following.until("everything is told", |seen| seen.alls > 0).await;
+    {
+        let seen = following.seen();
+        assert_eq!(seen.services.keys().collect::<Vec<_>>(), ["order", "payment"]);
+        assert_eq!(seen.ids("payment"), ["10.0.0.2:8080", "10.0.0.3:8080"]);
+        // The same address is in two namespaces: the first one counts.
+        assert_eq!(seen.versions("payment"), ["v1.0.0"]);
+    }
+    blue.register_in("retail", "payment", instance(5, "v1.0.0")).await?;
+    following.until("an instance came elsewhere", |seen| seen.ids("payment").len() == 3).await;
+    following.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_clusters_are_two_sources() -> Result<()> {
+    let (one, two) = tokio::try_join!(Nacos::start(), Nacos::start())?;
+    let first = Fleet::connect(one.addr(), "").await?;
+    let second = Fleet::connect(two.addr(), "").await?;
+    first.register("payment", instance(1, "v1.0.0")).await?;
+    second.register("payment", instance(2, "v2.0.0")).await?;
+    let first = Following::start(Source::new(options(one.addr())));
+    let second = Following::start(Source::new(options(two.addr())));
+    first.until("the first is told", |seen| seen.versions("payment") == ["v1.0.0"]).await;
+    second.until("the second is told", |seen| seen.versions("payment") == ["v2.0.0"]).await;
+    one.kill9()?;
+    first.until("the first fails", |seen| !seen.failures.is_empty()).await;
+    second.refresh().await;
+    assert_eq!(second.end().await.failures, [""; 0]);
+    first.end().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nacos_says_of_an_instance_is_carried_along() -> Result<()> {
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    let cluster_name = Some("zone-b".to_owned());
+    let listed = ServiceInstance { weight: 2.5, cluster_name, ..instance(1, "v1.0.0") };
+    fleet.register("payment", listed).await?;
+    register_persistent(server.addr(), "ledger", instance(2, "v1.0.0")).await?;
+    let following = Following::start(Source::new(options(server.addr())));
+    following.until("both are told", |seen| seen.count() == 2).await;
+    let seen = following.end().await;
+    let told = seen.services.get("payment").unwrap().first().unwrap().clone();
+    assert_eq!((told.weight, told.zone.as_deref()), (250, Some("zone-b")));
+    assert!(told.enabled && told.healthy && told.ephemeral);
+    assert_eq!(told.metadata.get("version").unwrap(), "v1.0.0");
+    assert!(!seen.services.get("ledger").unwrap().first().unwrap().ephemeral);
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Services that register themselves with Nacos.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use grey_registry_sync::registry::nacos::Options;
+use grey_runtime::tls;
+use nacos_sdk::api::naming::{NamingService, NamingServiceBuilder, ServiceInstance};
+use nacos_sdk::api::props::ClientProps;
+
+use crate::following::SOON;
+
+/// Options that follow `server` with little waiting.
+pub(crate) fn options(server: SocketAddr) -> Options {
+    let mut options = Options::new(vec![server.to_string()]);
+    options.discover = Duration::from_millis(500);
+    options
+}
+
+/// One client of a server, and with it one connection: what it registered vanishes with it.
+pub(crate) struct Fleet(NamingService);
+
+impl Fleet {
+    pub(crate) async fn connect(server: SocketAddr, namespace: &str) -> Result<Self> {
+        Self::build(props(server, namespace), false).await
+    }
+
+    pub(crate) async fn log_in(server: SocketAddr, username: &str, password: &str) -> Result<Self> {
+        let props = props(server, "").auth_username(username).auth_password(password);
+        Self::build(props, true).await
+    }
+
+    async fn build(props: ClientProps, login: bool) -> Result<Self> {
+        let builder = NamingServiceBuilder::new(props);
+        let builder = if login { builder.enable_auth_plugin_http() } else { builder };
+        Ok(Self(builder.build().await?))
+    }
+
+    /// Registers one instance of `service`.
+    pub(crate) async fn register(&self, service: &str, instance: ServiceInstance) -> Result<()> {
+        self.register_in("DEFAULT_GROUP", service, instance).await
+    }
+
+    pub(crate) async fn register_in(
+        &self,
+        group: &str,
+        service: &str,
+        instance: ServiceInstance,
+    ) -> Result<()> {
+        Ok(self.0.register_instance(service.to_owned(), Some(group.to_owned()), instance).await?)
+    }
+
+    pub(crate) async fn deregister(&self, service: &str, instance: ServiceInstance) -> Result<()> {
+        let group = Some("DEFAULT_GROUP".to_owned());
+        Ok(self.0.deregister_instance(service.to_owned(), group, instance).await?)
+    }
+
+    /// Registers `instances` as all that this client has of `service`.
+    pub(crate) async fn register_all(&self, service: &str, instances: Vec<ServiceInstance>) -> Result<()> {
+        Ok(self.0.batch_register_instance(service.to_owned(), None, instances).await?)
+    }
+}
+
+/// Registers an instance that stays without its client; r-nacos takes those by HTTP only.
+pub(crate) async fn register_persistent(
+    server: SocketAddr,
+    service: &str,
+    instance: ServiceInstance,
+) -> Result<()> {
+    tls::install_provider();
+    let form = [
+        ("serviceName", service.to_owned()),
+        ("ip", instance.ip),
+        ("port", instance.port.to_string()),
+        ("ephemeral", "false".to_owned()),
+    ];
+    let request = reqwest::Client::new().post(format!("http://{server}/nacos/v1/ns/instance")).form(&form);
+    request.timeout(SOON).send().await?.error_for_status()?;
+    Ok(())
+}
+
+fn props(server: SocketAddr, namespace: &str) -> ClientProps {
+    ClientProps::new().server_addr(server.to_string()).namespace(namespace).env_first(false)
+}
+
+/// The instance `number` of any service, of `version`.
+pub(crate) fn instance(number: usize, version: &str) -> ServiceInstance {
+    ServiceInstance {
+        ip: format!("10.0.{}.{}", number / 250, number % 250 + 1),
+        port: 8080,
+        metadata: [("version".to_owned(), version.to_owned())].into(),
+        ..ServiceInstance::default()
+    }
+}
+
+/// As many instances, from the first on.
+pub(crate) fn instances(count: usize, version: &str) -> Vec<ServiceInstance> {
+    (0..count).map(|number| instance(number, version)).collect()
+}
