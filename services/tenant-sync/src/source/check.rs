@@ -107,7 +107,7 @@ impl Options {
         } else {
             match address(&self.url) {
                 Ok(url) if url.query().is_some() => {
-                    faults.add("url", "must not have a query: it belongs to path")
+                    faults.add("url", "must not have a query: it belongs to path");
                 }
                 Ok(url) => {
                     if secret {

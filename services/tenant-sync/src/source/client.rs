@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// The error that an answer without a document amounts to.
-    pub(super) async fn refusal(
+    async fn refusal(
         &self,
         what: &str,
         mut response: Response,
@@ -222,7 +222,7 @@ pub(super) fn failed(what: &str, source: reqwest::Error) -> Error {
 }
 
 /// When the server wants to be asked again: seconds, or a date relative to the server's own clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let asked = text(RETRY_AFTER)?;
     if let Ok(seconds) = asked.trim().parse() {

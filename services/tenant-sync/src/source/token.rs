@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::check::address;
-use super::client::{Client, bearer, failed, read};
+use super::client::{Client, bearer, failed, read, retry_after};
 use super::options::{Auth, ClientAuth};
 
 /// A token is replaced this long before it expires, or in the middle of its life if that comes later.
@@ -91,7 +91,8 @@ impl Tokens {
         if !self.audience.is_empty() {
             request = request.add_extra_param("audience", self.audience.as_str());
         }
-        let post = |request| self.post(request, words);
+        // It owns what it needs: a future that borrows through the closure is not known to be `Send`.
+        let post = |request| post(self.http.clone(), self.what.clone(), request);
         let unfit = |fault: &str| Error::Token { what: self.what.clone(), fault: fault.to_owned() };
         let answer = request.request_async(&post).await.map_err(|error| match error {
             RequestTokenError::Request(error) => error,
@@ -107,19 +108,19 @@ impl Tokens {
         let until = answer.expires_in().map(|life| asked + life.saturating_sub(MARGIN).max(life / 2));
         Ok(Held { bearer, until })
     }
+}
 
-    async fn post(&self, request: HttpRequest, words: &Client) -> Result<HttpResponse, Error> {
-        let failed = |source| failed(&self.what, source);
-        let request = reqwest::Request::try_from(request).map_err(failed)?;
-        let mut response = self.http.execute(request).await.map_err(failed)?;
-        // A refusal in OAuth's own words has one of these; anything else did not come from it.
-        let status = response.status();
-        if !matches!(status, StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
-            return Err(words.refusal(&self.what, response, None).await);
-        }
-        let body = read(&self.what, &mut response, MAX_ANSWER).await?;
-        let mut answer = HttpResponse::new(body);
-        *answer.status_mut() = status;
-        Ok(answer)
+async fn post(http: reqwest::Client, what: String, request: HttpRequest) -> Result<HttpResponse, Error> {
+    let request = reqwest::Request::try_from(request).map_err(|source| failed(&what, source))?;
+    let mut response = http.execute(request).await.map_err(|source| failed(&what, source))?;
+    let status = response.status();
+    // A refusal in OAuth's own words has one of these; anything else did not come from it.
+    if !matches!(status, StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
+        let retry_after = retry_after(response.headers());
+        return Err(Error::Status { what, status: status.as_u16(), excerpt: String::new(), retry_after });
     }
+    let body = read(&what, &mut response, MAX_ANSWER).await?;
+    let mut answer = HttpResponse::new(body);
+    *answer.status_mut() = status;
+    Ok(answer)
 }
