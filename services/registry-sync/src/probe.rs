@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,12 +164,14 @@ impl Prober {
             .ok()?;
         let (mut sender, connection) =
             http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.ok()?;
+        let mut answer = pin!(sender.send_request(request));
         // The connection is dropped with the response: what else comes stays unread.
         let response = tokio::select! {
-            biased;
-            response = sender.send_request(request) => response.ok()?,
-            _ = connection => return None,
-        };
+            response = &mut answer => response,
+            // It may have ended with the response.
+            _ = connection => answer.await,
+        }
+        .ok()?;
         let status = response.status();
         let alive = status.is_success() || status.is_redirection();
         Some(if alive { Verdict::Alive { version: self.version(&response) } } else { Verdict::Unknown })

@@ -1,7 +1,9 @@
 //! A watched file that lists instances: the registry of deployments without one.
 //!
 //! The file is read at the start, soon after it changed, and from time to time. It is taken whole or not at all; one
-//! that is missing, unreadable or faulty is told as a failure, so that its last good content stays.
+//! that is missing, unreadable or faulty is told as a failure, so that its last good content stays. One that is written
+//! in place is read once its writer closes it; replacing it by renaming is better still, since a beginning of it may
+//! read well.
 
 mod format;
 mod read;
@@ -89,7 +91,7 @@ impl FileRegistry {
         loop {
             if let Some(Reading { watch: armed, listings, .. }) = reader.read(asked).await {
                 if let (true, Ok(_), Err(cause)) = (watched, &listings, &armed) {
-                    tracing::warn!(path = %self.options.path.display(), cause, "file cannot be watched");
+                    tracing::warn!(file.path = %self.options.path.display(), cause, "file cannot be watched");
                 }
                 watched = armed.is_ok() || listings.is_err();
                 watch = armed.ok();
@@ -130,5 +132,37 @@ async fn changed(watch: Option<&mut Watch>) {
 impl Registry for FileRegistry {
     async fn follow(&self, sightings: mpsc::Sender<Sighting>, again: Arc<Notify>, token: CancellationToken) {
         token.run_until_cancelled(self.run(&sightings, &again)).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_watched_is_looked_at_often() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("instances.yaml");
+        fs::write(&path, "services: {}").unwrap();
+        let options = Options { reconcile: Duration::from_secs(3600), ..Options::new(&path) };
+        let registry = FileRegistry { watching: false, ..FileRegistry::new(options) };
+        let (sender, mut sightings) = mpsc::channel(1);
+        let token = CancellationToken::new();
+        let following = registry.follow(sender, Arc::default(), token.clone());
+        let changing = async {
+            assert_eq!(sightings.recv().await, Some(Sighting::All(Vec::new())));
+            for service in ["orders", "payment"] {
+                fs::write(&path, format!("services: {{{service}: []}}")).unwrap();
+                let listing = Listing { service: service.to_owned(), instances: Vec::new() };
+                assert_eq!(sightings.recv().await, Some(Sighting::All(vec![listing])));
+            }
+            token.cancel();
+        };
+        tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(following, changing) })
+            .await
+            .unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use grey_core::ids::ServiceId;
 use grey_core::instance::{Instance, MAX_INSTANCES};
@@ -141,17 +141,31 @@ pub fn parse(text: &str) -> Result<Vec<Listing>, Error> {
 /// How far the reading got, for faults that only tell a line.
 #[derive(Default)]
 struct Reached {
-    service: Option<String>,
-    index: Option<usize>,
+    /// Such as `services.payment[0]`; empty if nowhere yet.
+    place: String,
+    /// What to write there for nothing.
+    nothing: &'static str,
+}
+
+impl Reached {
+    fn set(cell: &Cell<Self>, place: String, nothing: &'static str) {
+        drop(cell.replace(Self { place, nothing }));
+    }
 }
 
 fn fault(error: &serde_saphyr::Error, reached: Reached) -> Error {
-    let place = match (reached.service, reached.index) {
-        (None, _) => String::new(),
-        (Some(service), None) => format!("services.{service}: "),
-        (Some(service), Some(index)) => format!("services.{service}[{index}]: "),
-    };
-    let why = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    let Reached { mut place, nothing } = reached;
+    let error = error.without_snippet();
+    let mut why = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    if let serde_saphyr::Error::Unexpected { .. } = error
+        && !nothing.is_empty()
+    {
+        let key = place.rsplit('.').next().unwrap_or_default();
+        write!(why, "; for none write `{key}: {nothing}`").expect("writing to a string does not fail");
+    }
+    if !place.is_empty() {
+        place.push_str(": ");
+    }
     Error::Syntax { place, why }
 }
 
@@ -191,7 +205,9 @@ impl<'de> Visitor<'de> for File<'_> {
             if key != "services" {
                 return Err(A::Error::unknown_field(&key, &["services"]));
             }
+            Reached::set(self.0, key, "{}");
             services = Some(map.next_value_seed(Services(self.0))?);
+            self.0.take();
         }
         services.map(Some).ok_or_else(|| A::Error::missing_field("services"))
     }
@@ -218,9 +234,9 @@ impl<'de> Visitor<'de> for Services<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut services = BTreeMap::new();
         while let Some(service) = map.next_key::<String>()? {
-            self.0.set(Reached { service: Some(service.clone()), index: None });
+            Reached::set(self.0, format!("services.{service}"), "[]");
             let entries = map.next_value_seed(Entries { of: &service, reached: self.0 })?;
-            self.0.take();
+            Reached::set(self.0, "services".to_owned(), "{}");
             services.insert(service, entries);
         }
         Ok(services)
@@ -251,7 +267,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         loop {
-            self.reached.set(Reached { service: Some(self.of.to_owned()), index: Some(entries.len()) });
+            Reached::set(self.reached, format!("services.{}[{}]", self.of, entries.len()), "");
             match list.next_element()? {
                 Some(entry) => entries.push(entry),
                 None => return Ok(entries),
@@ -296,4 +312,170 @@ fn check(instance: &Registered) -> Result<(), InvalidMessage> {
         ..router::Instance::default()
     };
     Instance::try_from(message).map(drop)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../../../docs/examples/instances.yaml");
+
+    fn registered(address: &str, version: &str) -> Registered {
+        Registered {
+            id: address.to_owned(),
+            address: address.to_owned(),
+            version: Some(version.to_owned()),
+            weight: 100,
+            enabled: true,
+            healthy: true,
+            ..Registered::default()
+        }
+    }
+
+    #[test]
+    fn what_is_not_stated_has_its_usual_value() {
+        let services = parse(EXAMPLE).unwrap();
+        let names: Vec<_> = services.iter().map(|listing| listing.service.as_str()).collect();
+        assert_eq!(names, ["invoices", "orders", "payment"]);
+        assert!(services[0].instances.is_empty());
+        let off = Registered { enabled: false, ..registered("[2001:db8::7]:8080", "v1.4") };
+        let sick = Registered { healthy: false, ..registered("10.0.1.2:8080", "v1.4") };
+        assert_eq!(services[1].instances, [off, sick]);
+        let in_zone = Registered {
+            region: Some("eu".to_owned()),
+            zone: Some("eu-a".to_owned()),
+            ..registered("10.0.0.2:8080", "v1.0")
+        };
+        let named = Registered {
+            id: "payment-c".to_owned(),
+            weight: 50,
+            metadata: BTreeMap::from([("commit".to_owned(), "4f2a9c1".to_owned())]),
+            ..registered("payment-c.internal:8080", "v2.0")
+        };
+        assert_eq!(services[2].instances, [registered("10.0.0.1:8080", "v1.0"), in_zone, named]);
+    }
+
+    #[test]
+    fn numbers_and_words_of_yaml_are_texts_where_a_text_is_meant() {
+        let text = "services: {pay: [{address: 'a:1', version: 2.10, metadata: {build: 0042, debug: yes}}]}";
+        let instance = parse(text).unwrap().remove(0).instances.remove(0);
+        assert_eq!(instance.version.as_deref(), Some("2.10"));
+        let metadata: Vec<_> = instance.metadata.values().map(String::as_str).collect();
+        assert_eq!(metadata, ["0042", "yes"]);
+    }
+
+    #[test]
+    fn json_is_read_as_well() {
+        let text =
+            r#"{"services": {"pay": [{"address": "a:1", "version": "v1", "ephemeral": true}], "log": []}}"#;
+        let services = parse(text).unwrap();
+        assert_eq!(services[1].instances, [Registered { ephemeral: true, ..registered("a:1", "v1") }]);
+    }
+
+    #[test]
+    fn anchors_spare_repetition() {
+        let text =
+            "services: {pay: [&a {address: 'a:1', version: v1, region: eu}, {<<: *a, address: 'b:1'}]}";
+        let instances = parse(text).unwrap().remove(0).instances;
+        assert_eq!((instances[1].address.as_str(), instances[1].region.as_deref()), ("b:1", Some("eu")));
+    }
+
+    #[test]
+    fn a_version_may_be_left_to_the_metadata() {
+        let text = "services: {pay: [{address: 'a:1', version: ~, region: ''}]}";
+        let instance = parse(text).unwrap().remove(0).instances.remove(0);
+        assert_eq!((instance.version, instance.region), (None, None));
+    }
+
+    #[test]
+    fn an_empty_map_removes_all_instances() {
+        assert_eq!(parse("services: {}").unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_is_a_fault() {
+        for text in ["", "\n\n", "# nothing\n", "---\n", "~", "null"] {
+            let fault = parse(text).unwrap_err();
+            assert!(matches!(fault, Error::Empty), "{text:?}: {fault}");
+        }
+        insta::assert_snapshot!(parse("").unwrap_err(), @"read instances: the file is empty; to remove every instance write `services: {}`");
+    }
+
+    #[test]
+    fn beginnings_of_a_file_are_not_taken_for_a_removal() {
+        for end in 0..EXAMPLE.find("address").unwrap() {
+            let Some(start) = EXAMPLE.get(..end) else { continue };
+            assert!(parse(start).is_err(), "{start:?}");
+        }
+    }
+
+    #[test]
+    fn faults_of_form_are_told_with_line_and_place() {
+        let fault = |text: &str| parse(text).unwrap_err().to_string();
+        insta::assert_snapshot!(fault("instances: []"), @"read instances: unknown field `instances`, expected one of services at line 1, column 1");
+        insta::assert_snapshot!(fault("[]"), @"read instances: expected mapping start at line 1, column 1");
+        insta::assert_snapshot!(fault("{"), @"read instances: unclosed bracket '{' at line 1, column 1");
+        insta::assert_snapshot!(fault("services:"), @"read instances: services: expected mapping start at line 1, column 9; for none write `services: {}`");
+        insta::assert_snapshot!(fault("services: []"), @"read instances: services: expected mapping start at line 1, column 11; for none write `services: {}`");
+        insta::assert_snapshot!(fault("services: {}\n---\nservices: {}"), @"read instances: only single YAML document expected but multiple found at line 3, column 1");
+        insta::assert_snapshot!(fault("services:\n  payment:\n"), @"read instances: services.payment: expected sequence start at line 2, column 10; for none write `payment: []`");
+        insta::assert_snapshot!(fault("services:\n  payment: []\n  payment: []\n"), @"read instances: services: duplicate mapping key `payment` is not allowed here at line 3, column 3");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n    - id: p-1\n"), @"read instances: services.payment[1]: missing field `address` at line 4, column 7");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      versoin: v1\n"), @"read instances: services.payment[0]: unknown field `versoin`, expected one of id, address, version, region, zone, weight, enabled, healthy, ephemeral, metadata at line 4, column 7");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      weight: -1\n"), @"read instances: services.payment[0]: invalid u32 at line 4, column 15");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      healthy: maybe\n"), @"read instances: services.payment[0]: invalid boolean at line 4, column 16");
+        insta::assert_snapshot!(fault("services:\n  payment: [a:1]\n"), @"read instances: services.payment[0]: expected mapping start at line 2, column 13");
+        insta::assert_snapshot!(fault("services: {payment: []}\nservice: {}\n"), @"read instances: unknown field `service`, expected one of services at line 2, column 1");
+    }
+
+    #[test]
+    fn faulty_values_are_told_with_their_place() {
+        let fault = |instance: &str| {
+            parse(&format!("services: {{payment: [{{address: 'a:1'}}, {{{instance}}}]}}"))
+                .unwrap_err()
+                .to_string()
+        };
+        insta::assert_snapshot!(fault("address: nowhere"), @"read services.payment[1].address: must be host:port");
+        insta::assert_snapshot!(fault("address: 'b:0'"), @"read services.payment[1].address: needs a port from 1 to 65535");
+        insta::assert_snapshot!(fault("address: 'b:1', version: two"), @"read services.payment[1].version: `two` is not a version: it is not a semantic version; write one to three numbers with an optional `v`, such as v2.1");
+        insta::assert_snapshot!(fault("address: 'b:1', weight: 10001"), @"read services.payment[1].weight: 10001 is more than 10000");
+        insta::assert_snapshot!(fault("address: 'b:1', zone: EU"), @"read services.payment[1].zone: name `EU` does not match [a-z0-9][a-z0-9._-]{0,62}");
+        insta::assert_snapshot!(fault("address: 'b:1', id: a b"), @r#"read services.payment[1].id: instance id `a b` does not match [A-Za-z0-9\[][A-Za-z0-9._:#@\[\]/-]{0,159}"#);
+        insta::assert_snapshot!(fault("address: 'b:1', id: 'a:1'"), @"read services.payment[1].id: `a:1` is there already, as services.payment[0]");
+        insta::assert_snapshot!(parse("services: {Payment Service: []}").unwrap_err(), @"read services.Payment Service: service id `Payment Service` does not match [a-z0-9][a-z0-9._-]{0,62}");
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let long = format!("# {}\nservices: {{}}", "x".repeat(MAX_BYTES));
+        insta::assert_snapshot!(parse(&long).unwrap_err(), @"read instances: 16777231 bytes, at most 16777216 are read");
+        let many = "{address: 'a:1'}, ".repeat(MAX_INSTANCES + 1);
+        insta::assert_snapshot!(parse(&format!("services: {{pay: [{many}]}}")).unwrap_err(), @"read services.pay: 10001 instances, at most 10000 are read");
+        let heavy = "x".repeat(9_000);
+        insta::assert_snapshot!(parse(&format!("services: {{pay: [{{address: 'a:1', metadata: {{a: {heavy}}}}}]}}")).unwrap_err(), @"read services.pay[0].metadata: has 9001 bytes, at most 8192 are allowed");
+        // Ten times ten times ten and so on: small to write, too much to read.
+        let mut bomb =
+            "services:\n  pay:\n    - address: a:1\n      metadata:\n        a: &a0 [x]\n".to_owned();
+        for level in 1..10 {
+            let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("        b{level}: &a{level} [{aliases}]\n"));
+        }
+        assert!(parse(&bomb).is_err());
+    }
+
+    #[test]
+    fn a_large_file_is_read_as_a_whole() {
+        let instances: String = (0..5_000)
+            .map(|i| {
+                format!("    - {{id: p-{i}, address: \"10.0.{}.{}:80\", version: v1}}\n", i / 250, i % 250)
+            })
+            .collect();
+        let text: String = ["services:\n".to_owned()]
+            .into_iter()
+            .chain((0..8).map(|service| format!("  s-{service}:\n{instances}")))
+            .collect();
+        let services = parse(&text).unwrap();
+        assert_eq!(services.iter().map(|listing| listing.instances.len()).sum::<usize>(), 40_000);
+    }
 }

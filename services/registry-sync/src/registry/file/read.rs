@@ -15,10 +15,12 @@ use crate::registry::Listing;
 
 /// For one reading; a network file system can hang for much longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a file is read again that changes while it is read.
+/// How long a file is read again that keeps changing while it is read.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a file has to be unchanged for a fault in it to be believed: it may be half written.
+const QUIET: Duration = Duration::from_millis(500);
 /// Time between two such readings.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 /// A file that changed this recently may change again without its times telling.
 const RECENT: Duration = Duration::from_millis(100);
 
@@ -30,6 +32,8 @@ pub(super) struct Reading {
     pub(super) listings: Result<Vec<Listing>, String>,
     /// Which file this was; none: it has to be read again to know.
     mark: Option<Mark>,
+    /// The file changed less than [`QUIET`] ago.
+    fresh: bool,
 }
 
 /// Reads one file over and over, at most once at a time.
@@ -60,6 +64,11 @@ impl Reader {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.attempt(anyway).await {
+                Ok(Outcome::Read(reading))
+                    if reading.fresh && reading.listings.is_err() && Instant::now() < end =>
+                {
+                    sleep(PAUSE).await;
+                }
                 Ok(Outcome::Read(reading)) => {
                     self.mark.clone_from(&reading.mark);
                     return Some(reading);
@@ -95,7 +104,7 @@ impl Reader {
     fn failed(&mut self, why: &str) -> Reading {
         self.mark = None;
         let why = format!("read {}: {why}", self.path.display());
-        Reading { watch: Err(why.clone()), listings: Err(why), mark: None }
+        Reading { watch: Err(why.clone()), listings: Err(why), mark: None, fresh: false }
     }
 }
 
@@ -112,11 +121,13 @@ fn look(path: &Path, watching: bool, known: Option<&Mark>) -> Outcome {
         Ok(None) => Outcome::Torn,
         Ok(Some((text, mark))) => {
             let listings = format::parse(&text).map_err(|error| format!("{}: {error}", path.display()));
-            Outcome::Read(Reading { watch, listings, mark: mark.unless_recent() })
+            let fresh = mark.is_younger_than(QUIET);
+            let mark = (!mark.is_younger_than(RECENT)).then_some(mark);
+            Outcome::Read(Reading { watch, listings, mark, fresh })
         }
         Err(why) => {
             let listings = Err(format!("read {}: {why}", path.display()));
-            Outcome::Read(Reading { watch, listings, mark: None })
+            Outcome::Read(Reading { watch, listings, mark: None, fresh: false })
         }
     }
 }
@@ -158,11 +169,14 @@ impl Mark {
         fs::metadata(path).ok().as_ref().map(Self::from)
     }
 
-    /// Nothing if another change could leave the same mark, since times are kept in steps of some milliseconds.
-    fn unless_recent(self) -> Option<Self> {
-        let changed = Duration::new(self.changed.0.try_into().ok()?, self.changed.1.try_into().ok()?);
-        let now = SystemTime::UNIX_EPOCH.elapsed().ok()?;
-        (now.checked_sub(changed)? > RECENT).then_some(self)
+    /// Also if its clock is ahead of ours.
+    fn is_younger_than(&self, age: Duration) -> bool {
+        let unsigned = |(seconds, nanos): (i64, i64)| {
+            Some(Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?))
+        };
+        let now = SystemTime::UNIX_EPOCH.elapsed().ok();
+        let passed = now.zip(unsigned(self.changed)).and_then(|(now, changed)| now.checked_sub(changed));
+        passed.is_none_or(|passed| passed <= age)
     }
 }
 

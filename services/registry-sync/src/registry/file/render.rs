@@ -94,3 +94,115 @@ fn quoted(text: &str) -> String {
     quoted.push('"');
     quoted
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::super::parse;
+    use super::*;
+
+    #[test]
+    fn what_has_its_usual_value_is_left_out() {
+        let usual = Registered {
+            id: "a:1".to_owned(),
+            address: "a:1".to_owned(),
+            version: Some("v1.0".to_owned()),
+            weight: 100,
+            enabled: true,
+            healthy: true,
+            ..Registered::default()
+        };
+        let unusual = Registered {
+            id: "payment-2".to_owned(),
+            region: Some("eu".to_owned()),
+            weight: 0,
+            enabled: false,
+            healthy: false,
+            ephemeral: true,
+            metadata: BTreeMap::from([("null".to_owned(), "said \"no\"\n".to_owned())]),
+            ..usual.clone()
+        };
+        let listings = [
+            Listing { service: "7".to_owned(), instances: Vec::new() },
+            Listing { service: "payment".to_owned(), instances: vec![usual, unusual] },
+        ];
+        insta::assert_snapshot!(render(&listings), @r#"
+        services:
+          "7": []
+          payment:
+            - address: "a:1"
+              version: "v1.0"
+            - id: "payment-2"
+              address: "a:1"
+              version: "v1.0"
+              region: "eu"
+              weight: 0
+              enabled: false
+              healthy: false
+              ephemeral: true
+              metadata:
+                "null": "said \"no\"\U0000000a"
+        "#);
+        insta::assert_snapshot!(render(&[]), @"services: {}");
+    }
+
+    fn registered() -> impl Strategy<Value = Registered> {
+        let place = || proptest::option::of("[a-z0-9][a-z0-9._-]{0,8}");
+        let address = ("[a-z0-9]{1,8}|\\[::[0-9a-f]{1,4}\\]", 1_u16..)
+            .prop_map(|(host, port)| format!("{host}:{port}"));
+        let flags = any::<(bool, bool, bool)>();
+        let version = proptest::option::of("v?[0-9]\\.(0|[1-9][0-9]?)");
+        let metadata = proptest::collection::btree_map(any::<String>(), any::<String>(), 0..4);
+        (
+            proptest::option::of("[a-zA-Z0-9][a-zA-Z0-9._:#@/-]{0,12}"),
+            address,
+            version,
+            place(),
+            place(),
+            0..=10_000_u32,
+            flags,
+            metadata,
+        )
+            .prop_map(
+                |(id, address, version, region, zone, weight, (enabled, healthy, ephemeral), metadata)| {
+                    Registered {
+                        id: id.unwrap_or_else(|| address.clone()),
+                        address,
+                        version,
+                        region,
+                        zone,
+                        weight,
+                        enabled,
+                        healthy,
+                        ephemeral,
+                        metadata,
+                    }
+                },
+            )
+    }
+
+    fn listings() -> impl Strategy<Value = Vec<Listing>> {
+        let instances = proptest::collection::vec(registered(), 0..5).prop_map(|mut instances| {
+            let mut ids = BTreeSet::new();
+            instances.retain(|instance| ids.insert(instance.id.clone()));
+            instances
+        });
+        let name = prop_oneof!["[a-z0-9][a-z0-9._-]{0,8}", Just("null".to_owned()), Just("true".to_owned())];
+        proptest::collection::btree_map(name, instances, 0..4).prop_map(|services| {
+            services.into_iter().map(|(service, instances)| Listing { service, instances }).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_the_same(listings in listings()) {
+            let text = render(&listings);
+            let read = parse(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+            prop_assert_eq!(read, listings, "{}", text);
+        }
+    }
+}

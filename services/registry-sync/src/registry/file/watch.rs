@@ -12,8 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long to wait for what belongs to the same change.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How long to wait for a writer that has not closed the file.
+/// How long to wait for the next words of a writer that has not closed the file.
 const WRITER: Duration = Duration::from_secs(1);
+/// How long to wait for such a writer in all.
+const WRITERS: Duration = Duration::from_secs(10);
 /// Signs kept; more of them say nothing new.
 const MAX_SIGNS: usize = 256;
 
@@ -63,7 +65,7 @@ impl Watch {
         while let Some(seen) = sign {
             match seen {
                 Sign::Written => return,
-                Sign::Writing => end = start + WRITER,
+                Sign::Writing => end = (Instant::now() + WRITER).min(start + WRITERS),
                 Sign::Beside => {}
             }
             let Ok(next) = timeout_at(end, self.signs.recv()).await else { return };
