@@ -13,6 +13,7 @@ use prost::Message;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
+use crate::api::MAX_WAIT;
 use crate::request::{Action, Found, Request};
 use crate::status::{MAX_HANDLED, bound};
 use crate::time::timestamp;
@@ -165,12 +166,12 @@ impl Desk {
         Ok(SyncStatus { answered_by: desk.replica.clone(), ..status })
     }
 
-    /// How a request ended, waiting for that up to `wait`; none: it has not ended, or the leader that took it is gone.
+    /// How a request ended, waiting for that up to `wait`, at most [`MAX_WAIT`]; none: it has not ended, or the leader that took it is gone.
     ///
     /// # Errors
     /// As [`Self::status`], if the last look fails. Looks before that may fail unnoticed.
     pub async fn outcome(&self, request: &str, wait: Duration) -> Result<Option<HandledRequest>, ApiError> {
-        let end = Instant::now() + wait;
+        let end = Instant::now() + wait.min(MAX_WAIT);
         loop {
             let looked = self.look().await;
             let found = looked.map(|status| {

@@ -51,7 +51,7 @@ impl Leadership {
     /// A campaign of `holder`, which must name this process and no other, for `lease`; and the handle on its outcome.
     ///
     /// Within `ttl` (at least 100 ms) after a leader died, another one leads: each renewal of the lease lasts three
-    /// quarters of it, a leader renews every quarter, and those who stand by try every eighth.
+    /// quarters of it, a leader renews every quarter, and whoever stands by or could not renew tries every eighth.
     #[must_use]
     pub fn new(state: &State, lease: Name, holder: String, ttl: Duration) -> (Self, Lead) {
         let ttl = ttl.max(SHORTEST);
@@ -89,16 +89,15 @@ impl Leadership {
             let acquire = self.state.leases.acquire(&self.lease, &self.holder, self.lasts);
             // The store sets the deadline, and must be let come to it: only then it looks for a better connection.
             // Meanwhile the lead runs out by itself.
-            let held = match acquire.await {
-                Ok(token) => token.map(|token| Held { token, until: asked + self.lasts }),
+            let (held, pause) = match acquire.await {
+                Ok(Some(token)) => (Some(Held { token, until: asked + self.lasts }), self.renew_every),
+                Ok(None) => (None, self.stand_by_every),
                 Err(error) => {
                     tracing::debug!(lease.name = %self.lease, %error, "lease is out of reach");
-                    *self.held.borrow()
+                    (*self.held.borrow(), self.stand_by_every)
                 }
             };
-            let held = Held::now(held);
-            self.note(held);
-            let pause = if held.is_some() { self.renew_every } else { self.stand_by_every };
+            self.note(Held::now(held));
             sleep_until(asked + pause).await;
         }
     }
@@ -161,3 +160,6 @@ async fn over(held: Option<Held>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

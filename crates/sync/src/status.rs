@@ -53,3 +53,6 @@ fn shorten(text: &mut String) {
         text.push('…');
     }
 }
+
+#[cfg(test)]
+mod tests;
