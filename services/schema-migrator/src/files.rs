@@ -13,14 +13,22 @@
 //! | `-- grey: online tool=gh-ost table=orders` | before an ALTER TABLE | that tool changes the table (MySQL family) |
 //! | `-- grey: views of=orders,customers version=1.2` | alone | a schema of views for that version (PostgreSQL) |
 //!
-//! What a statement *does* is judged later, by [`crate::lint`].
+//! [`Folder::load`] tells all faults at once. What a statement *does* is judged later, by [`crate::lint`].
 
 mod checksum;
+mod directive;
 mod fault;
+mod guard;
+mod lexis;
+mod load;
+mod name;
+mod read;
+mod split;
 mod step;
 
 pub use checksum::Checksum;
 pub use fault::{Fault, FaultKind, FilesError};
+pub use load::{Folder, MAX_FILE_BYTES, MAX_FILES};
 pub use step::{Backfill, External, SqlName, Statement, Step, Tool, Views};
 
 use grey_core::ids::ServiceId;

@@ -1,0 +1,2 @@
+-- An order has a customer.
+SELECT id FROM orders WHERE customer = '';

@@ -1,0 +1,1 @@
+ALTER TABLE orders DROP COLUMN status_updated_at, ALGORITHM = INPLACE, LOCK = NONE;

@@ -1,0 +1,2 @@
+DROP TRIGGER orders_status_updated_at;
+ALTER TABLE orders DROP COLUMN status_updated_at;

@@ -1,0 +1,8 @@
+-- grey: no-transaction
+
+-- Without a default, so that orders that exist have NULL and can be told from new ones.
+ALTER TABLE orders ADD COLUMN status_updated_at timestamptz;
+-- From here on, for new orders only.
+ALTER TABLE orders ALTER COLUMN status_updated_at SET DEFAULT CURRENT_TIMESTAMP;
+-- grey: backfill table=orders key=id batch=1000 pause=10ms
+UPDATE orders SET status_updated_at = created_at WHERE id BETWEEN :low AND :high AND status_updated_at IS NULL;

@@ -1,0 +1,1 @@
+ALTER TABLE payments DROP INDEX payments_by_order, ALGORITHM = INPLACE, LOCK = NONE;

@@ -1,0 +1,2 @@
+-- grey: no-transaction
+DROP INDEX CONCURRENTLY IF EXISTS payments_by_order;

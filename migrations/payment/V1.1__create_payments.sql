@@ -1,0 +1,7 @@
+CREATE TABLE payments (
+    id BIGINT NOT NULL PRIMARY KEY,
+    order_id BIGINT NOT NULL,
+    amount_cents BIGINT NOT NULL,
+    state VARCHAR(20) NOT NULL DEFAULT 'new',
+    created_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
+);

@@ -1,0 +1,210 @@
+//! Finding a service's files and putting them together.
+
+use super::name::{Name, Role};
+use super::read::Reader;
+use super::{Checksum, Dialect, Fault, FaultKind, FilesError, Migration, Scripts, Undo};
+use grey_core::ids::ServiceId;
+use grey_core::schema::SchemaVersion;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most bytes of one file.
+pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// Most files of one service.
+pub const MAX_FILES: usize = 10_000;
+
+/// The folder that holds one folder of migrations per service.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// The folder at `root`, which is looked at only when something is loaded.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Reads a service's migrations for one dialect. It reads files, so it blocks.
+    ///
+    /// A file that leads outside the root through a link is a fault; links that stay inside are followed.
+    /// `README.md` and files whose names begin with a dot are left alone.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or with everything that is wrong with the files.
+    pub fn load(&self, service: &ServiceId, dialect: Dialect) -> Result<Scripts, FilesError> {
+        let read = |path: &Path, source| FilesError::Read { path: path.to_owned(), source };
+        let root = self.root.canonicalize().map_err(|source| read(&self.root, source))?;
+        let path = root.join(service.as_str());
+        let folder = match path.canonicalize() {
+            Ok(folder) if !folder.starts_with(&root) => {
+                return Err(FilesError::Outside { service: service.clone() });
+            }
+            Ok(folder) => folder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(FilesError::NoFolder { service: service.clone() });
+            }
+            Err(source) => return Err(read(&path, source)),
+        };
+        let mut files = BTreeSet::new();
+        for entry in fs::read_dir(&folder).map_err(|source| read(&folder, source))? {
+            let name = entry.map_err(|source| read(&folder, source))?.file_name();
+            files.insert(name.to_string_lossy().into_owned());
+            if files.len() > MAX_FILES {
+                return Err(FilesError::TooMany { service: service.clone(), limit: MAX_FILES });
+            }
+        }
+        let mut loading = Loading { root, folder, dialect, faults: Vec::new() };
+        let migrations = loading.migrations(files.into_iter().collect());
+        let Loading { mut faults, .. } = loading;
+        if faults.is_empty() {
+            return Ok(Scripts { service: service.clone(), dialect, migrations });
+        }
+        faults.sort();
+        Err(FilesError::Faulty { service: service.clone(), dialect, faults })
+    }
+}
+
+/// The files of one version that count for a dialect.
+#[derive(Default)]
+struct Set {
+    files: BTreeMap<Role, (String, Name)>,
+    /// Whether any dialect has a migration to the version.
+    migrates: bool,
+}
+
+struct Loading {
+    root: PathBuf,
+    folder: PathBuf,
+    dialect: Dialect,
+    faults: Vec<Fault>,
+}
+
+impl Loading {
+    fn migrations(&mut self, files: Vec<String>) -> Vec<Arc<Migration>> {
+        let sets = self.sets(files);
+        sets.into_iter().filter_map(|(version, set)| self.migration(version, set)).map(Arc::new).collect()
+    }
+
+    /// Groups files by version, and picks the dialect's variant where there is one.
+    fn sets(&mut self, files: Vec<String>) -> BTreeMap<SchemaVersion, Set> {
+        let mut sets: BTreeMap<SchemaVersion, Set> = BTreeMap::new();
+        let mut seen: BTreeMap<(SchemaVersion, Role, Option<Dialect>), String> = BTreeMap::new();
+        let mut described: BTreeMap<SchemaVersion, (String, String)> = BTreeMap::new();
+        for file in files {
+            if file.starts_with('.') || file == "README.md" {
+                continue;
+            }
+            let name = match Name::parse(&file) {
+                Ok(name) => name,
+                Err(kind) => {
+                    self.fault(&file, 0, kind);
+                    continue;
+                }
+            };
+            let key = (name.version.clone(), name.role, name.variant);
+            if let Some(other) = seen.insert(key, file.clone()) {
+                self.fault(&file, 0, FaultKind::Twice { other });
+                continue;
+            }
+            let set = sets.entry(name.version.clone()).or_default();
+            if name.role == Role::Migrate {
+                set.migrates = true;
+                let (other, description) = described
+                    .entry(name.version.clone())
+                    .or_insert_with(|| (file.clone(), name.description.clone()));
+                if *description != name.description {
+                    let other = other.clone();
+                    self.fault(&file, 0, FaultKind::Description { other });
+                }
+            }
+            let counts = name.variant.is_none_or(|variant| variant == self.dialect);
+            let better = set.files.get(&name.role).is_none_or(|(_, present)| present.variant.is_none());
+            if counts && better {
+                set.files.insert(name.role, (file, name));
+            }
+        }
+        sets
+    }
+
+    fn migration(&mut self, schema: SchemaVersion, mut set: Set) -> Option<Migration> {
+        let Some((file, name)) = set.files.remove(&Role::Migrate) else {
+            // Otherwise the version exists, but not for this dialect.
+            if !set.migrates {
+                for (file, _) in set.files.into_values() {
+                    self.fault(&file, 0, FaultKind::Alone);
+                }
+            }
+            return None;
+        };
+        let text = self.text(&file);
+        let undo = set.files.remove(&Role::Undo).and_then(|(file, _)| {
+            let text = self.text(&file)?;
+            let script = Reader::new(&file, &text, self.dialect, &mut self.faults).script(&schema);
+            let (checksum, transactional) = (Checksum::of(&text), script.transactional);
+            Some(Undo { file, checksum, transactional, steps: script.steps })
+        });
+        let check_file = set.files.remove(&Role::Check).map(|(file, _)| file);
+        let checks = check_file.as_ref().and_then(|file| {
+            let text = self.text(file)?;
+            Some(Reader::new(file, &text, self.dialect, &mut self.faults).checks())
+        });
+        let text = text?;
+        let script = Reader::new(&file, &text, self.dialect, &mut self.faults).script(&schema);
+        Some(Migration {
+            schema,
+            description: name.description,
+            checksum: Checksum::of(&text),
+            file,
+            transactional: script.transactional,
+            steps: script.steps,
+            undo,
+            check_file,
+            checks: checks.unwrap_or_default(),
+        })
+    }
+
+    /// Reads a file's text without a byte order mark.
+    fn text(&mut self, file: &str) -> Option<String> {
+        match self.bytes(file).map(String::from_utf8) {
+            Ok(Ok(text)) if !text.contains('\0') => {
+                Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+            }
+            Ok(_) => {
+                self.fault(file, 0, FaultKind::NotText);
+                None
+            }
+            Err(kind) => {
+                self.fault(file, 0, kind);
+                None
+            }
+        }
+    }
+
+    fn bytes(&self, file: &str) -> Result<Vec<u8>, FaultKind> {
+        let path = self.folder.join(file).canonicalize().map_err(|_| FaultKind::NotAFile)?;
+        if !path.starts_with(&self.root) {
+            return Err(FaultKind::Outside);
+        }
+        let size = fs::metadata(&path).ok().filter(fs::Metadata::is_file).ok_or(FaultKind::NotAFile)?.len();
+        let too_large = |bytes| FaultKind::TooLarge { bytes, limit: MAX_FILE_BYTES };
+        if size > MAX_FILE_BYTES {
+            return Err(too_large(size));
+        }
+        let opened = fs::File::open(&path).map_err(|_| FaultKind::NotAFile)?;
+        let mut bytes = Vec::new();
+        // It may grow meanwhile.
+        opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|_| FaultKind::NotAFile)?;
+        match u64::try_from(bytes.len()) {
+            Ok(length) if length <= MAX_FILE_BYTES => Ok(bytes),
+            _ => Err(too_large(size.max(MAX_FILE_BYTES + 1))),
+        }
+    }
+
+    fn fault(&mut self, file: &str, line: u32, kind: FaultKind) {
+        self.faults.push(Fault { file: file.chars().take(255).collect(), line, kind });
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the schema migrator.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::string_slice, reason = "test code panics")]
+
+mod examples;
+mod files;
+mod files_split;
