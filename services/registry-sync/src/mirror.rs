@@ -33,6 +33,7 @@ use service::{Service, Stored};
 
 pub use options::{Guard, Naming, Options, Source};
 pub use report::{Counts, Held, LeftOut, MAX_ITEMS, MAX_TOLD, Reason, SourceReport};
+pub use service::FORMER;
 
 /// Most services of one source whose names cannot be taken that are remembered.
 const MAX_SKIPPED: usize = 1_000;
@@ -211,18 +212,23 @@ impl Mirror {
 
     /// Takes the lead: `lists` is what shared state has. What no source has told of since the start stays so.
     ///
-    /// A service that shared state does not have at all keeps what this mirror believes of it.
+    /// A service that shared state does not have at all keeps what this mirror believes of it. Every list is to be
+    /// written, even unchanged: from then on shared state refuses what the leader before may still be writing.
     pub fn adopt(&mut self, lists: Vec<ServiceInstances>, now: Instant) {
-        self.restore(lists, true, now);
+        self.restore(lists, None, now);
     }
 
-    /// Compares with what shared state has, in the lead: what differs is to be written again.
-    pub fn verify(&mut self, lists: Vec<ServiceInstances>, now: Instant) {
-        self.restore(lists, false, now);
+    /// Compares with what shared state has, in the lead: what differs is to be written again. Nothing is concluded about
+    /// the services of `except`.
+    pub fn verify(&mut self, lists: Vec<ServiceInstances>, except: &BTreeSet<ServiceId>, now: Instant) {
+        self.restore(lists, Some(except), now);
     }
 
-    fn restore(&mut self, lists: Vec<ServiceInstances>, takeover: bool, now: Instant) {
-        for service in self.services.values_mut() {
+    /// Takes over if there is nothing to except.
+    fn restore(&mut self, lists: Vec<ServiceInstances>, except: Option<&BTreeSet<ServiceId>>, now: Instant) {
+        let takeover = except.is_none();
+        let excepted = |id: &ServiceId| except.is_some_and(|except| except.contains(id));
+        for (_, service) in self.services.iter_mut().filter(|(id, _)| !excepted(id)) {
             service.forget_stored(takeover);
         }
         let all_seen = self.sources.iter().all(|source| source.seen_all);
@@ -230,6 +236,9 @@ impl Mirror {
         for ServiceInstances { service: id, instances } in lists {
             let stored: List = instances.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect();
             let known = self.services.contains_key(&id);
+            if excepted(&id) {
+                continue;
+            }
             if !known {
                 self.create(&id);
             }
@@ -250,7 +259,7 @@ impl Mirror {
                     }
                 }
             }
-            service.stored = Stored::List(stored);
+            service.stored = if takeover { Stored::Unknown } else { Stored::List(stored) };
         }
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         ids.iter().for_each(|id| self.settle(id, now));

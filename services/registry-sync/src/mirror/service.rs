@@ -12,7 +12,7 @@ use super::options::Source;
 use super::part::{List, Part, Settling};
 
 /// Names the part of instances whose source is not configured any more.
-pub(super) const FORMER: &str = "former";
+pub const FORMER: &str = "former";
 
 /// What shared state has.
 #[derive(Debug, Clone, PartialEq)]

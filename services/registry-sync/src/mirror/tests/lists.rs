@@ -140,7 +140,9 @@ fn what_is_taken_over_stays_until_its_source_is_seen() {
     let lists =
         vec![list("payment", vec![stored("a", Some("dc-1")), stored("b", Some("dc-2")), stored("c", None)])];
     world.mirror.adopt(lists, world.now);
-    assert!(world.mirror.is_written(), "nothing has to be written");
+    let pending = world.mirror.pending(&BTreeSet::new(), 9);
+    assert_eq!(pending[0].list.instances.len(), 3, "written again as it is");
+    world.write();
     world.pass(1_000);
     world.payment(vec![on("a", "1"), on("d", "1")]);
     assert_eq!(world.routes("payment"), "a v1.0, b v1.0, c v1.0, d v1.0");
@@ -189,10 +191,14 @@ fn what_shared_state_has_lost_is_written_again() {
     let mut world = World::with(3);
     world.all(0, vec![listing("payment", many(3)), listing("basket", many(1))]);
     let basket = list("basket", world.published("basket"));
-    world.mirror.verify(vec![basket], world.now);
+    world.mirror.verify(vec![basket], &BTreeSet::new(), world.now);
     let pending = world.mirror.pending(&BTreeSet::new(), 9);
     assert_eq!(pending.iter().map(|write| write.list.service.as_str()).collect::<Vec<_>>(), ["payment"]);
     assert_eq!(pending[0].list.instances.len(), 3);
+    world.write();
+    world.mirror.verify(vec![], &[pending[0].list.service.clone()].into(), world.now);
+    let pending = world.mirror.pending(&BTreeSet::new(), 9);
+    assert_eq!(pending.iter().map(|write| write.list.service.as_str()).collect::<Vec<_>>(), ["basket"]);
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! One registry, as an operator sets it.
+
+use grey_core::ids::Name;
+use grey_runtime::{Faults, Validate};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+use serde_json::{Map, Value};
+
+use crate::mirror;
+use crate::registry::Registry;
+use crate::registry::file::{self, FileRegistry};
+use crate::registry::nacos::{self, Nacos};
+
+/// One registry: what is common to all, and beside it the settings of its kind.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Names it in instances and reports; unique.
+    pub name: String,
+    /// Whatever it says is believed at once; unless it is set, a file is trusted and Nacos is not.
+    pub trusted: Option<bool>,
+    /// The region of instances that tell none; empty: none.
+    pub region: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The kinds of registries, with their settings.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A Nacos cluster.
+    Nacos(nacos::Options),
+    /// A watched file.
+    File(file::Options),
+}
+
+impl Kind {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Nacos(_) => "nacos",
+            Self::File(_) => "file",
+        }
+    }
+}
+
+impl Source {
+    /// A registry called `name`, with defaults for what is common to all.
+    #[must_use]
+    pub fn new(name: &str, kind: Kind) -> Self {
+        Self { name: name.to_owned(), trusted: None, region: String::new(), kind }
+    }
+
+    /// The registry itself.
+    pub(crate) fn open(&self) -> Box<dyn Registry> {
+        match &self.kind {
+            Kind::Nacos(options) => Box::new(Nacos::new(options.clone())),
+            Kind::File(options) => Box::new(FileRegistry::new(options.clone())),
+        }
+    }
+
+    /// What the mirror has to know of it.
+    ///
+    /// # Errors
+    /// A name is none; validation has found that out before.
+    pub(crate) fn mirrored(&self) -> anyhow::Result<mirror::Source> {
+        let region = match self.region.as_str() {
+            "" => None,
+            region => Some(Name::new(region)?),
+        };
+        let trusted = self.trusted.unwrap_or(matches!(self.kind, Kind::File(_)));
+        Ok(mirror::Source { name: Name::new(&self.name)?, kind: self.kind.as_str(), trusted, region })
+    }
+}
+
+impl Validate for Source {
+    fn validate(&self, faults: &mut Faults) {
+        if let Err(why) = Name::new(&self.name) {
+            faults.add("name", why.to_string());
+        }
+        faults.check(
+            self.name != mirror::FORMER,
+            "name",
+            "is what instances without a source are shown under",
+        );
+        if !self.region.is_empty()
+            && let Err(why) = Name::new(&self.region)
+        {
+            faults.add("region", why.to_string());
+        }
+        match &self.kind {
+            Kind::Nacos(options) => options.validate(faults),
+            Kind::File(options) => options.validate(faults),
+        }
+    }
+}
+
+/// Written flat, as one table. Serde's own way to do so lets unknown keys pass.
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = Map::deserialize(deserializer)?;
+        let name: String = take(&mut table, "name")?.ok_or_else(|| D::Error::missing_field("name"))?;
+        let kind: String = take(&mut table, "kind")?.ok_or_else(|| D::Error::missing_field("kind"))?;
+        let trusted = take(&mut table, "trusted")?;
+        let region = take(&mut table, "region")?.unwrap_or_default();
+        let kind = match kind.as_str() {
+            "nacos" => Kind::Nacos(rest(&name, table)?),
+            "file" => Kind::File(rest(&name, table)?),
+            _ => return Err(D::Error::custom(format!("`{name}`: kind must be nacos or file"))),
+        };
+        Ok(Self { name, trusted, region, kind })
+    }
+}
+
+fn take<T: DeserializeOwned, E: serde::de::Error>(
+    table: &mut Map<String, Value>,
+    key: &str,
+) -> Result<Option<T>, E> {
+    let value = table.remove(key).map(serde_json::from_value).transpose();
+    value.map_err(|why| E::custom(format!("{key}: {why}")))
+}
+
+fn rest<T: DeserializeOwned, E: serde::de::Error>(name: &str, table: Map<String, Value>) -> Result<T, E> {
+    serde_json::from_value(Value::Object(table)).map_err(|why| E::custom(format!("`{name}`: {why}")))
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let options = match &self.kind {
+            Kind::Nacos(options) => serde_json::to_value(options),
+            Kind::File(options) => serde_json::to_value(options),
+        };
+        let mut table = match options.map_err(ser::Error::custom)? {
+            Value::Object(table) => table,
+            _ => Map::new(),
+        };
+        table.insert("name".to_owned(), self.name.clone().into());
+        table.insert("kind".to_owned(), self.kind.as_str().into());
+        if let Some(trusted) = self.trusted {
+            table.insert("trusted".to_owned(), trusted.into());
+        }
+        if !self.region.is_empty() {
+            table.insert("region".to_owned(), self.region.clone().into());
+        }
+        table.serialize(serializer)
+    }
+}

@@ -1,0 +1,314 @@
+//! What the leader does besides: it takes over, writes, verifies, probes, takes requests and tells.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use grey_core::ids::ServiceId;
+use grey_state::{Error, FencingToken};
+use grey_sync::Request;
+use tokio::task::AbortHandle;
+
+use super::work::{Done, probe};
+use super::{FENCED, Sync, status};
+use crate::mirror::Write;
+
+/// Lists written at the same time.
+const WRITERS: usize = 16;
+/// Instances probed in one go.
+const PROBES: usize = 512;
+/// How long one look for requests lasts.
+const TAKE: Duration = Duration::from_secs(2);
+/// How often the status is told without any change.
+const TELL: Duration = Duration::from_secs(2);
+/// How soon it is told after a change.
+const TELL_SOON: Duration = Duration::from_millis(100);
+/// Pauses after failures, doubling.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The lead, and what is going on under it.
+pub(super) struct Leading {
+    pub(super) token: FencingToken,
+    adopted: bool,
+    loading: bool,
+    load_at: Instant,
+    /// Services whose list is being written.
+    writing: BTreeSet<ServiceId>,
+    /// Services that were written while everything was being read: what was read of them may be older.
+    touched: BTreeSet<ServiceId>,
+    failures: u32,
+    resume_at: Instant,
+    probing: bool,
+    telling: bool,
+    tell_at: Instant,
+    told_at: Option<Instant>,
+    taking: Option<AbortHandle>,
+    take_at: Instant,
+}
+
+impl Leading {
+    pub(super) fn new(token: FencingToken) -> Self {
+        let now = Instant::now();
+        Self {
+            token,
+            adopted: false,
+            loading: false,
+            load_at: now,
+            writing: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            failures: 0,
+            resume_at: now,
+            probing: false,
+            telling: false,
+            tell_at: now,
+            told_at: None,
+            taking: None,
+            take_at: now,
+        }
+    }
+
+    /// Whether what was published by the leader before has been taken over.
+    pub(super) fn has_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Requests belong to whoever leads next.
+    pub(super) fn end(self) {
+        if let Some(taking) = self.taking {
+            taking.abort();
+        }
+    }
+
+    pub(super) fn tell_soon(&mut self) {
+        let soon = self.told_at.map_or_else(Instant::now, |at| at + TELL_SOON);
+        self.tell_at = self.tell_at.min(soon);
+    }
+
+    /// Puts writes off; for how long, unless they are put off already.
+    fn put_off(&mut self, now: Instant) -> Option<Duration> {
+        if now < self.resume_at {
+            return None;
+        }
+        let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);
+        self.failures += 1;
+        self.resume_at = now + pause;
+        Some(pause)
+    }
+}
+
+impl Sync {
+    /// Starts whatever is due in the lead.
+    pub(super) fn lead(&mut self, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
+        let token = leading.token;
+        if !leading.loading && leading.load_at <= now {
+            (leading.loading, leading.touched) = (true, leading.writing.clone());
+            let instances = self.parts.state.instances.clone();
+            self.work
+                .spawn(async move { Done::Loaded(token, instances.load().await.map(|(lists, _)| lists)) });
+        }
+        if leading.adopted {
+            self.write(now);
+            self.probe(now);
+            self.take(now);
+            self.carry_out(now);
+        }
+        self.tell(now);
+    }
+
+    /// When the next list can be written; none: not before something else has ended.
+    pub(super) fn write_due(&self) -> Option<Instant> {
+        let leading = self.leading.as_ref().filter(|leading| leading.adopted)?;
+        let at = self.write_at.filter(|_| leading.writing.len() < WRITERS)?;
+        Some(at.max(leading.resume_at))
+    }
+
+    fn write(&mut self, now: Instant) {
+        if self.write_due().is_none_or(|at| now < at) {
+            return;
+        }
+        let Some(leading) = &mut self.leading else { return };
+        let room = WRITERS.saturating_sub(leading.writing.len());
+        for Write { list, since } in self.parts.mirror.pending(&leading.writing, room) {
+            leading.writing.insert(list.service.clone());
+            if leading.loading {
+                leading.touched.insert(list.service.clone());
+            }
+            let (token, instances) = (leading.token, self.parts.state.instances.clone());
+            self.work.spawn(async move {
+                let result = instances.replace(token, &list).await;
+                Done::Wrote { token, list, since, result }
+            });
+        }
+        // All the rest is on its way; what fails or changes meanwhile sets the time again.
+        if leading.writing.len() < WRITERS {
+            self.write_at = None;
+        }
+    }
+
+    fn probe(&mut self, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
+        for source in self.parts.mirror.rereads(now) {
+            self.followed.ask_again(source);
+        }
+        if leading.probing {
+            return;
+        }
+        let targets = self.parts.mirror.probes(now, PROBES);
+        if !targets.is_empty() {
+            leading.probing = true;
+            let prober = self.parts.prober.clone();
+            self.work.spawn(async move { Done::Probed(probe(&prober, targets).await) });
+        }
+    }
+
+    fn take(&mut self, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.taking.is_none() && leading.take_at <= now {
+            let (token, desk) = (leading.token, self.parts.desk.clone());
+            let taking = self.work.spawn(async move { Done::Taken(token, desk.take(TAKE).await) });
+            leading.taking = Some(taking);
+        }
+    }
+
+    fn tell(&mut self, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.telling || leading.tell_at > now {
+            return;
+        }
+        (leading.telling, leading.tell_at, leading.told_at) = (true, now + TELL, Some(now));
+        let status = status::of(&self.parts.mirror, self.requested.runs(), now);
+        self.parts.gauges.observe(&status);
+        let (token, desk) = (leading.token, self.parts.desk.clone());
+        self.work.spawn(async move { Done::Told(token, desk.publish(token, status).await) });
+    }
+
+    /// Takes in how something ended.
+    pub(super) fn done(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Loaded(token, result) => self.loaded(token, result, now),
+            Done::Wrote { token, list, since, result } => {
+                self.parts.metrics.wrote(&result, now.saturating_duration_since(since));
+                let leads = self.leads(token);
+                if let Some(leading) = self.leading.as_mut().filter(|_| leads) {
+                    leading.writing.remove(&list.service);
+                }
+                match result {
+                    Ok(()) if leads => {
+                        if let Some(leading) = &mut self.leading {
+                            leading.failures = 0;
+                        }
+                        self.parts.mirror.written(list, now);
+                    }
+                    Ok(()) => {}
+                    Err(error) => {
+                        self.parts.mirror.write_failed(&list.service, now);
+                        self.failed(token, &error, now);
+                    }
+                }
+                self.changed(now);
+            }
+            Done::Probed(answers) => {
+                for (_, verdict) in &answers {
+                    self.parts.metrics.probed(verdict);
+                }
+                self.parts.mirror.probed(&answers, now);
+                if let Some(leading) = &mut self.leading {
+                    leading.probing = false;
+                }
+                self.changed(now);
+            }
+            Done::Told(token, result) => {
+                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) {
+                    leading.telling = false;
+                }
+                if let Err(error) = result {
+                    self.failed(token, &error, now);
+                }
+            }
+            Done::Taken(token, result) => self.taken(token, result, now),
+            Done::Looked(status) => {
+                self.looking = false;
+                if let Ok(status) = *status {
+                    self.reached = true;
+                    if self.leading.is_none() {
+                        self.parts.gauges.observe(&status);
+                    }
+                }
+            }
+        }
+    }
+
+    fn leads(&self, token: FencingToken) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.token == token)
+    }
+
+    fn loaded(
+        &mut self,
+        token: FencingToken,
+        result: Result<Vec<grey_state::instances::ServiceInstances>, Error>,
+        now: Instant,
+    ) {
+        let seen_all = self.parts.mirror.has_seen_all();
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
+        leading.loading = false;
+        let lists = match result {
+            Ok(lists) => Some(lists),
+            // Lists that do not read are written again, once it is known what belongs there.
+            Err(error @ Error::Corrupt { .. }) if seen_all => {
+                tracing::error!(%error, "instance lists do not read, all are written again");
+                Some(Vec::new())
+            }
+            Err(error) => {
+                self.failed(token, &error, now);
+                None
+            }
+        };
+        let Some(leading) = self.leading.as_mut() else { return };
+        let Some(lists) = lists else {
+            leading.load_at = leading.resume_at;
+            return;
+        };
+        leading.load_at = now + self.parts.pace.verify;
+        self.reached = true;
+        if leading.adopted {
+            self.parts.mirror.verify(lists, &std::mem::take(&mut leading.touched), now);
+        } else {
+            leading.adopted = true;
+            tracing::info!(fencing.token = token.0, lists.count = lists.len(), "instance lists taken over");
+            self.parts.mirror.adopt(lists, now);
+        }
+        self.changed(now);
+    }
+
+    fn taken(&mut self, token: FencingToken, result: Result<Vec<Request>, Error>, now: Instant) {
+        if !self.leads(token) {
+            return;
+        }
+        let pause = match &result {
+            Ok(_) => Duration::ZERO,
+            Err(_) => PAUSES.1,
+        };
+        if let Some(leading) = &mut self.leading {
+            (leading.taking, leading.take_at) = (None, now + pause);
+        }
+        match result {
+            Ok(requests) => requests.into_iter().for_each(|request| self.request(request, now)),
+            Err(error) => self.failed(token, &error, now),
+        }
+    }
+
+    /// Shared state has refused something.
+    fn failed(&mut self, token: FencingToken, error: &Error, now: Instant) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
+        if let Error::Fenced { .. } = error {
+            tracing::warn!(fencing.token = token.0, %error, "a newer leader has written, stepping down");
+            self.step_down();
+            self.fenced_until = Some(now + FENCED);
+            return;
+        }
+        let Some(pause) = leading.put_off(now) else { return };
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(%error, cause, retry_ms = pause.as_millis(), "shared state failed");
+    }
+}
