@@ -98,8 +98,17 @@ where
     let found = At { steps: pointer.steps(), seed }.deserialize(&mut reader);
     found.and_then(|found| reader.end().map(|()| found)).map_err(|error| match error.classify() {
         Category::Eof => Fault::Unfinished,
+        _ if is_cut(body, &error) => Fault::Unfinished,
         _ => Fault::Wrong(cut(&error.to_string(), MAX_FAULT).to_owned()),
     })
+}
+
+/// Whether what is wrong is the end, for instance in the middle of a number, which the parser does not call an end.
+fn is_cut(body: &[u8], error: &serde_json::Error) -> bool {
+    let mut lines = body.split(|byte| *byte == b'\n');
+    let last = lines.next_back().unwrap_or_default();
+    let at_end = error.line() == lines.count() + 1 && error.column() >= last.len();
+    at_end && !body.trim_ascii_end().ends_with(b"}") && !body.trim_ascii_end().ends_with(b"]")
 }
 
 /// What stands at the end of `steps`; everything else is skipped.

@@ -1,0 +1,13 @@
+//! The service as its tenant API, its control plane and its operators see it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::str_to_string,
+    clippy::needless_pass_by_value,
+    clippy::large_futures,
+    reason = "test code panics"
+)]
+
+mod source;
+mod upstream;
