@@ -1,0 +1,377 @@
+//! The leader's work: read the tenant API, compare, apply; again and again, and whenever someone asks.
+//!
+//! One replica leads. What it has found out (who has been missing for how long, what is held back, what was accepted)
+//! lasts as long as its lead: the next leader finds out by itself, which only makes it more careful.
+
+mod board;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use grey_core::ids::TenantId;
+use grey_proto::sync::SyncRun;
+use grey_runtime::config::duration;
+use grey_runtime::{Faults, Validate};
+use grey_state::FencingToken;
+use grey_sync::{Action, Desk, Gauges, Lead, Request, timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{self, Counts, chain};
+use crate::control::{Control, Known};
+use crate::diff::{self, Facts, Kind, Loss, Missing, Plan, Rules};
+use crate::metrics::Metrics;
+use crate::source::{self, Pull, Roster, Source};
+use crate::webhook;
+use board::Board;
+
+/// Requests taken and not yet begun.
+const REQUESTS: usize = 100;
+/// Longest wait for a request in one go.
+const TAKE: Duration = Duration::from_secs(2);
+/// After shared state was out of reach.
+const STATE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the status goes out, besides after each change: well within what the desk asks for.
+const PUBLISH: Duration = Duration::from_secs(2);
+/// How far an interval varies, as a share, so that several deployments do not read the tenant API in step.
+const JITTER: f64 = 0.1;
+
+/// When to sync.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Between two syncs that nobody asked for.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// After a sync that failed; twice as long after each further one, up to `interval`.
+    #[serde(with = "duration")]
+    pub retry: Duration,
+    /// Between the beginnings of two syncs at least, however many are asked for.
+    #[serde(with = "duration")]
+    pub min_gap: Duration,
+    /// The value of the label `managed-by` of the tenants that come from the tenant API.
+    pub managed_by: String,
+}
+
+impl Validate for Options {
+    fn validate(&self, faults: &mut Faults) {
+        for (key, value) in [("interval", self.interval), ("retry", self.retry)] {
+            faults.check(!value.is_zero(), key, "must be longer than nothing");
+        }
+        faults.check(self.retry <= self.interval, "retry", "must be at most interval");
+        faults.check(self.min_gap <= self.interval, "min_gap", "must be at most interval");
+        let fits = (1..=grey_core::tenant::MAX_LABEL_VALUE).contains(&self.managed_by.len());
+        faults.check(fits, "managed_by", "must have between 1 and 128 bytes");
+    }
+}
+
+/// The service without its ports.
+pub(crate) struct Engine {
+    pub(crate) source: Source,
+    pub(crate) control: Control,
+    pub(crate) rules: Rules,
+    pub(crate) options: Options,
+    pub(crate) desk: Desk,
+    pub(crate) lead: Lead,
+    pub(crate) gauges: Gauges,
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a sync failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The tenant API cannot be read: nothing was changed.
+    #[error("{}", chain(.0))]
+    Source(source::Error),
+    /// The control plane was not brought to what the tenant API says, or not entirely.
+    #[error("{}", chain(.0))]
+    Apply(apply::Error),
+}
+
+impl Engine {
+    /// Works whenever this replica leads, until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let Self { source, control, rules, options, desk, mut lead, gauges, metrics } = self;
+        let mut mirror =
+            Mirror { source, control, rules, metrics, known: Known::default(), roster: Roster::default() };
+        let mut token = None;
+        loop {
+            token = match token {
+                None => {
+                    tokio::select! {
+                        token = lead.changed() => token,
+                        () = stop.cancelled() => return,
+                        () = watch(&desk, &gauges) => None,
+                    }
+                }
+                Some(leading) => {
+                    let term = Term::new(&mut mirror, &options, &desk, &gauges);
+                    // Whatever is under way ends with the lead: a batch is applied as a whole or not at all.
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        token = lead.changed() => token,
+                        () = Box::pin(term.run(leading)) => None,
+                    }
+                }
+            };
+        }
+    }
+}
+
+/// Shows what the leader tells while this replica stands by. Never ends.
+async fn watch(desk: &Desk, gauges: &Gauges) {
+    loop {
+        match desk.status().await {
+            Ok(status) => gauges.observe(&status),
+            Err(error) => tracing::debug!(%error, "status is out of reach"),
+        }
+        sleep(PUBLISH).await;
+    }
+}
+
+/// What lasts from one lead to the next, because it is compared with the outside each time.
+struct Mirror {
+    source: Source,
+    control: Control,
+    rules: Rules,
+    metrics: Metrics,
+    known: Known,
+    /// The last complete reading.
+    roster: Roster,
+}
+
+/// One lead, from its beginning to its end.
+struct Term<'a> {
+    mirror: &'a mut Mirror,
+    options: &'a Options,
+    desk: &'a Desk,
+    gauges: &'a Gauges,
+    board: Arc<Board>,
+    began: Instant,
+    missing: Missing,
+    /// What was held back and may now be applied; kept until a sync has succeeded.
+    accepted: BTreeMap<TenantId, Loss>,
+    /// What the last plan held back.
+    held: Option<diff::Hold>,
+    /// Nothing was read in this lead yet.
+    is_first: bool,
+    /// Syncs that failed one after the other.
+    failures: u32,
+}
+
+impl<'a> Term<'a> {
+    fn new(mirror: &'a mut Mirror, options: &'a Options, desk: &'a Desk, gauges: &'a Gauges) -> Self {
+        Self {
+            mirror,
+            options,
+            desk,
+            gauges,
+            board: Arc::default(),
+            began: Instant::now(),
+            missing: Missing::default(),
+            accepted: BTreeMap::new(),
+            held: None,
+            is_first: true,
+            failures: 0,
+        }
+    }
+
+    /// Works forever.
+    async fn run(self, token: FencingToken) {
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let publish = publish(Arc::clone(&self.board), self.desk.clone(), self.gauges.clone(), token);
+        tokio::join!(publish, take(self.desk.clone(), requests), self.work(inbox));
+    }
+
+    async fn work(mut self, mut inbox: mpsc::Receiver<Request>) {
+        let mut due = Instant::now();
+        loop {
+            let mut asked = Vec::new();
+            tokio::select! {
+                // Whatever waits is answered by one sync.
+                _ = inbox.recv_many(&mut asked, REQUESTS) => {}
+                () = sleep_until(due) => {}
+            }
+            let begun = Instant::now();
+            let fresh = asked.iter().any(|request| request.by != webhook::CALLER);
+            let asked = self.admit(asked);
+            let outcome = self.sync(fresh).await;
+            for request in &asked {
+                self.desk.handled(request, outcome.as_ref().map(drop).map_err(ToString::to_string));
+            }
+            self.board.changed();
+            due = begun + self.pause(outcome.is_ok());
+            sleep_until(begun + self.options.min_gap).await;
+        }
+    }
+
+    /// Notes what was accepted; answers the requests that a sync can carry out.
+    fn admit(&mut self, asked: Vec<Request>) -> Vec<Request> {
+        let held = self.held.as_ref();
+        let mut admitted = Vec::new();
+        for request in asked {
+            if let Action::Accept(change) = &request.action {
+                let Some(hold) = held.filter(|hold| hold.id == *change) else {
+                    self.desk.handled(
+                        &request,
+                        Err("the change is not held any more, or not like that".to_owned()),
+                    );
+                    continue;
+                };
+                tracing::info!(change.id = %hold.id, caller.name = %request.by, "held change accepted");
+                self.accepted.extend(hold.losses.iter().map(|(id, loss)| (id.clone(), *loss)));
+            }
+            admitted.push(request);
+        }
+        admitted
+    }
+
+    /// Until the next sync that nobody asks for.
+    fn pause(&self, succeeded: bool) -> Duration {
+        let interval = self.options.interval;
+        if !succeeded {
+            let doublings = self.failures.saturating_sub(1).min(16);
+            return (self.options.retry * 2_u32.pow(doublings)).min(interval);
+        }
+        if self.missing.is_open(&self.mirror.rules) {
+            return self.mirror.rules.recheck.min(interval);
+        }
+        interval.mul_f64(1.0 + JITTER * (rand::random::<f64>() * 2.0 - 1.0))
+    }
+
+    /// One sync. With `fresh`, the API is not asked whether anything has changed, but what there is.
+    async fn sync(&mut self, fresh: bool) -> Result<(), Failure> {
+        let (began_at, begun) = (SystemTime::now(), Instant::now());
+        let mut counts = Counts::default();
+        // Whoever is missing is looked for again, not asked about.
+        let fresh = fresh || self.is_first || self.missing.is_any() || self.held.is_some();
+        let outcome = match self.pull(fresh).await {
+            Ok(()) => self.apply(&mut counts).await.map_err(Failure::Apply),
+            Err(error) => Err(Failure::Source(error)),
+        };
+        let elapsed = begun.elapsed();
+        let mut run = SyncRun {
+            began_at: Some(timestamp(began_at)),
+            elapsed: Some(elapsed.into()),
+            error: outcome.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+            counts: Kind::ALL
+                .map(|kind| (kind.done().to_owned(), counts.get(&kind).copied().unwrap_or_default()))
+                .into(),
+        };
+        match outcome {
+            Ok(plan) => {
+                self.failures = 0;
+                self.settle(plan, &mut run);
+                self.report(&run, elapsed);
+                self.board.ran(run);
+                Ok(())
+            }
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                self.mirror.metrics.ran("failed");
+                tracing::warn!(error = %failure, sync.failures = self.failures, "sync failed");
+                self.board.ran(run);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Reads the tenant API.
+    async fn pull(&mut self, fresh: bool) -> Result<(), source::Error> {
+        let begun = Instant::now();
+        self.board.reading();
+        let pulled = Box::pin(self.mirror.source.pull(fresh)).await;
+        let outcome = match &pulled {
+            Ok(Pull::Unchanged) => "unchanged",
+            Ok(Pull::Full(_)) => "full",
+            Err(error) => error.kind(),
+        };
+        self.mirror.metrics.pulled(outcome, begun.elapsed());
+        self.board.read(pulled.as_ref().err().map(|error| chain(error)));
+        if let Pull::Full(roster) = pulled? {
+            self.mirror.roster = roster;
+        }
+        self.is_first = false;
+        Ok(())
+    }
+
+    /// Brings the control plane to what was read.
+    async fn apply(&mut self, counts: &mut Counts) -> Result<Plan, apply::Error> {
+        let Mirror { control, rules, metrics, known, roster, .. } = &mut *self.mirror;
+        known.catch_up(control).await?;
+        self.missing.count(known, roster, rules, self.began.elapsed());
+        let (missing, accepted, now) = (&self.missing, &self.accepted, SystemTime::now());
+        let in_service = diff::in_service(known, roster, rules);
+        let facts = Facts { rules, roster, missing, in_service, accepted, now };
+        Box::pin(apply::apply(control, known, facts, counts, metrics)).await
+    }
+
+    /// Takes over what a sync that succeeded has found.
+    fn settle(&mut self, plan: Plan, run: &mut SyncRun) {
+        let Mirror { rules, known, roster, .. } = &*self.mirror;
+        self.accepted.clear();
+        // Who has just been marked as gone is not missing any more.
+        self.missing.count(known, roster, rules, self.began.elapsed());
+        let held = plan.hold.as_ref().map_or(0, |hold| diff::count(&hold.losses));
+        let unfit = diff::count(&plan.unfit);
+        for (what, number) in [
+            ("unchanged", plan.unchanged),
+            ("missing", plan.missing),
+            ("held", held),
+            ("invalid", roster.invalid_total + unfit),
+            ("duplicates", roster.duplicates),
+        ] {
+            run.counts.insert(what.to_owned(), number);
+        }
+        self.board.settled(diff::census(known, rules), &plan, roster);
+        self.held = plan.hold;
+    }
+
+    fn report(&self, run: &SyncRun, elapsed: Duration) {
+        self.mirror.metrics.ran(if self.held.is_some() { "held" } else { "done" });
+        let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let changes: u64 = Kind::ALL.iter().filter_map(|kind| run.counts.get(kind.done())).sum();
+        tracing::info!(changes, duration_ms, "synced");
+        if let Some(hold) = &self.held {
+            tracing::error!(change.id = %hold.id, reason = %hold.summary(), "changes are held back, accept them or mend the tenant API");
+        }
+    }
+}
+
+/// Tells how things stand, forever.
+async fn publish(board: Arc<Board>, desk: Desk, gauges: Gauges, token: FencingToken) {
+    loop {
+        let status = board.status();
+        gauges.observe(&status);
+        if let Err(error) = desk.publish(token, status).await {
+            tracing::warn!(%error, "status was not published");
+            sleep(STATE_PAUSE).await;
+        }
+        tokio::select! {
+            () = board.wait() => {}
+            () = sleep(PUBLISH) => {}
+        }
+    }
+}
+
+/// Takes what is asked of the leader, forever.
+async fn take(desk: Desk, requests: mpsc::Sender<Request>) {
+    loop {
+        match desk.take(TAKE).await {
+            Ok(taken) => {
+                for request in taken {
+                    // It has ended only if everything has.
+                    drop(requests.send(request).await);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "requests cannot be taken");
+                sleep(STATE_PAUSE).await;
+            }
+        }
+    }
+}
