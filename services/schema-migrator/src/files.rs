@@ -31,6 +31,8 @@ pub use fault::{Fault, FaultKind, FilesError};
 pub use load::{Folder, MAX_FILE_BYTES, MAX_FILES};
 pub use step::{Backfill, External, SqlName, Statement, Step, Tool, Views};
 
+pub(crate) use lexis::{Piece, pieces};
+
 use grey_core::ids::ServiceId;
 use grey_core::schema::SchemaVersion;
 use std::fmt;

@@ -1,4 +1,18 @@
 //! What speaks against a statement that would run: rules with names, each warned of or refused by policy.
+//!
+//! Statements are read by sqlparser's grammar. Where that does not understand one, its words are looked at for
+//! patterns, and the rule `unparsed` tells so: the database is the judge of what is SQL, not this module. Types of
+//! columns and tables without rows are known as far as the migrations themselves tell.
+
+mod effect;
+mod judge;
+mod kinds;
+mod parse;
+mod pattern;
+
+pub use judge::validate;
+
+pub(crate) use judge::Linter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

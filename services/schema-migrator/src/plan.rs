@@ -1,5 +1,10 @@
 //! What would be run on a tenant's database, and what speaks against it: a pure function of files, history and facts.
 
+mod build;
+mod message;
+
+pub use build::{plan, plan_undo};
+
 use crate::files::{Checksum, Dialect, Migration, Statement, Step};
 use crate::lint::{Finding, Level, Policy, Rule};
 use grey_core::error::Reason;

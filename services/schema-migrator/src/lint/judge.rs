@@ -1,0 +1,337 @@
+//! The rules, applied to what statements do.
+
+use super::effect::{Added, Effect, Effects, Preset};
+use super::kinds::{may_narrow, rewrites};
+use super::pattern::Words;
+use super::{Finding, Level, Rule, parse};
+use crate::files::{Dialect, Migration, Scripts, Step, Undo};
+use crate::plan::{Facts, Options, rules};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Judges migrations in the order in which they run.
+pub(crate) struct Linter<'a> {
+    dialect: Dialect,
+    options: &'a Options,
+    facts: &'a Facts,
+    /// Tables that the plan itself creates, which have no rows.
+    created: BTreeSet<String>,
+    /// Types of columns, as far as the files tell.
+    types: BTreeMap<(String, String), String>,
+    /// Columns that were added with a default, so that none of their rows is NULL.
+    filled: BTreeSet<(String, String)>,
+}
+
+/// Judges every migration of a service without a database: each as if it met tables with rows.
+#[must_use]
+pub fn validate(scripts: &Scripts, options: &Options) -> Vec<Finding> {
+    let facts = Facts::default();
+    let mut linter = Linter::new(scripts.dialect, options, &facts);
+    let mut findings = Vec::new();
+    for migration in &scripts.migrations {
+        linter.created.clear();
+        findings.extend(linter.up(migration));
+    }
+    findings
+}
+
+/// One step, as the rules see it.
+struct Seen<'s> {
+    effects: Effects,
+    file: &'s str,
+    line: u32,
+    transactional: bool,
+    /// A tool or a backfill does it without holding up others.
+    online: bool,
+    direction_down: bool,
+}
+
+impl<'a> Linter<'a> {
+    pub(crate) fn new(dialect: Dialect, options: &'a Options, facts: &'a Facts) -> Self {
+        let (created, types, filled) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        Self { dialect, options, facts, created, types, filled }
+    }
+
+    /// Remembers what a migration does that ran before.
+    pub(crate) fn learn(&mut self, migration: &Migration) {
+        for step in &migration.steps {
+            for effect in &effects(step, self.dialect).effects {
+                self.remember(effect);
+            }
+        }
+        self.created.clear();
+    }
+
+    /// Judges a migration that is applied.
+    pub(crate) fn up(&mut self, migration: &Migration) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let file = migration.file.as_str();
+        if migration.undo.is_none() {
+            self.find(&mut findings, Rule::MissingUndo, file, 0, "there is no undo file".to_owned());
+        }
+        if self.dialect == Dialect::MySql && migration.steps.len() > 1 && !migration.transactional {
+            let text =
+                "the server commits after each change of a table: a failure leaves the statements before it";
+            self.find(&mut findings, Rule::ImplicitCommit, file, 0, text.to_owned());
+        }
+        self.steps(&mut findings, &migration.steps, file, migration.transactional, false);
+        findings
+    }
+
+    /// Judges a migration that is undone. That something is lost is the nature of it, so it is told only.
+    pub(crate) fn down(&mut self, undo: &Undo) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.steps(&mut findings, &undo.steps, &undo.file, undo.transactional, true);
+        findings
+    }
+
+    fn steps(
+        &mut self,
+        findings: &mut Vec<Finding>,
+        steps: &[Step],
+        file: &str,
+        transactional: bool,
+        down: bool,
+    ) {
+        for step in steps {
+            let seen = Seen {
+                effects: effects(step, self.dialect),
+                file,
+                line: step.line(),
+                transactional,
+                online: matches!(step, Step::Backfill(_) | Step::External(_)),
+                direction_down: down,
+            };
+            self.judge(findings, &seen);
+            for effect in &seen.effects.effects {
+                self.remember(effect);
+            }
+        }
+    }
+
+    fn judge(&self, findings: &mut Vec<Finding>, seen: &Seen<'_>) {
+        for effect in &seen.effects.effects {
+            if let Some(text) = self.destroys(effect) {
+                let from = findings.len();
+                self.find(findings, Rule::Destructive, seen.file, seen.line, text);
+                if seen.direction_down {
+                    findings.iter_mut().skip(from).for_each(|it| it.level = Level::Warning);
+                }
+            }
+            if !seen.online {
+                if let Some((table, text)) = self.rewrites(effect) {
+                    self.find_on(findings, Rule::Rewrite, seen, table, text);
+                }
+                if let Some((table, text)) = self.locks(effect)
+                    && self.facts.rows.get(table).is_some_and(|rows| *rows >= self.options.big_table_rows)
+                {
+                    self.find(findings, Rule::BigTableLock, seen.file, seen.line, text);
+                }
+            }
+            match effect {
+                Effect::AddsColumn(Added {
+                    table, column, not_null: true, default: Preset::Nothing, ..
+                }) if !self.created.contains(table) => {
+                    let text =
+                        format!("`{table}.{column}` may not be NULL and has no default for rows that exist");
+                    self.find(findings, Rule::NotNullWithoutDefault, seen.file, seen.line, text);
+                }
+                Effect::Updates { table, nulls } => {
+                    for column in nulls {
+                        if self.filled.contains(&(table.clone(), column.clone())) {
+                            let text = format!(
+                                "`{table}.{column}` was added with a default, so no row is NULL any more: \
+                                 add it without, fill it, then set the default"
+                            );
+                            self.find(findings, Rule::BackfillAfterDefault, seen.file, seen.line, text);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.judge_whole(findings, seen);
+    }
+
+    /// Rules that look at the statement as a whole.
+    fn judge_whole(&self, findings: &mut Vec<Finding>, seen: &Seen<'_>) {
+        let effects = &seen.effects;
+        let renames = !effects.effects.is_empty() && effects.effects.iter().all(|it| *it == Effect::Renames);
+        if let Some(alters) = &effects.alters
+            && !alters.asserted
+            && !seen.online
+            && !renames
+            && !self.created.contains(&alters.table)
+        {
+            let text = format!(
+                "the server may copy `{}`: write ALGORITHM=INPLACE or INSTANT, so that it refuses instead",
+                alters.table
+            );
+            self.find_on(findings, Rule::Rewrite, seen, &alters.table, text);
+        }
+        let old = self.facts.server.is_some_and(|server| server.major < 12);
+        if effects.adds_enum_value && seen.transactional && old {
+            findings.push(Finding {
+                level: Level::Error,
+                rule: rules::NEEDS_NO_TRANSACTION,
+                message: "before PostgreSQL 12, ALTER TYPE … ADD VALUE cannot run in a transaction: \
+                          put `-- grey: no-transaction` at the top of the file"
+                    .to_owned(),
+                file: seen.file.to_owned(),
+                line: seen.line,
+            });
+        }
+        if !effects.understood {
+            let text = "the statement is not understood, so only its words were looked at";
+            self.find(findings, Rule::Unparsed, seen.file, seen.line, text.to_owned());
+        }
+    }
+
+    fn destroys(&self, effect: &Effect) -> Option<String> {
+        match effect {
+            Effect::DropsTable { table } if !self.created.contains(table) => {
+                Some(format!("it drops the table `{table}`"))
+            }
+            Effect::DropsColumn { table, column } => Some(format!("it drops the column `{table}.{column}`")),
+            Effect::DropsSchema { name } => Some(format!("it drops the schema or database `{name}`")),
+            Effect::Empties { table } if !self.created.contains(table) => {
+                Some(format!("it deletes every row of `{table}`"))
+            }
+            Effect::ChangesType { table, column, to } if !self.created.contains(table) => {
+                let from = self.type_of(table, column);
+                let was = from.map_or_else(|| "another type".to_owned(), |from| format!("`{from}`"));
+                may_narrow(from, to)
+                    .then(|| format!("`{table}.{column}` becomes `{to}` from {was}, which may not fit"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Effects by which PostgreSQL writes a table anew. SQLite has none, the MySQL family is told by its algorithm.
+    fn rewrites<'e>(&self, effect: &'e Effect) -> Option<(&'e str, String)> {
+        if self.dialect != Dialect::Postgres {
+            return None;
+        }
+        let (table, text) = match effect {
+            Effect::ChangesType { table, column, to } if rewrites(self.type_of(table, column), to) => {
+                (table, format!("changing the type of `{table}.{column}` writes the table anew"))
+            }
+            Effect::AddsColumn(Added { table, column, default: Preset::Volatile, .. }) => (
+                table,
+                format!("the default of `{table}.{column}` may differ by row, so the table is written anew"),
+            ),
+            Effect::Rewrites { table, by } => (table, format!("{by} writes `{table}` anew")),
+            _ => return None,
+        };
+        (!self.created.contains(table)).then_some((table.as_str(), text))
+    }
+
+    /// Effects by which a table is locked against writers while its rows are read or written.
+    fn locks<'e>(&self, effect: &'e Effect) -> Option<(&'e str, String)> {
+        let postgres = self.dialect == Dialect::Postgres;
+        let (table, text) = match effect {
+            // InnoDB builds indexes while others write.
+            Effect::CreatesIndex { table, concurrently: false } if self.dialect != Dialect::MySql => {
+                let remedy = if postgres { ": write CONCURRENTLY" } else { "" };
+                (table, format!("building the index locks `{table}`{remedy}"))
+            }
+            Effect::AddsConstraint { table, kind } => {
+                let remedy = match *kind {
+                    "foreign key" | "check" if postgres => ": add it NOT VALID, then VALIDATE it",
+                    "unique" | "primary key" if postgres => {
+                        ": build the index CONCURRENTLY, then add it USING INDEX"
+                    }
+                    _ => "",
+                };
+                (
+                    table,
+                    format!(
+                        "adding the {kind} constraint locks `{table}` while every row is checked{remedy}"
+                    ),
+                )
+            }
+            Effect::SetsNotNull { table, column } => {
+                (table, format!("`{table}` is locked while every `{column}` is checked for NULL"))
+            }
+            Effect::Updates { table, .. } => (
+                table,
+                format!("one UPDATE locks rows of `{table}` until it ends: write `-- grey: backfill`"),
+            ),
+            _ => return None,
+        };
+        (!self.created.contains(table)).then_some((table.as_str(), text))
+    }
+
+    fn type_of(&self, table: &str, column: &str) -> Option<&str> {
+        self.types.get(&(table.to_owned(), column.to_owned())).map(String::as_str)
+    }
+
+    fn remember(&mut self, effect: &Effect) {
+        match effect {
+            Effect::CreatesTable { table, columns } => {
+                self.created.insert(table.clone());
+                for (column, to) in columns {
+                    self.types.insert((table.clone(), column.clone()), to.clone());
+                }
+            }
+            Effect::AddsColumn(added) => {
+                let key = (added.table.clone(), added.column.clone());
+                self.types.insert(key.clone(), added.to.clone());
+                if added.default != Preset::Nothing && !self.created.contains(&added.table) {
+                    self.filled.insert(key);
+                }
+            }
+            Effect::ChangesType { table, column, to } => {
+                self.types.insert((table.clone(), column.clone()), to.clone());
+            }
+            Effect::DropsColumn { table, column } => {
+                let key = (table.clone(), column.clone());
+                self.types.remove(&key);
+                self.filled.remove(&key);
+            }
+            Effect::DropsTable { table } => {
+                self.created.remove(table);
+                self.types.retain(|(other, _), _| other != table);
+                self.filled.retain(|(other, _)| other != table);
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a finding about a table; one that is known to be small is worth a warning at most.
+    fn find_on(&self, findings: &mut Vec<Finding>, rule: Rule, seen: &Seen<'_>, table: &str, text: String) {
+        let from = findings.len();
+        self.find(findings, rule, seen.file, seen.line, text);
+        if self.facts.rows.get(table).is_some_and(|rows| *rows < self.options.big_table_rows) {
+            findings.iter_mut().skip(from).for_each(|it| it.level = Level::Warning);
+        }
+    }
+
+    fn find(&self, findings: &mut Vec<Finding>, rule: Rule, file: &str, line: u32, message: String) {
+        if let Some(level) = self.options.policy.level(rule, &self.options.accept) {
+            findings.push(Finding { level, rule: rule.as_str(), message, file: file.to_owned(), line });
+        }
+    }
+}
+
+/// What a step does.
+fn effects(step: &Step, dialect: Dialect) -> Effects {
+    let sql = match step {
+        Step::Sql(statement) => statement.sql.clone(),
+        Step::Backfill(backfill) => backfill.between("0", "0"),
+        Step::External(external) => external.statement.sql.clone(),
+        Step::Views(_) => return Effects { understood: true, ..Effects::default() },
+    };
+    let words = Words::read(&sql, dialect);
+    if words.defines_routine() {
+        return Effects { understood: true, ..Effects::default() };
+    }
+    let alters = if dialect == Dialect::MySql { words.alters() } else { None };
+    let adds_enum_value = dialect == Dialect::Postgres && words.adds_enum_value();
+    if let Some(rewrites) = words.rewrites() {
+        return Effects { effects: vec![rewrites], understood: true, alters, adds_enum_value };
+    }
+    match parse::effects(&sql, dialect) {
+        Some(effects) => Effects { effects, understood: true, alters, adds_enum_value },
+        None => Effects { effects: words.effects(), understood: false, alters, adds_enum_value },
+    }
+}
