@@ -84,8 +84,10 @@ async fn a_killed_leader_is_followed_within_the_ttl_by_a_higher_token() {
     for phase in 0..20 {
         let state = State::memory();
         let (one, first) = Candidate::leading(&state, "one").await;
+        let begun = Instant::now();
+        sleep(STEP * 9).await;
         let mut two = Candidate::start(&state, "two");
-        sleep(TTL + STEP * phase).await;
+        sleep_until(begun + TTL + STEP * phase).await;
         one.campaign.abort();
         let killed = Instant::now();
         let second = two.lead.changed().await.unwrap();
