@@ -1,17 +1,21 @@
 //! Real files, followed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use grey_registry_sync::registry::file::{FileRegistry, MAX_BYTES, Options};
+use async_trait::async_trait;
+use grey_registry_sync::registry::file::{FileRegistry, MAX_BYTES, Options, render};
+use grey_registry_sync::registry::{Listing, Registered, Registry};
 use grey_runtime::{Faults, Validate as _};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use crate::following::{Following, SOON, Seen};
+use crate::registry_conformance::{Upstream, conforms};
 
 /// Nothing is read in turn: what is seen was noticed.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -25,7 +29,7 @@ fn payment(count: usize) -> String {
 }
 
 fn follow(path: &Path) -> Following {
-    Following::start(FileRegistry::new(Options { path: path.to_owned(), reconcile: NEVER }))
+    Following::start(Box::new(FileRegistry::new(Options { path: path.to_owned(), reconcile: NEVER })))
 }
 
 async fn until_count(following: &Following, count: usize) {
@@ -246,7 +250,7 @@ async fn everything_is_told_again_when_asked_for_and_in_turn() {
 
     fs::write(&path, payment(2)).unwrap();
     let options = Options { path: path.clone(), reconcile: Duration::from_millis(30) };
-    let following = Following::start(FileRegistry::new(options));
+    let following = Following::start(Box::new(FileRegistry::new(options)));
     following.until("it is told in turn", |seen| seen.alls > 3).await;
     fs::remove_file(&path).unwrap();
     following.until("failures are told in turn", |seen| seen.failures.len() > 3).await;
@@ -266,7 +270,6 @@ async fn files_beside_it_do_not_matter() {
 
 #[tokio::test]
 async fn following_ends_when_nobody_listens() {
-    use grey_registry_sync::registry::Registry as _;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("instances.yaml");
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
@@ -285,6 +288,57 @@ async fn the_example_of_the_documentation_is_good() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/instances.yaml");
     let following = follow(Path::new(path));
     until_count(&following, 5).await;
+}
+
+/// Writes a file of all that was put.
+struct Writing {
+    directory: TempDir,
+    services: BTreeMap<String, Vec<Registered>>,
+}
+
+impl Writing {
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("instances.yaml")
+    }
+
+    fn write(&self) {
+        let listing = |(service, instances): (&String, &Vec<Registered>)| Listing {
+            service: service.clone(),
+            instances: instances.clone(),
+        };
+        replace(&self.path(), &render(&self.services.iter().map(listing).collect::<Vec<_>>()));
+    }
+}
+
+#[async_trait]
+impl Upstream for Writing {
+    fn registry(&self) -> Box<dyn Registry> {
+        let options = Options { path: self.path(), reconcile: Duration::from_secs(1) };
+        Box::new(FileRegistry::new(options))
+    }
+
+    async fn put(&mut self, service: &str, instances: &[Registered]) {
+        self.services.insert(service.to_owned(), instances.to_vec());
+        self.write();
+    }
+
+    async fn remove_service(&mut self, service: &str) {
+        self.services.remove(service);
+        self.write();
+    }
+
+    async fn break_it(&mut self) {
+        fs::remove_file(self.path()).unwrap();
+    }
+
+    async fn mend_it(&mut self) {
+        self.write();
+    }
+}
+
+#[tokio::test]
+async fn a_file_does_what_every_registry_does() {
+    conforms(Writing { directory: tempfile::tempdir().unwrap(), services: BTreeMap::new() }).await;
 }
 
 #[test]
