@@ -5,3 +5,5 @@
 mod examples;
 mod files;
 mod files_split;
+mod lint;
+mod plan;
