@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the demo: control plane and router in one process, live backends, traffic, and a story. Needs Rust alone.
+# Runs the demo: control plane, router and registry mirror in one process, live backends, traffic, and a story. Needs Rust alone.
 # Arguments go to `grey demo`: --check asserts the story without a person and exits; --help lists the others.
 # PROFILE chooses the build: release by default, dev with --check, so that a test run's build serves both.
 set -euo pipefail

@@ -11,19 +11,21 @@ PATH="$(cd "$CARGO_TARGET_DIR" && pwd)/debug:$PATH"
 work="$(mktemp -d)"
 GREY__ROUTER__GRPC=127.0.0.1:0 GREY__ROUTER__HTTP=127.0.0.1:0 \
 GREY__CONTROL_PLANE__GRPC=127.0.0.1:0 GREY__CONTROL_PLANE__HTTP=127.0.0.1:0 \
-GREY__STANDALONE__INSTANCES="$PWD/docs/examples/instances.toml" \
+GREY__REGISTRY_SYNC__GRPC=127.0.0.1:0 GREY__REGISTRY_SYNC__HTTP=127.0.0.1:0 \
+GREY__STANDALONE__INSTANCES="$PWD/docs/examples/instances.yaml" \
   grey standalone --data-dir "$work/data" >"$work/log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 for _ in $(seq 300); do
-  grep -q '^router .*gRPC' "$work/log" && break
+  grep -q '^data ' "$work/log" && break
   kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
   sleep 0.1
 done
 GREY_CONTROL="$(sed -n 's/^control plane *gRPC \([^ ]*\).*/\1/p' "$work/log")"
 GREY_ROUTER_URL="$(sed -n 's/^router *gRPC \([^ ]*\).*/\1/p' "$work/log")"
-export GREY_CONTROL GREY_ROUTER_URL
+GREY_REGISTRY_SYNC="$(sed -n 's/^registry-sync *gRPC \([^ ]*\).*/\1/p' "$work/log")"
+export GREY_CONTROL GREY_ROUTER_URL GREY_REGISTRY_SYNC
 
 fail() { printf 'tour: %s\n' "$1" >&2; exit 1; }
 

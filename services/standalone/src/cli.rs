@@ -99,9 +99,9 @@ pub struct Target {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run control plane and router in one process
+    /// Run the services in one process
     Standalone(standalone::Serve),
-    /// Run both with demo tenants, live backends and traffic, and tell a story
+    /// Run them with demo tenants, live backends and traffic, and tell a story
     Demo(demo::Demo),
     /// Tenants: who is served
     #[command(subcommand)]
@@ -118,7 +118,7 @@ pub enum Command {
     /// Policies: experiments, canaries, balancing, failover
     #[command(subcommand)]
     Policy(policy::Command),
-    /// Instances, for deployments without a registry
+    /// Instances, as the routers are told of them
     #[command(subcommand)]
     Instance(instance::Command),
     /// Mirrors: how they stand, what they hold back

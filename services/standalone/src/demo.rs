@@ -1,4 +1,5 @@
-//! A story on live backends: tenants move, an instance dies, a schema gates, a canary grows, a pin is rolled back.
+//! A story on live backends: tenants move, an instance dies and is replaced, a schema gates, a canary grows, a pin is
+//! rolled back, a registry errs.
 //!
 //! Nothing in it is pretended. The services are those that ship, the backends are HTTP servers on ports of their own,
 //! every call is routed by gRPC and then made, and the backend that answers must be of the version that was routed.
@@ -7,6 +8,7 @@ mod admin;
 mod backends;
 mod calls;
 mod live;
+mod registry;
 mod screen;
 mod story;
 mod tally;
@@ -19,15 +21,20 @@ use grey_runtime::{Shutdown, tls};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::standalone::{Addresses, Standalone};
+use crate::standalone::{Addresses, Ports, Standalone};
 use admin::Admin;
 use backends::Backends;
 use calls::Caller;
+use registry::{Mirror, RegistryFile};
 use screen::Screen;
 use story::Story;
 
 /// Longest time for the story when it is only checked.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is told beside the story. A router that starts together with its control plane warns until the first
+/// publication, and a mirror when it gives up the lead at the end.
+const LOG_FILTER: &str = "warn,grey_state::follower=error,grey_sync::leadership=error";
 
 /// How the demo is run.
 #[derive(Debug, Clone)]
@@ -68,11 +75,14 @@ impl Mode {
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     tls::install_provider();
     let mut config = Config::load(None, [])?;
-    // Nothing but the view may write to a terminal that it draws on. A router that starts together with its control
-    // plane warns until the first publication.
-    config.telemetry.log_filter =
-        if options.mode == Mode::Live { "off" } else { "warn,grey_state::follower=error" }.to_owned();
+    // Nothing but the view may write to a terminal that it draws on.
+    config.telemetry.log_filter = if options.mode == Mode::Live { "off" } else { LOG_FILTER }.to_owned();
     config.router.region = world::REGION.to_owned();
+    let backends = Backends::start().await.context("start the backends")?;
+    let registry = RegistryFile::create(&backends.listings())?;
+    registry.path().clone_into(&mut config.standalone.instances);
+    // As a registry of others is treated: when it drops most of a service, that waits for confirmation.
+    config.registry_sync.trusted = false;
     if options.free_ports {
         config = config.on_free_ports();
     }
@@ -81,10 +91,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let standalone =
         Standalone::bind(&config).await.context("start the demo (--free-ports avoids taken ports)")?;
     let addresses = standalone.addresses(&config);
-    let state = standalone.state();
     let serve = Box::pin(standalone.serve(&shutdown));
     let show = Box::pin(async {
-        let shown = Box::pin(show(options, addresses, state, &shutdown)).await;
+        let shown = Box::pin(show(options, addresses, backends, registry, &shutdown)).await;
         shutdown.begin();
         shown
     });
@@ -96,14 +105,16 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 async fn show(
     options: &Options,
     addresses: Addresses,
-    state: grey_state::State,
+    backends: Backends,
+    registry: RegistryFile,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let screen = Screen::new(options.mode);
-    let backends = Backends::start().await.context("start the backends")?;
-    let admin = Admin::connect(addresses.control_grpc).await?;
-    let caller = Caller::connect(addresses.router_grpc).await?;
-    let mut story = Story::new(admin, caller.clone(), backends, state, screen.clone());
+    let admin = Admin::connect(addresses.control.grpc).await?;
+    let caller = Caller::connect(addresses.router.grpc).await?;
+    let mirror = addresses.registry_sync.context("the demo has a registry")?;
+    let mirror = Mirror::connect(mirror.grpc).await?;
+    let mut story = Story::new(admin, caller.clone(), backends, registry, mirror, screen.clone());
     story.declare().await.context("declare the world")?;
 
     let introduction = introduction(&addresses);
@@ -166,13 +177,17 @@ fn interrupted(check: bool, why: &str) -> anyhow::Result<()> {
 fn introduction(addresses: &Addresses) -> Vec<String> {
     let program =
         std::env::current_exe().map_or_else(|_| "grey".to_owned(), |path| path.display().to_string());
-    let Addresses { control_grpc, router_grpc, router_http, .. } = addresses;
+    let Addresses { control: Ports { grpc: control, .. }, router, registry_sync, .. } = addresses;
+    let Ports { grpc: router, http } = router;
     let mut lines: Vec<String> = addresses.to_string().lines().map(str::to_owned).collect();
-    lines.push(format!("try            {program} route acme payment --router http://{router_grpc}"));
-    lines.push(format!("               {program} explain acme payment --router http://{router_grpc}"));
-    lines.push(format!("               {program} events --control http://{control_grpc}"));
+    lines.push(format!("try            {program} route acme payment --router http://{router}"));
+    lines.push(format!("               {program} explain acme payment --router http://{router}"));
+    lines.push(format!("               {program} events --control http://{control}"));
+    if let Some(Ports { grpc, .. }) = registry_sync {
+        lines.push(format!("               {program} sync status registry --registry-sync http://{grpc}"));
+    }
     lines.push(format!(
-        "               curl -s http://{router_http}/api/grey-router/route -H 'content-type: application/json' \
+        "               curl -s http://{http}/api/grey-router/route -H 'content-type: application/json' \
          -d '{{\"tenant\":\"acme\",\"service\":\"payment\"}}'"
     ));
     lines

@@ -7,8 +7,6 @@
 //! not do is decided by the service that it calls.
 
 pub mod config;
-pub mod instances;
-pub mod registrar;
 pub mod standalone;
 
 pub mod demo;

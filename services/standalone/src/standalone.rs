@@ -1,24 +1,24 @@
-//! Control plane and router in one process, on shared state in memory.
+//! The services in one process, on shared state in memory.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use grey_runtime::{Shutdown, Telemetry};
+use grey_registry_sync::registry::file;
+use grey_runtime::{Shutdown, Telemetry, telemetry};
 use grey_state::State;
 use tempfile::TempDir;
 
 use crate::config::Config;
-use crate::instances;
-use crate::registrar::Registrar;
 
 /// The services of one process: bound, not yet serving.
 pub struct Standalone {
     control: grey_control_plane::App,
     router: grey_router::App,
-    telemetry: [Telemetry; 2],
-    state: State,
+    registry_sync: Option<grey_registry_sync::App>,
+    tenant_sync: Option<grey_tenant_sync::App>,
+    telemetry: Telemetries,
     data_dir: PathBuf,
     // Removed once nothing serves from it any more.
     temporary: Option<TempDir>,
@@ -27,57 +27,79 @@ pub struct Standalone {
 /// Where the services listen.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// The control plane's gRPC.
-    pub control_grpc: SocketAddr,
-    /// The control plane's REST.
-    pub control_http: SocketAddr,
-    /// The router's gRPC.
-    pub router_grpc: SocketAddr,
-    /// The router's HTTP.
-    pub router_http: SocketAddr,
+    /// The control plane.
+    pub control: Ports,
+    /// The router.
+    pub router: Ports,
+    /// The mirror of the instances file, if there is one.
+    pub registry_sync: Option<Ports>,
+    /// The mirror of the tenant API, if there is one.
+    pub tenant_sync: Option<Ports>,
     /// Whether they are encrypted.
     pub tls: bool,
 }
 
+/// Where one service listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+}
+
 impl Standalone {
-    /// Opens the database and all ports, and reads the instances.
+    /// Opens the database and all ports, and reads the files.
     ///
     /// # Errors
     /// A port is taken or must not be served as configured; a file cannot be read or says something wrong.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        check_instances(&config.standalone.instances)?;
         let (data_dir, temporary) = data_dir(&config.standalone.data_dir)?;
         let state = State::memory();
-        register(&config.standalone.instances, &state).await?;
+        let mut telemetry = Telemetries { options: config.telemetry.clone(), started: Vec::new() };
+
         let control = config.for_control_plane(&data_dir).context("configure the control plane")?;
-        let router = config.for_router().context("configure the router")?;
-        let telemetry = [
-            Telemetry::start("grey-control-plane", &config.telemetry)?,
-            Telemetry::start("grey-router", &config.telemetry)?,
-        ];
-        let [for_control, for_router] = telemetry.clone();
-        let control = Box::pin(grey_control_plane::App::bind(control, state.clone(), for_control));
+        let reporting = telemetry.start("grey-control-plane")?;
+        let control = Box::pin(grey_control_plane::App::bind(control, state.clone(), reporting));
         let control = control.await.context("bind the control plane")?;
-        let router = Box::pin(grey_router::App::bind(router, state.clone(), for_router));
+
+        let router = config.for_router().context("configure the router")?;
+        let reporting = telemetry.start("grey-router")?;
+        let router = Box::pin(grey_router::App::bind(router, state.clone(), reporting));
         let router = router.await.context("bind the router")?;
-        Ok(Self { control, router, telemetry, state, data_dir, temporary })
+
+        let registry_sync = match config.for_registry_sync().context("configure registry-sync")? {
+            None => None,
+            Some(config) => {
+                let reporting = telemetry.start("grey-registry-sync")?;
+                let app = Box::pin(grey_registry_sync::App::bind(config, state.clone(), reporting));
+                Some(app.await.context("bind registry-sync")?)
+            }
+        };
+        let configured = config.for_tenant_sync(control.grpc_addr());
+        let tenant_sync = match configured.context("configure tenant-sync")? {
+            None => None,
+            Some(config) => {
+                let reporting = telemetry.start("grey-tenant-sync")?;
+                let app = Box::pin(grey_tenant_sync::App::bind(config, state, reporting));
+                Some(app.await.context("bind tenant-sync")?)
+            }
+        };
+        Ok(Self { control, router, registry_sync, tenant_sync, telemetry, data_dir, temporary })
     }
 
     /// Where the services listen.
     #[must_use]
     pub fn addresses(&self, config: &Config) -> Addresses {
+        let ports = |grpc, http| Ports { grpc, http };
         Addresses {
-            control_grpc: self.control.grpc_addr(),
-            control_http: self.control.http_addr(),
-            router_grpc: self.router.grpc_addr(),
-            router_http: self.router.http_addr(),
+            control: ports(self.control.grpc_addr(), self.control.http_addr()),
+            router: ports(self.router.grpc_addr(), self.router.http_addr()),
+            registry_sync: self.registry_sync.as_ref().map(|app| ports(app.grpc_addr(), app.http_addr())),
+            tenant_sync: self.tenant_sync.as_ref().map(|app| ports(app.grpc_addr(), app.http_addr())),
             tls: config.tls.is_some(),
         }
-    }
-
-    /// The shared state, to write instances into.
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.state.clone()
     }
 
     /// Where the control database is.
@@ -86,40 +108,79 @@ impl Standalone {
         &self.data_dir
     }
 
-    /// Serves until `shutdown` begins and calls in flight have ended. A service that ends takes the other with it.
+    /// Serves until `shutdown` begins and calls in flight have ended. A service that ends takes the others with it.
     ///
     /// # Errors
     /// A service cannot be started.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Self { control, router, telemetry, temporary, .. } = self;
-        let control = async {
-            let ended = Box::pin(control.serve(shutdown)).await;
-            shutdown.begin();
-            ended.context("serve the control plane")
-        };
-        let router = async {
-            let ended = Box::pin(router.serve(shutdown)).await;
-            shutdown.begin();
-            ended.context("serve the router")
-        };
-        let (control, router) = tokio::join!(control, router);
-        for telemetry in telemetry {
+        let Self { control, router, registry_sync, tenant_sync, telemetry, temporary, .. } = self;
+        let control = Box::pin(served("the control plane", shutdown, control.serve(shutdown)));
+        let router = Box::pin(served("the router", shutdown, router.serve(shutdown)));
+        let registry_sync = Box::pin(async {
+            match registry_sync {
+                Some(app) => served("registry-sync", shutdown, app.serve(shutdown)).await,
+                None => Ok(()),
+            }
+        });
+        let tenant_sync = Box::pin(async {
+            match tenant_sync {
+                Some(app) => served("tenant-sync", shutdown, app.serve(shutdown)).await,
+                None => Ok(()),
+            }
+        });
+        let (control, router, registry_sync, tenant_sync) =
+            tokio::join!(control, router, registry_sync, tenant_sync);
+        telemetry.shutdown().await;
+        let removed = temporary.map_or(Ok(()), TempDir::close).context("remove the temporary directory");
+        control.and(router).and(registry_sync).and(tenant_sync).and(removed)
+    }
+}
+
+async fn served(
+    what: &str,
+    shutdown: &Shutdown,
+    serving: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let ended = serving.await;
+    shutdown.begin();
+    ended.with_context(|| format!("serve {what}"))
+}
+
+/// One for each service, as where they run apart.
+struct Telemetries {
+    options: telemetry::Options,
+    started: Vec<Telemetry>,
+}
+
+impl Telemetries {
+    fn start(&mut self, service: &'static str) -> anyhow::Result<Telemetry> {
+        let telemetry = Telemetry::start(service, &self.options)?;
+        self.started.push(telemetry.clone());
+        Ok(telemetry)
+    }
+
+    async fn shutdown(self) {
+        for telemetry in self.started {
             telemetry.shutdown().await;
         }
-        let removed = temporary.map_or(Ok(()), TempDir::close);
-        control.and(router).and(removed.context("remove the temporary directory"))
     }
 }
 
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        writeln!(
-            f,
-            "control plane  gRPC {scheme}://{}  REST {scheme}://{}",
-            self.control_grpc, self.control_http
-        )?;
-        write!(f, "router         gRPC {scheme}://{}  HTTP {scheme}://{}", self.router_grpc, self.router_http)
+        let services = [
+            ("control plane", Some(self.control)),
+            ("router", Some(self.router)),
+            ("registry-sync", self.registry_sync),
+            ("tenant-sync", self.tenant_sync),
+        ];
+        let there = services.into_iter().filter_map(|(service, ports)| Some((service, ports?)));
+        for (index, (service, Ports { grpc, http })) in there.enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            write!(f, "{gap}{service:15}gRPC {scheme}://{grpc}  HTTP {scheme}://{http}")?;
+        }
+        Ok(())
     }
 }
 
@@ -136,16 +197,11 @@ fn data_dir(configured: &Path) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
     Ok((absolute, None))
 }
 
-/// Writes the instances of the file, if there is one, before anybody can ask for them.
-async fn register(file: &Path, state: &State) -> anyhow::Result<()> {
+/// Refuses a wrong file while somebody is looking; once it is followed, a fault only keeps what was read before.
+fn check_instances(file: &Path) -> anyhow::Result<()> {
     if file.as_os_str().is_empty() {
         return Ok(());
     }
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let lists = instances::of_services(&text).with_context(|| format!("use {}", file.display()))?;
-    let registrar = Registrar::new(state.clone());
-    for list in &lists {
-        registrar.replace(list).await?;
-    }
-    Ok(registrar.release().await?)
+    file::parse(&text).map(drop).with_context(|| format!("use {}", file.display()))
 }

@@ -10,7 +10,6 @@ use grey_proto::control::RouterProgress;
 use grey_proto::status::{ApiError, ErrorBody};
 
 use super::output::plain;
-use crate::registrar;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +66,6 @@ pub enum Failure {
         /// How long was waited.
         deadline: Duration,
     },
-    /// Instances were not written.
-    #[error(transparent)]
-    Registrar(#[from] registrar::Error),
     /// A mirror has carried out what it was asked, without success.
     #[error("{attempted}: {error}")]
     Mirror {
@@ -109,11 +105,9 @@ impl Failure {
             Self::Refused { error, .. } => error.reason,
             Self::Target { .. } | Self::Read { .. } | Self::Input(_) => Reason::InvalidArgument,
             Self::Behind { .. } => Reason::RoutersBehind,
-            Self::State { .. }
-            | Self::Late { .. }
-            | Self::Registrar(_)
-            | Self::Mirror { .. }
-            | Self::Unended { .. } => Reason::Unavailable,
+            Self::State { .. } | Self::Late { .. } | Self::Mirror { .. } | Self::Unended { .. } => {
+                Reason::Unavailable
+            }
             Self::Several(failures) => failures.first().map_or(Reason::Internal, Self::reason),
             Self::Output(_) | Self::Server(_) => Reason::Internal,
         }

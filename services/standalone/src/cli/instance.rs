@@ -1,23 +1,17 @@
-//! `grey instance`: instances, for deployments without a registry.
+//! `grey instance`: instances, as the routers are told of them.
 
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use grey_proto::router;
 use grey_state::{State, redis};
 use tokio::time::timeout;
 
+use super::Failure;
 use super::output::table;
 use super::session::Session;
-use super::{Failure, input};
-use crate::instances;
-use crate::registrar::Registrar;
 
 /// What to do with instances.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Replace all instances of a service, of every version
-    Set(Set),
     /// List the instances of every service
     List {
         /// Where shared state is: the URL of its Redis
@@ -26,23 +20,9 @@ pub enum Command {
     },
 }
 
-/// The instances of a service.
-#[derive(Debug, Args)]
-pub struct Set {
-    /// The service
-    service: String,
-    /// `instances = [...]` as TOML, or `{"instances": [...]}` as JSON; `-` for standard input
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
-    /// Where shared state is: the URL of its Redis
-    #[arg(long, value_name = "URL", env = "GREY_REDIS", hide_env_values = true)]
-    redis: String,
-}
-
 impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
-            Self::Set(args) => set(session, args).await,
             Self::List { redis } => list(session, redis).await,
         }
     }
@@ -58,31 +38,11 @@ fn failed(attempted: &str) -> impl Fn(grey_state::Error) -> Failure {
     move |source| Failure::State { attempted: attempted.clone(), source }
 }
 
-fn late(attempted: &str, session: &Session) -> Failure {
-    Failure::Late { attempted: attempted.to_owned(), deadline: session.timeout() }
-}
-
-async fn set(session: &Session, args: Set) -> Result<(), Failure> {
-    let Set { service, file, redis } = args;
-    let wrong = |why: instances::Error| Failure::Input(format!("{}: {why}", file.display()));
-    let text = input::read(&file)?;
-    let service_id =
-        service.parse().map_err(|why: grey_core::ids::InvalidId| Failure::Input(why.to_string()))?;
-    let list = instances::of_service(&text, &service_id).map_err(wrong)?;
-    let registrar = Registrar::new(connect(redis).await?);
-    let written = timeout(session.timeout(), registrar.replace(&list)).await;
-    // Also after a failure: the next writer should not have to wait. If it fails, the lease expires by itself.
-    drop(timeout(session.timeout(), registrar.release()).await);
-    written.map_err(|_| late("write instances", session))??;
-    let response: router::ServiceInstances = (&list.service, list.instances.as_slice()).into();
-    let count = response.instances.len();
-    session.show(&response, || format!("set {count} instances of {service}\n"))
-}
-
 async fn list(session: &Session, redis: String) -> Result<(), Failure> {
     let state = connect(redis).await?;
     let loaded = timeout(session.timeout(), state.instances.load()).await;
-    let loaded = loaded.map_err(|_| late("read instances", session))?;
+    let late = |_| Failure::Late { attempted: "read instances".to_owned(), deadline: session.timeout() };
+    let loaded = loaded.map_err(late)?;
     let (lists, _) = loaded.map_err(failed("read instances"))?;
     let lists: Vec<router::ServiceInstances> =
         lists.iter().map(|list| (&list.service, list.instances.as_slice()).into()).collect();
@@ -106,10 +66,11 @@ fn list_text(lists: &[router::ServiceInstances]) -> String {
                 instance.zone.clone(),
                 instance.weight.to_string(),
                 state.to_owned(),
+                instance.source.clone(),
             ]
         })
     });
-    table(["SERVICE", "VERSION", "INSTANCE", "ADDRESS", "REGION", "ZONE", "WEIGHT", "STATE"], rows)
+    table(["SERVICE", "VERSION", "INSTANCE", "ADDRESS", "REGION", "ZONE", "WEIGHT", "STATE", "SOURCE"], rows)
 }
 
 #[cfg(test)]
@@ -125,12 +86,13 @@ mod tests {
             zone: "a".to_owned(),
             weight: 100,
             unhealthy: true,
+            source: "dc-1".to_owned(),
             ..router::Instance::default()
         };
         let list = router::ServiceInstances { service: "payment".to_owned(), instances: vec![instance] };
         insta::assert_snapshot!(list_text(&[list]), @"
-        SERVICE  VERSION  INSTANCE   ADDRESS        REGION  ZONE  WEIGHT  STATE
-        payment  v2.1     payment-1  10.0.0.1:8080  -       a     100     unhealthy
+        SERVICE  VERSION  INSTANCE   ADDRESS        REGION  ZONE  WEIGHT  STATE      SOURCE
+        payment  v2.1     payment-1  10.0.0.1:8080  -       a     100     unhealthy  dc-1
         ");
     }
 }

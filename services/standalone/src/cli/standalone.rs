@@ -1,4 +1,4 @@
-//! `grey standalone`: control plane and router in one process.
+//! `grey standalone`: the services in one process.
 
 use std::path::PathBuf;
 

@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::http::HeaderMap;
 use axum::{Json, Router};
-use grey_core::instance::Instance;
+use grey_registry_sync::registry::{Listing, Registered};
 use grey_runtime::server::http::Server;
-use grey_state::instances::ServiceInstances;
 use serde::{Deserialize, Serialize};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +33,7 @@ pub(super) struct Backends {
 
 struct Backend {
     service: &'static str,
-    instance: Instance,
+    registered: Registered,
     server: AbortHandle,
 }
 
@@ -46,39 +45,39 @@ impl Backends {
             for version in world::VERSIONS {
                 for (zone, number) in world::zones_of(version).iter().zip(1..) {
                     let id = format!("{service}-{version}-{number}");
-                    backends.start_one(service, version, id, zone).await?;
+                    backends.start_one(service, version, &id, zone).await?;
                 }
             }
         }
         Ok(backends)
     }
 
-    async fn start_one(
+    /// Starts one more instance.
+    pub(super) async fn start_one(
         &mut self,
         service: &'static str,
         version: &str,
-        id: String,
+        id: &str,
         zone: &str,
     ) -> anyhow::Result<()> {
         let server = Server::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await;
         let server = server.with_context(|| format!("listen for {id}"))?;
-        let instance = Instance {
-            id: id.parse()?,
-            version: version.parse()?,
-            address: server.local_addr().to_string().into(),
-            region: Some(world::REGION.parse()?),
-            zone: Some(zone.parse()?),
+        let registered = Registered {
+            id: id.to_owned(),
+            address: server.local_addr().to_string(),
+            version: Some(version.to_owned()),
+            region: Some(world::REGION.to_owned()),
+            zone: Some(zone.to_owned()),
             weight: 100,
             enabled: true,
             healthy: true,
             ephemeral: true,
-            source: None,
             metadata: BTreeMap::new(),
         };
         let answer = Answer {
             service: service.to_owned(),
             version: version.to_owned(),
-            instance: id.clone(),
+            instance: id.to_owned(),
             tenant: String::new(),
         };
         let routes = Router::new().fallback(move |headers: HeaderMap| {
@@ -91,7 +90,7 @@ impl Backends {
             server.serve(routes, None, CancellationToken::new(), Duration::ZERO).await;
         };
         let server = self.servers.spawn(serve);
-        self.by_id.insert(id, Backend { service, instance, server });
+        self.by_id.insert(id.to_owned(), Backend { service, registered, server });
         Ok(())
     }
 
@@ -102,13 +101,16 @@ impl Backends {
         }
     }
 
-    /// The running instances of a service, as a registry would list them.
-    pub(super) fn list(&self, service: &str) -> anyhow::Result<ServiceInstances> {
-        let running = self.by_id.values().filter(|backend| backend.service == service);
-        Ok(ServiceInstances {
-            service: service.parse()?,
-            instances: running.map(|backend| backend.instance.clone()).collect(),
-        })
+    /// The running instances, as a registry lists them.
+    pub(super) fn listings(&self) -> Vec<Listing> {
+        let listing = |service: &str| {
+            let running = self.by_id.values().filter(|backend| backend.service == service);
+            Listing {
+                service: service.to_owned(),
+                instances: running.map(|backend| backend.registered.clone()).collect(),
+            }
+        };
+        world::SERVICES.into_iter().map(listing).collect()
     }
 
     /// How many run.

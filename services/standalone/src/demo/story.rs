@@ -8,16 +8,16 @@ use grey_core::error::Reason;
 use grey_proto::control::WriteResult;
 use grey_proto::control::change::Change as Kind;
 use grey_proto::status::ApiError;
-use grey_state::State;
+use grey_proto::sync::{HeldChange, HoldReason, SourceState, SyncSource};
 
 use super::Mode;
 use super::admin::Admin;
 use super::backends::Backends;
 use super::calls::Caller;
+use super::registry::{Mirror, RegistryFile};
 use super::screen::Screen;
 use super::world;
 use crate::cli::explain::tree;
-use crate::registrar::Registrar;
 
 /// For anything that the story waits for.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -33,7 +33,8 @@ pub(super) struct Story {
     admin: Admin,
     caller: Caller,
     backends: Backends,
-    registrar: Registrar,
+    registry: RegistryFile,
+    mirror: Mirror,
     screen: Screen,
 }
 
@@ -42,17 +43,15 @@ impl Story {
         admin: Admin,
         caller: Caller,
         backends: Backends,
-        state: State,
+        registry: RegistryFile,
+        mirror: Mirror,
         screen: Screen,
     ) -> Self {
-        Self { admin, caller, backends, registrar: Registrar::new(state), screen }
+        Self { admin, caller, backends, registry, mirror, screen }
     }
 
     /// Declares the world and waits until the router can serve it.
     pub(super) async fn declare(&mut self) -> anyhow::Result<()> {
-        for service in world::SERVICES {
-            self.registrar.replace(&self.backends.list(service)?).await?;
-        }
         let admin = &self.admin;
         until("a router is there", async || Ok(admin.routers().await? > 0)).await?;
         let services = world::services().into_iter().map(Kind::ServicePut);
@@ -78,7 +77,8 @@ impl Story {
     /// Tells every step, with `pause` between them.
     pub(super) async fn tell(&mut self, pause: Duration) -> anyhow::Result<()> {
         self.screen.say(&format!(
-            "the world      {} tenants, {} services in {} versions, {} instances; payment has a canary at 10 %",
+            "the world      {} tenants, {} services in {} versions, {} instances in a file that registry-sync mirrors; \
+             payment has a canary at 10 %",
             world::TENANTS.len(),
             world::SERVICES.len(),
             world::VERSIONS.len(),
@@ -95,6 +95,8 @@ impl Story {
         self.canary().await.context("step 4, canary")?;
         tokio::time::sleep(pause).await;
         self.rollback().await.context("step 5, rollback")?;
+        tokio::time::sleep(pause).await;
+        self.doubt().await.context("step 6, a registry in doubt")?;
         self.screen.say("the end        every step held");
         Ok(())
     }
@@ -142,7 +144,7 @@ impl Story {
         let tally = self.caller.tally();
         self.backends.kill(&victim);
         until("a call notices", async || Ok(tally.unanswered_by(&victim) > 0)).await?;
-        self.registrar.replace(&self.backends.list("payment")?).await?;
+        self.registry.list(&self.backends.listings())?;
         let removed = Instant::now();
         let caller = &self.caller;
         let victim_is_out = async || {
@@ -162,10 +164,27 @@ impl Story {
         ensure!(tally.unanswered_by(&victim) == unanswered, "{victim} still gets calls");
         self.no_failures()?;
         self.screen.say(&format!(
-            "2 death        {victim} was killed: {unanswered} calls were routed again, none failed; removed from the registry, \
-             it was out of the table within {out:.1?}"
+            "2 death        {victim} was killed: {unanswered} calls were routed again, none failed; removed from the registry's \
+             file, it was out of the router's table within {out:.1?}"
         ));
-        Ok(())
+        self.replacement().await
+    }
+
+    /// Step 2, second part: a new instance takes part as soon as it is registered.
+    async fn replacement(&mut self) -> anyhow::Result<()> {
+        let (version, zone) = (world::DEFAULT, world::ZONES[0]);
+        let new = format!("payment-{version}-4");
+        self.backends.start_one("payment", version, &new, zone).await?;
+        self.registry.list(&self.backends.listings())?;
+        let added = Instant::now();
+        let caller = &self.caller;
+        let it_answers = async || Ok(caller.call(world::UNPINNED, "payment", zone).await?.instance == new);
+        until("the new instance answers a call", it_answers).await?;
+        self.screen.say(&format!(
+            "               {new} was started and written into that file: its first call came {:.1?} later",
+            added.elapsed()
+        ));
+        self.no_failures()
     }
 
     /// Step 3: a version whose schema the tenant lacks is refused, until the schema is there.
@@ -228,6 +247,68 @@ impl Story {
         ));
         self.explain(tenant, service).await?;
         self.no_failures()
+    }
+
+    /// Step 6: what a registry says in error changes nothing.
+    async fn doubt(&self) -> anyhow::Result<()> {
+        // As a program leaves it that was killed while it wrote.
+        self.registry.replace("")?;
+        let failing = self.until_source("a file without content is told as a failure", |source| {
+            source.state() == SourceState::Failing
+        });
+        let failing = failing.await?;
+        self.turnover().await?;
+        self.no_failures()?;
+        self.screen.say(&format!(
+            "6 doubt        the registry's file was emptied: registry-sync is FAILING ({}), every instance stays, no call fails",
+            failing.error
+        ));
+
+        let mut forgetful = self.backends.listings();
+        forgetful.retain(|listing| listing.service != "payment");
+        self.registry.list(&forgetful)?;
+        let held = self.until_held("the loss of every instance of payment is held").await?;
+        ensure!(held.reason() == HoldReason::InstanceDrop, "held for another reason: {held:?}");
+        self.turnover().await?;
+        self.confirm(world::UNPINNED, "payment", world::DEFAULT).await?;
+        self.screen.say(&format!(
+            "               then it listed no instance of payment: change {} about {} of {} instances is held until something \
+             confirms it, and calls go to them",
+            held.id, held.affected, held.total
+        ));
+
+        self.registry.list(&self.backends.listings())?;
+        let mirror = &self.mirror;
+        let in_order = async || {
+            let status = mirror.status().await?;
+            let ok = status.sources.iter().all(|source| source.state() == SourceState::Ok);
+            Ok(ok && !status.leader.is_empty() && status.held_total == 0)
+        };
+        until("nothing is held any more", in_order).await?;
+        self.turnover().await?;
+        self.screen.say("               mended: nothing is held any more, and nobody had to do anything");
+        self.no_failures()
+    }
+
+    /// The registry's file as registry-sync sees it, once it `is` so.
+    async fn until_source(&self, what: &str, is: impl Fn(&SyncSource) -> bool) -> anyhow::Result<SyncSource> {
+        let mut found = None;
+        until(what, async || {
+            found = self.mirror.status().await?.sources.into_iter().find(&is);
+            Ok(found.is_some())
+        })
+        .await?;
+        found.context("there is a source")
+    }
+
+    async fn until_held(&self, what: &str) -> anyhow::Result<HeldChange> {
+        let mut found = None;
+        until(what, async || {
+            found = self.mirror.status().await?.held.into_iter().next();
+            Ok(found.is_some())
+        })
+        .await?;
+        found.context("there is a held change")
     }
 
     /// Calls until `version` answers; the time since `begun`.

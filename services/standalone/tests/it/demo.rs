@@ -5,9 +5,21 @@ use crate::grey::{self, DEADLINE, PROGRAM};
 #[tokio::test]
 async fn every_step_of_the_story_holds() {
     let done = grey::run(&["demo", "--check"], &[], "").await.ok();
-    for step in
-        ["1 pin", "2 death", "3 gate", "NO_LEGAL_VERSION", "4 canary", "5 rollback", "every step held"]
-    {
+    for step in [
+        "1 pin",
+        "2 death",
+        "its first call came",
+        "3 gate",
+        "NO_LEGAL_VERSION",
+        "4 canary",
+        "5 rollback",
+        "6 doubt",
+        "registry-sync is FAILING",
+        "the file is empty",
+        "7 of 7 instances is held",
+        "nothing is held any more",
+        "every step held",
+    ] {
         assert!(done.out.contains(step), "{step}: {done}");
     }
     assert!(done.out.contains("├─ base"), "no explanation: {done}");

@@ -13,20 +13,29 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_grey");
 
 /// Settings under which a standalone finds free ports.
-pub(crate) const FREE_PORTS: [(&str, &str); 4] = [
+pub(crate) const FREE_PORTS: [(&str, &str); 8] = [
     ("GREY__ROUTER__GRPC", "127.0.0.1:0"),
     ("GREY__ROUTER__HTTP", "127.0.0.1:0"),
     ("GREY__CONTROL_PLANE__GRPC", "127.0.0.1:0"),
     ("GREY__CONTROL_PLANE__HTTP", "127.0.0.1:0"),
+    ("GREY__REGISTRY_SYNC__GRPC", "127.0.0.1:0"),
+    ("GREY__REGISTRY_SYNC__HTTP", "127.0.0.1:0"),
+    ("GREY__TENANT_SYNC__GRPC", "127.0.0.1:0"),
+    ("GREY__TENANT_SYNC__HTTP", "127.0.0.1:0"),
 ];
+
+/// Where nothing listens.
+const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// A running standalone.
 pub(crate) struct Grey {
     pub(crate) process: Spawned,
     pub(crate) control: String,
     pub(crate) router: String,
-    pub(crate) rest: String,
-    pub(crate) http: String,
+    pub(crate) registry_sync: Option<String>,
+    pub(crate) tenant_sync: Option<String>,
+    /// The HTTP addresses of all services.
+    pub(crate) http: Vec<String>,
 }
 
 /// What a command did.
@@ -81,15 +90,31 @@ impl Grey {
             builder = builder.env(name, value);
         }
         let process = builder.start().unwrap();
-        let (control, rest) = urls(&process.wait_for_line("control plane  gRPC", DEADLINE).await.unwrap());
-        let (router, http) = urls(&process.wait_for_line("router         gRPC", DEADLINE).await.unwrap());
-        Self { process, control, router, rest, http }
+        // The last line of what it prints when it starts.
+        process.wait_for_line("data           ", DEADLINE).await.unwrap();
+        let output = process.output();
+        let mut http = Vec::new();
+        let mut grpc = |service: &str| {
+            let line = output.lines().find(|line| line.starts_with(&format!("{service:15}gRPC")))?;
+            let (grpc, rest) = urls(line);
+            http.push(rest);
+            Some(grpc)
+        };
+        let (control, router) = (grpc("control plane").unwrap(), grpc("router").unwrap());
+        let (registry_sync, tenant_sync) = (grpc("registry-sync"), grpc("tenant-sync"));
+        Self { process, control, router, registry_sync, tenant_sync, http }
     }
 
     /// Runs a command against it.
     pub(crate) async fn run(&self, args: &[&str]) -> Done {
-        let target = ["--control", &self.control, "--router", &self.router];
-        run(&[args, target.as_slice()].concat(), &[], "").await
+        let target = [
+            ("--control", Some(&self.control)),
+            ("--router", Some(&self.router)),
+            ("--registry-sync", self.registry_sync.as_ref()),
+            ("--tenant-sync", self.tenant_sync.as_ref()),
+        ];
+        let target = target.iter().flat_map(|(name, url)| [*name, url.map_or(NOWHERE, String::as_str)]);
+        run(&args.iter().copied().chain(target).collect::<Vec<_>>(), &[], "").await
     }
 
     /// The same with `--json`, and its document.
@@ -133,10 +158,11 @@ pub(crate) async fn run(args: &[&str], env: &[(&str, &str)], input: &str) -> Don
     Done { code: status.code().unwrap(), out: text(stdout), err: text(stderr) }
 }
 
-/// Writes a file into `dir`.
+/// Writes a file into `dir`; one that is there is replaced at once.
 pub(crate) fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
-    let path = dir.join(name);
-    std::fs::write(&path, text).unwrap();
+    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, &path).unwrap();
     path
 }
 

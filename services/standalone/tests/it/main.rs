@@ -8,4 +8,6 @@ mod reads;
 mod refusals;
 mod secured;
 mod standalone;
+mod sync;
+mod tenants;
 mod writes;
