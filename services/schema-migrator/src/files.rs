@@ -28,7 +28,7 @@ mod step;
 
 pub use checksum::Checksum;
 pub use fault::{Fault, FaultKind, FilesError};
-pub use load::{Folder, MAX_FILE_BYTES, MAX_FILES};
+pub use load::{Folder, MAX_FILE_BYTES, MAX_FILES, MAX_SERVICE_BYTES};
 pub use step::{Backfill, External, SqlName, Statement, Step, Tool, Views};
 
 pub(crate) use lexis::{Piece, pieces};

@@ -131,6 +131,12 @@ pub enum FaultKind {
         /// Most bytes.
         limit: u64,
     },
+    /// The service's files are too large together.
+    #[error("with it the service's files have more than {limit} bytes")]
+    TooLargeTogether {
+        /// Most bytes.
+        limit: u64,
+    },
     /// It is not text.
     #[error("it is not UTF-8 text")]
     NotText,
@@ -181,7 +187,9 @@ impl FaultKind {
             Self::Twice { .. } => "duplicate",
             Self::Alone => "no-migration",
             Self::NotAFile | Self::Outside => "outside",
-            Self::TooLarge { .. } | Self::NotText | Self::Empty => "file-content",
+            Self::TooLarge { .. } | Self::TooLargeTogether { .. } | Self::NotText | Self::Empty => {
+                "file-content"
+            }
             Self::Token(_) | Self::OpenBlock | Self::Delimiter(_) | Self::ExecutableComment => "syntax",
             Self::ClientCommand(_) => "client-command",
             Self::Transaction(_) => "transaction-control",

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Most bytes of one file.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// Most bytes of one service's files for one dialect.
+pub const MAX_SERVICE_BYTES: u64 = 64 * 1024 * 1024;
 /// Most files of one service.
 pub const MAX_FILES: usize = 10_000;
 
@@ -57,7 +59,7 @@ impl Folder {
                 return Err(FilesError::TooMany { service: service.clone(), limit: MAX_FILES });
             }
         }
-        let mut loading = Loading { root, folder, dialect, faults: Vec::new() };
+        let mut loading = Loading { root, folder, dialect, bytes: 0, faults: Vec::new() };
         let migrations = loading.migrations(files.into_iter().collect());
         let Loading { mut faults, .. } = loading;
         if faults.is_empty() {
@@ -80,6 +82,8 @@ struct Loading {
     root: PathBuf,
     folder: PathBuf,
     dialect: Dialect,
+    /// Bytes that were read, or would have been.
+    bytes: u64,
     faults: Vec<Fault>,
 }
 
@@ -184,7 +188,7 @@ impl Loading {
         }
     }
 
-    fn bytes(&self, file: &str) -> Result<Vec<u8>, FaultKind> {
+    fn bytes(&mut self, file: &str) -> Result<Vec<u8>, FaultKind> {
         let path = self.folder.join(file).canonicalize().map_err(|_| FaultKind::NotAFile)?;
         if !path.starts_with(&self.root) {
             return Err(FaultKind::Outside);
@@ -193,6 +197,10 @@ impl Loading {
         let too_large = |bytes| FaultKind::TooLarge { bytes, limit: MAX_FILE_BYTES };
         if size > MAX_FILE_BYTES {
             return Err(too_large(size));
+        }
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > MAX_SERVICE_BYTES {
+            return Err(FaultKind::TooLargeTogether { limit: MAX_SERVICE_BYTES });
         }
         let opened = fs::File::open(&path).map_err(|_| FaultKind::NotAFile)?;
         let mut bytes = Vec::new();

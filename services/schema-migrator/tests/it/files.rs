@@ -2,7 +2,9 @@
 
 use grey_core::ids::ServiceId;
 use grey_core::schema::SchemaVersion;
-use grey_schema_migrator::files::{Dialect, FilesError, Folder, MAX_FILE_BYTES, Scripts, Step, Tool};
+use grey_schema_migrator::files::{
+    Dialect, FilesError, Folder, MAX_FILE_BYTES, MAX_SERVICE_BYTES, Scripts, Step, Tool,
+};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -137,6 +139,20 @@ fn content_that_is_no_statement_is_refused() {
     V5__large.sql: it has 4194305 bytes, at most 4194304 are read
     V6__folder.sql: it is not a regular file
     ");
+}
+
+#[test]
+fn files_are_bounded_together() {
+    let root = folder(&[]);
+    let count = MAX_SERVICE_BYTES / MAX_FILE_BYTES + 1;
+    for number in 1..=count {
+        let file = root.path().join("shop").join(format!("V{number}__x.sql"));
+        std::fs::write(&file, "SELECT 1;\n").unwrap();
+        std::fs::File::options().append(true).open(&file).unwrap().set_len(MAX_FILE_BYTES).unwrap();
+    }
+    let found = faults_in(root.path(), Dialect::Sqlite);
+    let together = found.lines().filter(|line| line.contains("the service's files have more than"));
+    assert_eq!(together.collect::<Vec<_>>().len(), 1, "{found}");
 }
 
 #[test]
