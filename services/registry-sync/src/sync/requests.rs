@@ -8,6 +8,9 @@ use grey_sync::{Action, MAX_RUNS, Request, timestamp};
 
 use super::{Sync, status};
 
+/// Most requests under way.
+const MAX_OPEN: usize = 1_000;
+
 /// Requests under way, and the syncs that have ended under this lead.
 #[derive(Default)]
 pub(super) struct Requested {
@@ -47,6 +50,10 @@ impl Requested {
 impl Sync {
     /// Begins to carry out a request.
     pub(super) fn request(&mut self, request: Request, now: Instant) {
+        if self.requested.open.len() >= MAX_OPEN {
+            self.parts.desk.handled(&request, Err(format!("{MAX_OPEN} requests are under way")));
+            return;
+        }
         let waiting: BTreeSet<usize> = match &request.action {
             Action::Trigger => (0..self.followed.len()).collect(),
             Action::Accept(change) => {

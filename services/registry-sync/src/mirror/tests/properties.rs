@@ -211,7 +211,7 @@ impl Watcher {
             match (meant.contains(&n), held.reason) {
                 (false, _) => assert_eq!(now.get(&n), before.get(&n), "{n} was not meant"),
                 (true, Reason::Drop) => {
-                    assert!(now.get(&n).is_none_or(|(_, routable)| !routable), "{n} stays")
+                    assert!(now.get(&n).is_none_or(|(_, routable)| !routable), "{n} stays");
                 }
                 (true, Reason::Flip) => {
                     let version = |routes: &Routes| routes.get(&n).map(|(version, _)| version.clone());
