@@ -86,7 +86,7 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    pub(crate) fn start(registry: impl Registry + 'static) -> Self {
+    pub(crate) fn start(registry: Box<dyn Registry>) -> Self {
         let (sender, mut receiver) = mpsc::channel(16);
         let (again, token) = (Arc::new(Notify::new()), CancellationToken::new());
         let seen = Arc::new(Mutex::new(Seen::default()));

@@ -8,6 +8,7 @@ mod leading;
 mod mirroring;
 mod nacos;
 mod nacos_fleet;
+mod nacos_gate;
 mod probe;
 mod process;
 mod registry_conformance;

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use async_trait::async_trait;
 use futures::stream::{self, TryStreamExt as _};
-use grey_registry_sync::registry::nacos::Nacos as Source;
+use grey_registry_sync::registry::nacos::{Nacos as Source, Options};
+use grey_registry_sync::registry::{Registered, Registry};
 use grey_runtime::Secret;
 use grey_testkit::Nacos;
 use nacos_sdk::api::naming::ServiceInstance;
 
 use crate::following::Following;
 use crate::nacos_fleet::{Fleet, instance, instances, options, register_persistent};
+use crate::nacos_gate::Gate;
+use crate::registry_conformance::{Upstream, conforms};
 
 const SERVICES: usize = 100;
 const INSTANCES: usize = 20;
@@ -20,6 +24,10 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 fn name(number: usize) -> String {
     format!("service-{number:03}")
+}
+
+fn source(options: Options) -> Box<dyn Registry> {
+    Box::new(Source::new(options))
 }
 
 async fn register_fleet(fleet: &Fleet, version: &str) -> Result<()> {
@@ -38,7 +46,7 @@ async fn hundred_services_are_one_account_and_their_changes_are_seen() -> Result
     register_fleet(&fleet, "v1.0.0").await?;
     let mut options = options(server.addr());
     options.page = 30;
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("everything is told", |seen| seen.alls > 0).await;
     {
         let seen = following.seen();
@@ -80,7 +88,7 @@ async fn pushes_alone_tell_changes() -> Result<()> {
     let mut options = options(server.addr());
     options.looks_per_second = 0;
     options.reconcile = NEVER;
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("the service is told", |seen| seen.versions("payment") == ["v1.0.0"]).await;
     fleet.register("payment", instance(1, "v1.1.0")).await?;
     following.until("the version changed", |seen| seen.versions("payment") == ["v1.1.0"]).await;
@@ -102,7 +110,7 @@ async fn looks_in_turn_tell_changes_that_were_not_pushed() -> Result<()> {
     let mut options = options(server.addr());
     options.reconcile = NEVER;
     options.looks_per_second = 1000;
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("the services are told", |seen| seen.count() == 2).await;
     other.register("order", instance(2, "v1.0.0")).await?;
     following.until("an instance came", |seen| seen.count() == 3).await;
@@ -117,7 +125,7 @@ async fn services_come_and_go_without_a_restart() -> Result<()> {
     let fleet = Fleet::connect(server.addr(), "").await?;
     let mut options = options(server.addr());
     options.reconcile = NEVER;
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("nothing is told", |seen| seen.alls == 1 && seen.services.is_empty()).await;
     fleet.register("payment", instance(1, "v1.0.0")).await?;
     following.until("the new service is told", |seen| seen.ids("payment") == ["10.0.0.2:8080"]).await;
@@ -136,7 +144,7 @@ async fn killed_server_is_a_failure_and_its_return_is_noticed() -> Result<()> {
     let server = Nacos::start().await?;
     let fleet = Fleet::connect(server.addr(), "").await?;
     fleet.register_all("payment", instances(5, "v1.0.0")).await?;
-    let following = Following::start(Source::new(options(server.addr())));
+    let following = Following::start(source(options(server.addr())));
     following.until("the service is told", |seen| seen.ids("payment").len() == 5).await;
 
     server.kill9()?;
@@ -157,23 +165,26 @@ async fn killed_server_is_a_failure_and_its_return_is_noticed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn server_that_returns_late_is_reached_by_new_connections() -> Result<()> {
+async fn connections_that_stay_dead_are_replaced() -> Result<()> {
     let server = Nacos::start().await?;
-    let mut options = options(server.addr());
+    let gate = Gate::open(&server).await?;
+    let mut options = options(gate.addr());
     options.renew = Duration::from_secs(1);
     options.retry = Duration::from_secs(1);
     options.call_timeout = Duration::from_secs(1);
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("everything is told", |seen| seen.alls > 0).await;
-    server.kill9()?;
-    // By now the library waits for half a minute between its own attempts.
+    gate.shut();
+    // By then the library has found its connection dead and waits, for minutes, for an answer over the next one.
     following.until("it failed often", |seen| seen.failures.len() >= 12).await;
     let alls = following.seen().alls;
-    server.restart_empty().await?;
+    gate.reopen();
     following.until("everything is told again", |seen| seen.alls > alls).await;
     let fleet = Fleet::connect(server.addr(), "").await?;
     fleet.register("payment", instance(1, "v1.0.0")).await?;
     following.until("a new service is told", |seen| seen.ids("payment").len() == 1).await;
+    fleet.register("payment", instance(1, "v1.1.0")).await?;
+    following.until("a change is told", |seen| seen.versions("payment") == ["v1.1.0"]).await;
     following.end().await;
     Ok(())
 }
@@ -183,7 +194,7 @@ async fn frozen_server_is_a_failure_until_it_goes_on() -> Result<()> {
     let server = Nacos::start().await?;
     let fleet = Fleet::connect(server.addr(), "").await?;
     fleet.register_all("payment", instances(5, "v1.0.0")).await?;
-    let following = Following::start(Source::new(options(server.addr())));
+    let following = Following::start(source(options(server.addr())));
     following.until("the service is told", |seen| seen.ids("payment").len() == 5).await;
     server.pause()?;
     following.until("silence is told as a failure", |seen| !seen.failures.is_empty()).await;
@@ -204,7 +215,7 @@ async fn frozen_server_is_a_failure_until_it_goes_on() -> Result<()> {
 async fn server_that_is_not_there_yet_is_a_failure_until_it_is() -> Result<()> {
     let server = Nacos::start().await?;
     server.kill9()?;
-    let following = Following::start(Source::new(options(server.addr())));
+    let following = Following::start(source(options(server.addr())));
     following.until("the failure is told", |seen| seen.failures.len() >= 2).await;
     assert_eq!(following.seen().alls, 0);
     server.restart().await?;
@@ -221,7 +232,7 @@ async fn right_password_is_let_in_and_stays_so_when_the_server_forgets() -> Resu
     let mut options = options(server.addr());
     options.username = "grey".to_owned();
     options.password = Secret::new("secret99");
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("the service is told", |seen| seen.ids("payment").len() == 1).await;
     // The server forgets every token that it gave.
     server.restart_empty().await?;
@@ -241,7 +252,7 @@ async fn wrong_password_is_a_failure_that_says_so() -> Result<()> {
         let mut options = options(server.addr());
         options.username = username.to_owned();
         options.password = Secret::new(password);
-        let following = Following::start(Source::new(options));
+        let following = Following::start(source(options));
         following.until("the refusal is told twice", |seen| seen.failures.len() >= 2).await;
         let seen = following.end().await;
         assert_eq!(seen.alls, 0);
@@ -264,7 +275,7 @@ async fn groups_and_namespaces_are_one_source() -> Result<()> {
     let mut options = options(server.addr());
     options.namespaces = vec![String::new(), "blue".to_owned()];
     options.groups = vec!["DEFAULT_GROUP".to_owned(), "retail".to_owned()];
-    let following = Following::start(Source::new(options));
+    let following = Following::start(source(options));
     following.until("everything is told", |seen| seen.alls > 0).await;
     {
         let seen = following.seen();
@@ -286,8 +297,8 @@ async fn two_clusters_are_two_sources() -> Result<()> {
     let second = Fleet::connect(two.addr(), "").await?;
     first.register("payment", instance(1, "v1.0.0")).await?;
     second.register("payment", instance(2, "v2.0.0")).await?;
-    let first = Following::start(Source::new(options(one.addr())));
-    let second = Following::start(Source::new(options(two.addr())));
+    let first = Following::start(source(options(one.addr())));
+    let second = Following::start(source(options(two.addr())));
     first.until("the first is told", |seen| seen.versions("payment") == ["v1.0.0"]).await;
     second.until("the second is told", |seen| seen.versions("payment") == ["v2.0.0"]).await;
     one.kill9()?;
@@ -306,7 +317,7 @@ async fn what_nacos_says_of_an_instance_is_carried_along() -> Result<()> {
     let listed = ServiceInstance { weight: 2.5, cluster_name, ..instance(1, "v1.0.0") };
     fleet.register("payment", listed).await?;
     register_persistent(server.addr(), "ledger", instance(2, "v1.0.0")).await?;
-    let following = Following::start(Source::new(options(server.addr())));
+    let following = Following::start(source(options(server.addr())));
     following.until("both are told", |seen| seen.count() == 2).await;
     let seen = following.end().await;
     let told = seen.services.get("payment").unwrap().first().unwrap().clone();
@@ -314,5 +325,53 @@ async fn what_nacos_says_of_an_instance_is_carried_along() -> Result<()> {
     assert!(told.enabled && told.healthy && told.ephemeral);
     assert_eq!(told.metadata.get("version").unwrap(), "v1.0.0");
     assert!(!seen.services.get("ledger").unwrap().first().unwrap().ephemeral);
+    Ok(())
+}
+
+/// A server and the only client that registers there.
+struct Registering {
+    server: Nacos,
+    fleet: Fleet,
+}
+
+#[async_trait]
+impl Upstream for Registering {
+    fn registry(&self) -> Box<dyn Registry> {
+        source(options(self.server.addr()))
+    }
+
+    async fn put(&mut self, service: &str, instances: &[Registered]) {
+        let instances = instances.iter().map(|instance| {
+            let (ip, port) = instance.address.rsplit_once(':').unwrap();
+            ServiceInstance {
+                ip: ip.to_owned(),
+                port: port.parse().unwrap(),
+                weight: f64::from(instance.weight) / 100.0,
+                metadata: instance.metadata.clone().into_iter().collect(),
+                ..ServiceInstance::default()
+            }
+        });
+        self.fleet.replace(service, instances.collect()).await.unwrap();
+    }
+
+    async fn remove_service(&mut self, service: &str) {
+        self.fleet.replace(service, Vec::new()).await.unwrap();
+    }
+
+    async fn break_it(&mut self) {
+        self.server.kill9().unwrap();
+    }
+
+    async fn mend_it(&mut self) {
+        // What was registered comes back by itself: the library registers it again.
+        self.server.restart_empty().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nacos_is_a_registry_like_any_other() -> Result<()> {
+    let server = Nacos::start().await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    conforms(Registering { server, fleet }).await;
     Ok(())
 }

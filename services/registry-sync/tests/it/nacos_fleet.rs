@@ -1,6 +1,8 @@
 //! Services that register themselves with Nacos.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,7 +21,11 @@ pub(crate) fn options(server: SocketAddr) -> Options {
 }
 
 /// One client of a server, and with it one connection: what it registered vanishes with it.
-pub(crate) struct Fleet(NamingService);
+pub(crate) struct Fleet {
+    naming: NamingService,
+    /// By service, what [`Fleet::replace`] registered.
+    registered: Mutex<BTreeMap<String, Vec<ServiceInstance>>>,
+}
 
 impl Fleet {
     pub(crate) async fn connect(server: SocketAddr, namespace: &str) -> Result<Self> {
@@ -34,7 +40,7 @@ impl Fleet {
     async fn build(props: ClientProps, login: bool) -> Result<Self> {
         let builder = NamingServiceBuilder::new(props);
         let builder = if login { builder.enable_auth_plugin_http() } else { builder };
-        Ok(Self(builder.build().await?))
+        Ok(Self { naming: builder.build().await?, registered: Mutex::default() })
     }
 
     /// Registers one instance of `service`.
@@ -48,17 +54,31 @@ impl Fleet {
         service: &str,
         instance: ServiceInstance,
     ) -> Result<()> {
-        Ok(self.0.register_instance(service.to_owned(), Some(group.to_owned()), instance).await?)
+        Ok(self.naming.register_instance(service.to_owned(), Some(group.to_owned()), instance).await?)
     }
 
     pub(crate) async fn deregister(&self, service: &str, instance: ServiceInstance) -> Result<()> {
         let group = Some("DEFAULT_GROUP".to_owned());
-        Ok(self.0.deregister_instance(service.to_owned(), group, instance).await?)
+        Ok(self.naming.deregister_instance(service.to_owned(), group, instance).await?)
     }
 
     /// Registers `instances` as all that this client has of `service`.
     pub(crate) async fn register_all(&self, service: &str, instances: Vec<ServiceInstance>) -> Result<()> {
-        Ok(self.0.batch_register_instance(service.to_owned(), None, instances).await?)
+        Ok(self.naming.batch_register_instance(service.to_owned(), None, instances).await?)
+    }
+
+    /// Makes `instances` all that this client has of `service`: those that are too many leave, the others register.
+    pub(crate) async fn replace(&self, service: &str, instances: Vec<ServiceInstance>) -> Result<()> {
+        let before = self.registered.lock().unwrap().insert(service.to_owned(), instances.clone());
+        let is_kept =
+            |known: &ServiceInstance| instances.iter().any(|i| i.ip_and_port() == known.ip_and_port());
+        for known in before.into_iter().flatten().filter(|known| !is_kept(known)) {
+            self.deregister(service, known).await?;
+        }
+        for instance in instances {
+            self.register(service, instance).await?;
+        }
+        Ok(())
     }
 }
 

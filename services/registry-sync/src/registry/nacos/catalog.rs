@@ -79,6 +79,12 @@ impl Catalog {
         Some(Key { pair, service: service.clone() })
     }
 
+    /// How many instances a service has, as far as known.
+    pub(super) fn size(&self, key: &Key) -> usize {
+        let entry = self.pairs.get(key.pair).and_then(|entries| entries.as_ref()?.get(&key.service));
+        entry.and_then(|entry| entry.instances.as_ref()).map_or(0, Vec::len)
+    }
+
     pub(super) fn subscribed(&mut self, key: &Key) {
         if let Some(entry) = self.entry(key) {
             entry.subscribed = true;
@@ -237,6 +243,7 @@ mod tests {
         assert!(!catalog.apply(&key(0, "payment"), early, instances(&["old"])));
         assert!(!catalog.apply(&key(0, "payment"), late, instances(&["new"])));
         assert_eq!(ids(catalog.listing("payment")).unwrap(), ["new"]);
+        assert_eq!((catalog.size(&key(0, "payment")), catalog.size(&key(0, "gone"))), (1, 0));
         assert!(!catalog.apply(&key(0, "gone"), late, instances(&["new"])));
     }
 

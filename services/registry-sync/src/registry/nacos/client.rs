@@ -9,6 +9,7 @@ use nacos_sdk::api::naming::{
     NamingChangeEvent, NamingEventListener, NamingService, NamingServiceBuilder, ServiceInstance,
 };
 use nacos_sdk::api::props::ClientProps;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::catalog::{Hints, Key};
@@ -21,6 +22,9 @@ const LIST_TRIES: u32 = 3;
 
 /// What the servers see of this client.
 const APP: &str = "grey-registry-sync";
+
+/// The library finds the port for gRPC this much above the one for HTTP.
+const GRPC_OFFSET: u16 = 1000;
 
 /// Between the group and the name, where a server sends both.
 const GROUP_SEPARATOR: &str = "@@";
@@ -56,15 +60,11 @@ impl NamingEventListener for Listener {
 }
 
 impl Client {
-    /// Connects to every namespace and logs in.
+    /// Connects to every namespace.
     ///
     /// # Errors
     /// Says what the cluster did not do.
-    pub(super) async fn connect(options: &Options) -> Result<Self, Fault> {
-        let login = Login::new(options)?;
-        if let Some(login) = &login {
-            login.ensure().await?;
-        }
+    pub(super) async fn connect(options: &Options, login: Option<Arc<Login>>) -> Result<Self, Fault> {
         let mut namespaces = Vec::new();
         for namespace in &options.namespaces {
             let naming = connect(options, namespace, login.as_ref()).await?;
@@ -205,6 +205,30 @@ impl Client {
         let group = self.groups.get(group).expect("pairs are numbered by namespace and group");
         (connection, group)
     }
+}
+
+/// Whether a server of the cluster listens for gRPC.
+///
+/// # Errors
+/// Says what the last one did not do.
+pub(super) async fn reach(options: &Options) -> Result<(), Fault> {
+    let mut fault = None;
+    for server in &options.servers {
+        let address =
+            server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let Some((host, port)) = address else { continue };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = port.saturating_add(GRPC_OFFSET);
+        let server = format!("{host}:{port}");
+        fault = match timeout(options.call_timeout, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => Some(Fault::Unreachable { server, cause: error.to_string() }),
+            Err(_) => {
+                Some(Fault::Silent { what: format!("connect to {server}"), after: options.call_timeout })
+            }
+        };
+    }
+    fault.map_or(Ok(()), Err)
 }
 
 async fn connect(

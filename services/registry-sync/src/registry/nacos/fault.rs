@@ -13,6 +13,9 @@ pub(super) enum Fault {
     /// Nothing came back.
     #[error("{what}: no answer within {after:?}")]
     Silent { what: String, after: Duration },
+    /// No server listens.
+    #[error("connect to {server}: {cause}")]
+    Unreachable { server: String, cause: String },
     /// The login was refused or not answered.
     #[error("log in: {cause}")]
     Login { cause: String },

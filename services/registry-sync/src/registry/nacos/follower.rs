@@ -10,11 +10,18 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::catalog::{Catalog, Hints, Key};
-use super::client::Client;
+use super::client::{self, Client};
 use super::fault::Fault;
 use super::instance;
+use super::login::Login;
 use super::options::Options;
 use crate::registry::Sighting;
+
+/// Longest time between two attempts to make connections to servers that listen but do not answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A look at a service costs one turn, and another one for every so many instances that it has.
+const INSTANCES_PER_TURN: usize = 50;
 
 /// Nobody listens any more.
 struct Closed;
@@ -25,8 +32,9 @@ pub(super) struct Follower<'a> {
     sightings: mpsc::Sender<Sighting>,
     catalog: Mutex<Catalog>,
     hints: Arc<Hints>,
-    /// None until the first connection, and while the cluster does not answer.
+    /// None until the first connection.
     client: Mutex<Option<Arc<Client>>>,
+    builds: Mutex<Builds>,
     /// The last round succeeded and no read failed since: single services may be read. Never before everything was told.
     is_trusted: AtomicBool,
     /// Rung when a read outside a round failed.
@@ -39,6 +47,34 @@ struct Outage {
     rounds: u32,
 }
 
+/// When connections may be made next.
+#[derive(Debug)]
+struct Builds {
+    made: u64,
+    failed: u32,
+    last: Option<Fault>,
+    due: Instant,
+}
+
+impl Builds {
+    /// Why the last attempt failed, if it is too early for another one.
+    fn refusal(&self) -> Option<Fault> {
+        self.last.clone().filter(|_| Instant::now() < self.due)
+    }
+
+    fn note(&mut self, fault: Option<Fault>, retry: Duration) {
+        match fault {
+            None => {
+                self.made += 1;
+                self.failed = 0;
+            }
+            Some(_) => self.failed = self.failed.saturating_add(1),
+        }
+        self.last = fault;
+        self.due = Instant::now() + retry.saturating_mul(1 << self.failed.min(10)).min(LONGEST_PAUSE);
+    }
+}
+
 impl<'a> Follower<'a> {
     pub(super) fn new(options: &'a Options, sightings: mpsc::Sender<Sighting>) -> Self {
         let pairs = options.namespaces.len() * options.groups.len();
@@ -48,6 +84,7 @@ impl<'a> Follower<'a> {
             catalog: Mutex::new(Catalog::new(pairs)),
             hints: Arc::new(Hints::default()),
             client: Mutex::new(None),
+            builds: Mutex::new(Builds { made: 0, failed: 0, last: None, due: Instant::now() }),
             is_trusted: AtomicBool::new(false),
             doubt: Notify::new(),
         }
@@ -160,21 +197,54 @@ impl<'a> Follower<'a> {
     async fn connected(&self, outage: Option<&Outage>) -> Result<Arc<Client>, Fault> {
         let known = self.client().clone();
         let renew = outage.is_some_and(|outage| outage.since.elapsed() >= self.options.renew);
-        if let Some(known) = &known
-            && !renew
-        {
-            return Ok(Arc::clone(known));
+        match known {
+            None => {}
+            Some(known) if renew => match self.build().await {
+                Ok(client) => return Ok(self.replace(&known, client).await),
+                // The old ones are still tried: they may be back.
+                Err(fault) => {
+                    tracing::debug!(error = %fault, "nacos cannot be reached by new connections either");
+                    return Ok(known);
+                }
+            },
+            Some(known) => return Ok(known),
         }
-        let client = Arc::new(Client::connect(self.options).await?);
-        // A connection alone is easily had: the old one stays unless the new one is of use.
-        client.list(0).await?;
+        let client = self.build().await?;
         *self.client() = Some(Arc::clone(&client));
-        self.catalog().unsubscribe_all();
-        if let Some(old) = known {
-            tracing::warn!("nacos connections replaced: the old ones did not recover");
-            old.retire().await;
-        }
         Ok(client)
+    }
+
+    /// Makes new connections that work.
+    ///
+    /// The library leaves something behind for each attempt, so it is asked only where a server listens, and the less
+    /// often the more often it was in vain.
+    async fn build(&self) -> Result<Arc<Client>, Fault> {
+        client::reach(self.options).await?;
+        let login = Login::new(self.options)?;
+        if let Some(login) = &login {
+            login.ensure().await?;
+        }
+        if let Some(fault) = self.builds().refusal() {
+            return Err(fault);
+        }
+        let built = async {
+            let client = Client::connect(self.options, login).await?;
+            // A connection alone is easily had.
+            client.list(0).await?;
+            Ok(Arc::new(client))
+        };
+        let built = built.await;
+        self.builds().note(built.as_ref().err().cloned(), self.options.retry);
+        built
+    }
+
+    async fn replace(&self, old: &Client, new: Arc<Client>) -> Arc<Client> {
+        *self.client() = Some(Arc::clone(&new));
+        self.catalog().unsubscribe_all();
+        let count = self.builds().made;
+        tracing::warn!(connections.made = count, "nacos connections replaced: the old ones did not recover");
+        old.retire().await;
+        new
     }
 
     /// Reads one service, and tells it if it is news.
@@ -237,17 +307,22 @@ impl<'a> Follower<'a> {
         };
         let mut ticks = interval(gap);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last: Option<Key> = None;
+        let (mut last, mut rest) = (None, 0);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.sightings.closed() => return Closed,
             }
+            if rest > 0 {
+                rest -= 1;
+                continue;
+            }
             // Those that were pushed come first.
             if self.is_trusted.load(Ordering::Relaxed) && self.hints.is_empty() {
                 last = self.catalog().next(last.as_ref());
-                if let Some(key) = last.clone() {
-                    self.hints.add(key);
+                if let Some(key) = &last {
+                    rest = self.catalog().size(key) / INSTANCES_PER_TURN;
+                    self.hints.add(key.clone());
                 }
             }
         }
@@ -255,6 +330,10 @@ impl<'a> Follower<'a> {
 
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn builds(&self) -> MutexGuard<'_, Builds> {
+        self.builds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
