@@ -25,6 +25,10 @@ pub(crate) enum Program {
     Router,
     /// The control plane.
     ControlPlane,
+    /// The mirror of registries.
+    RegistrySync,
+    /// The mirror of the tenant API.
+    TenantSync,
 }
 
 impl Program {
@@ -33,6 +37,8 @@ impl Program {
             Self::Untuned => "grey-bench-untuned",
             Self::Router => "grey-router",
             Self::ControlPlane => "grey-control-plane",
+            Self::RegistrySync => "grey-registry-sync",
+            Self::TenantSync => "grey-tenant-sync",
         }
     }
 
@@ -64,7 +70,9 @@ pub(crate) fn build(programs: &[Program]) -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--profile", profile]);
-    for package in ["grey-bench", "grey-router", "grey-control-plane"] {
+    for package in
+        ["grey-bench", "grey-router", "grey-control-plane", "grey-registry-sync", "grey-tenant-sync"]
+    {
         command.args(["-p", package]);
     }
     for program in programs {
@@ -102,7 +110,7 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
 }
 
-/// A router or a control plane.
+/// A service of the product.
 pub(crate) struct Service {
     pub(crate) process: Spawned,
     /// Where it serves gRPC.

@@ -49,4 +49,6 @@ pub(crate) const TARGETS: &[Target] = &[
     target("change_to_effect", "ratio", Limit::AtMost(4.0)),
     target("change_to_effect", "p99_ratio", Limit::AtMost(12.0)),
     target("cold_start", "ratio", Limit::AtMost(2.5)),
+    target("registry_to_router", "p99_ms", Limit::AtMost(1_000.0)),
+    target("tenant_sync_100k", "ratio", Limit::AtMost(0.02)),
 ];

@@ -114,6 +114,12 @@ impl World {
 
     /// Writes this world to shared state as a publisher and a registry mirror would, without a database.
     pub(crate) async fn publish(&self, state: &State) -> Result<()> {
+        self.publish_records(state).await?;
+        self.publish_instances(state).await
+    }
+
+    /// Writes all of this world but its instances, as a publisher would.
+    pub(crate) async fn publish_records(&self, state: &State) -> Result<()> {
         let ttl = Duration::from_secs(600);
         let lease = state.leases.acquire(&Name::new("publisher")?, "bench", ttl).await?;
         let token = lease.context("take the publisher's lease")?;
@@ -129,8 +135,7 @@ impl World {
             }
             rebuild.write(batch).await?;
         }
-        rebuild.finish(digest).await?;
-        self.publish_instances(state).await
+        Ok(rebuild.finish(digest).await?)
     }
 
     /// Writes the instances of this world as a registry mirror would.

@@ -4,7 +4,9 @@ mod apply;
 mod change;
 mod decide;
 mod projection;
+mod registry;
 mod route;
+mod tenants;
 mod throughput;
 
 #[cfg(test)]
@@ -38,6 +40,11 @@ pub(crate) enum Yardstick {
     ChangeToEffect,
     /// From a router's start to readiness with a million pins.
     ColdStart,
+    /// From a registration at a Nacos server to a router's decision that uses it.
+    RegistryToRouter,
+    /// A sync of 100,000 tenants that finds nothing new, against the first one.
+    #[value(name = "tenant_sync_100k")]
+    TenantSync,
 }
 
 impl Yardstick {
@@ -69,6 +76,8 @@ impl Yardstick {
             Self::MemoryPerPin => runtime.block_on(projection::memory_per_pin()),
             Self::ChangeToEffect => runtime.block_on(change::to_effect()),
             Self::ColdStart => runtime.block_on(projection::cold_start()),
+            Self::RegistryToRouter => runtime.block_on(registry::to_router()),
+            Self::TenantSync => runtime.block_on(tenants::sync()),
         };
         measured.with_context(|| format!("measure {}", self.name()))
     }

@@ -1,0 +1,205 @@
+//! From a registration at a Nacos server to a router that uses it.
+
+use super::route::{redis_options, router_settings};
+use crate::programs::{self, Program, Service};
+use crate::report::{Measurement, rounded, say};
+use crate::rounds::Figures;
+use crate::world::{self, World};
+use anyhow::{Context as _, Result, ensure};
+use grey_proto::router::RouteRequest;
+use grey_proto::router::router_service_client::RouterServiceClient;
+use grey_state::State;
+use grey_testkit::{Nacos, Redis};
+use nacos_sdk::api::naming::{
+    NamingChangeEvent, NamingEventListener, NamingService, NamingServiceBuilder, ServiceInstance,
+};
+use nacos_sdk::api::props::ClientProps;
+use serde_json::{Map, json};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+/// What is registered and pinned: tenant `t` of service `s` is pinned to version `(t + s) % 4`, and the last version of
+/// each service has its instance from the start, so that every service is known and followed.
+const FLEET: World = World { tenants: 3, services: 100, versions: 4, instances: 1 };
+/// Changes before anything counts.
+const WARM_UP: usize = 20;
+/// Time between two questions to the router.
+const LOOK: Duration = Duration::from_millis(1);
+/// Longest wait for one change to take effect.
+const EFFECT: Duration = Duration::from_secs(60);
+
+/// When a bare subscriber of the same client library saw how many instances of a service.
+#[derive(Clone, Default)]
+struct Subscriber(Arc<Mutex<HashMap<String, Vec<(usize, Instant)>>>>);
+
+impl NamingEventListener for Subscriber {
+    fn event(&self, event: Arc<NamingChangeEvent>) {
+        let count = event.instances.as_ref().map_or(0, Vec::len);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(event.service_name.clone()).or_default().push((count, Instant::now()));
+    }
+}
+
+impl Subscriber {
+    /// When it first saw `count` instances of `service`.
+    fn saw(&self, service: &str, count: usize) -> Option<Instant> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = seen.get(service)?;
+        events.iter().find(|(instances, _)| *instances >= count).map(|(_, at)| *at)
+    }
+}
+
+/// The mirror and a router on real servers, and who registers instances.
+struct Stage {
+    registrations: NamingService,
+    subscriber: Subscriber,
+    routes: RouterServiceClient<Channel>,
+    _subscription: NamingService,
+    _services: [Service; 2],
+    _servers: (Redis, Nacos),
+}
+
+impl Stage {
+    async fn start() -> Result<Self> {
+        let (redis, nacos) = (Redis::start().await?, Nacos::start().await?);
+        FLEET.publish_records(&State::redis(&redis_options(&redis.url())).await?).await?;
+        let registrations = naming(nacos.addr()).await?;
+        for service in 0..FLEET.services {
+            register(&registrations, FLEET.versions - 1, service).await?;
+        }
+        let settings = router_settings(&redis.url());
+        let router = Service::start(Program::Router, &settings)?;
+        let source = format!("[{{name='bench',kind='nacos',servers=['{}']}}]", nacos.addr());
+        let mirror = [
+            ("GREY__REDIS__URLS", format!("['{}']", redis.url())),
+            ("GREY__SOURCES", source),
+            ("GREY__TELEMETRY__LOG_FILTER", "warn".to_owned()),
+        ];
+        let mirror = Service::start(Program::RegistrySync, &mirror)?;
+        mirror.ready().await?;
+        router.ready().await?;
+
+        let (subscription, subscriber) = (naming(nacos.addr()).await?, Subscriber::default());
+        for service in 0..FLEET.services {
+            let listener = Arc::new(subscriber.clone());
+            subscription.subscribe(World::service(service), None, Vec::new(), listener).await?;
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", router.grpc))?.tcp_nodelay(true);
+        let routes = RouterServiceClient::new(endpoint.connect().await.context("connect to the router")?);
+        let (_services, _servers) = ([router, mirror], (redis, nacos));
+        let mut stage =
+            Self { registrations, subscriber, routes, _subscription: subscription, _services, _servers };
+        // The mirror follows every service once it has told of the last one.
+        stage
+            .effect(
+                FLEET.versions - 1,
+                FLEET.services - 1,
+                &FLEET.pinned(FLEET.versions - 1, FLEET.services - 1),
+            )
+            .await?;
+        Ok(stage)
+    }
+
+    /// When the router first sends a tenant to the version that it is pinned to.
+    async fn effect(&mut self, tenant: usize, service: usize, version: &str) -> Result<Instant> {
+        let call = RouteRequest {
+            tenant: World::tenant(tenant),
+            service: World::service(service),
+            ..RouteRequest::default()
+        };
+        let end = Instant::now() + EFFECT;
+        loop {
+            match self.routes.route(call.clone()).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    ensure!(answer.version == version, "{} is answered, not {version}", answer.version);
+                    return Ok(Instant::now());
+                }
+                // No instance yet.
+                Err(status) if status.code() == Code::Unavailable => {}
+                Err(status) => return Err(status).context("route a call"),
+            }
+            ensure!(Instant::now() < end, "no effect within {EFFECT:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Registers the first instance of the version that a tenant is pinned to; how long until the router uses it, and
+    /// until the bare subscriber was told.
+    async fn change(&mut self, tenant: usize, service: usize) -> Result<(Duration, Duration)> {
+        let version = FLEET.pinned(tenant, service);
+        let begin = Instant::now();
+        register(&self.registrations, tenant, service).await?;
+        let effect = self.effect(tenant, service, &version).await? - begin;
+        let name = World::service(service);
+        let end = Instant::now() + EFFECT;
+        loop {
+            if let Some(told) = self.subscriber.saw(&name, tenant + 2) {
+                return Ok((effect, told - begin));
+            }
+            ensure!(Instant::now() < end, "the bare subscriber was told nothing within {EFFECT:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A client of its own connection.
+async fn naming(server: SocketAddr) -> Result<NamingService> {
+    let props = ClientProps::new().server_addr(server.to_string()).env_first(false);
+    NamingServiceBuilder::new(props).build().await.context("connect to nacos")
+}
+
+/// Registers the instance of the version that tenant number `tenant` would be pinned to.
+async fn register(naming: &NamingService, tenant: usize, service: usize) -> Result<()> {
+    let number = (tenant + service) % FLEET.versions;
+    let instance = ServiceInstance {
+        ip: format!("10.{service}.{number}.1"),
+        port: 8080,
+        metadata: HashMap::from([("version".to_owned(), world::version(number))]),
+        ..ServiceInstance::default()
+    };
+    naming.register_instance(World::service(service), None, instance).await.context("register an instance")
+}
+
+pub(super) async fn to_router() -> Result<Measurement> {
+    programs::build(&[Program::Router, Program::RegistrySync])?;
+    let mut stage = Stage::start().await?;
+    let (mut effects, mut tellings) = (Vec::new(), Vec::new());
+    for change in 0..FLEET.tenants * FLEET.services {
+        let (tenant, service) = (change / FLEET.services, change % FLEET.services);
+        let (effect, telling) = stage.change(tenant, service).await?;
+        if change >= WARM_UP {
+            effects.push(effect.as_secs_f64() * 1e3);
+            tellings.push(telling.as_secs_f64() * 1e3);
+        }
+    }
+    let changes = effects.len();
+    let (effects, tellings) = (Figures::new(effects), Figures::new(tellings));
+    let ratio = effects.median() / tellings.median();
+    say(&format!(
+        "registry_to_router: {:.0} ms (p99 {:.0}) over {changes} changes; a bare subscriber was told in {:.0} ms (p99 {:.0})",
+        effects.median(),
+        effects.quantile(0.99),
+        tellings.median(),
+        tellings.quantile(0.99),
+    ));
+    let more = Map::from_iter([
+        ("changes".to_owned(), json!(changes)),
+        ("p50_ms".to_owned(), rounded(effects.median())),
+        ("p99_ms".to_owned(), rounded(effects.quantile(0.99))),
+        ("against_ms".to_owned(), rounded(tellings.median())),
+        ("against_p99_ms".to_owned(), rounded(tellings.quantile(0.99))),
+    ]);
+    Ok(Measurement {
+        name: "registry_to_router",
+        value: effects.median(),
+        unit: "ms",
+        ratio,
+        against: "the server's push to a bare subscriber",
+        more,
+    })
+}
