@@ -3,3 +3,4 @@
 pub mod files;
 pub mod lint;
 pub mod plan;
+pub mod tenant;

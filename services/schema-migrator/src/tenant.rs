@@ -1,0 +1,196 @@
+//! The database of one tenant for one service: connected once, locked, and asked what was done to it.
+//!
+//! A [`Connection`] is exactly one session: it never reconnects by itself, since locks and settings are the session's.
+//! When it is lost, every further call says [`Error::Unreachable`], and whoever uses it opens another one.
+
+mod baseline;
+mod catalog;
+mod classify;
+mod connect;
+mod facts;
+mod fleet;
+mod history;
+mod journal;
+mod lock;
+mod names;
+mod sql;
+
+pub use baseline::{baseline, flyway};
+pub use catalog::Catalog;
+pub use connect::Connection;
+pub use fleet::read_many;
+pub use journal::{Mark, Record};
+pub use names::Names;
+pub(crate) use sql::Sql;
+
+use crate::files::Dialect;
+use grey_core::error::Reason;
+use grey_core::ids::{ServiceId, TenantId};
+use grey_runtime::Secret;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Which database it is.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The service whose history it is.
+    pub service: ServiceId,
+    /// The dialect.
+    pub dialect: Dialect,
+    /// Where it is, with credentials.
+    pub url: Secret,
+    /// The tenant's schema, where tenants share a PostgreSQL database.
+    pub schema: Option<String>,
+}
+
+/// How long is waited for a tenant's database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// For a connection.
+    #[serde(with = "grey_runtime::config::duration")]
+    pub connect: Duration,
+    /// For a lock that another session holds: on a table, and the one on the history.
+    #[serde(with = "grey_runtime::config::duration")]
+    pub lock: Duration,
+    /// For one statement.
+    #[serde(with = "grey_runtime::config::duration")]
+    pub statement: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            lock: Duration::from_secs(5),
+            statement: Duration::from_secs(300),
+        }
+    }
+}
+
+/// When to stop: asked to, or out of time.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// Cancelled when someone asks to stop.
+    pub token: CancellationToken,
+    /// When the time is up.
+    pub deadline: Instant,
+}
+
+impl Stop {
+    /// Stops after `time` at the latest, or once `token` is cancelled.
+    #[must_use]
+    pub fn within(time: Duration, token: CancellationToken) -> Self {
+        Self { token, deadline: Instant::now() + time }
+    }
+
+    /// Fails if it is time to stop.
+    ///
+    /// # Errors
+    /// With [`Error::Cancelled`] or [`Error::OutOfTime`].
+    pub fn check(&self) -> Result<(), Error> {
+        if self.token.is_cancelled() {
+            Err(Error::Cancelled)
+        } else if Instant::now() >= self.deadline {
+            Err(Error::OutOfTime)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Why a tenant's database did not do what was asked. No text holds a URL or a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no connection, or no longer: whether a statement under way took effect is not known.
+    #[error("{attempted}: {why}")]
+    Unreachable {
+        /// What was attempted, as a verb phrase.
+        attempted: &'static str,
+        /// In the driver's words.
+        why: String,
+    },
+    /// The database does not let the migrator in: a wrong password, no such database or schema.
+    #[error("{attempted}: {why}")]
+    Refused {
+        /// What was attempted, as a verb phrase.
+        attempted: &'static str,
+        /// In the database's words.
+        why: String,
+    },
+    /// The database refused a statement, which had no effect.
+    #[error("{attempted}: {message} ({code})")]
+    Statement {
+        /// What was attempted, as a verb phrase.
+        attempted: &'static str,
+        /// SQLSTATE; in the MySQL family the error's number, in SQLite its extended code.
+        code: String,
+        /// In the database's words.
+        message: String,
+        /// The line of the file that it begins on; 0: it is not from a file.
+        line: u32,
+    },
+    /// A check found a row.
+    #[error("check on line {line} found a row: {row}")]
+    Check {
+        /// The line of the check file that it begins on.
+        line: u32,
+        /// The row, cut to a bounded length.
+        row: String,
+    },
+    /// Another session holds the lock on the history.
+    #[error("lock the migration history: another session still held the lock after {waited:?}")]
+    Locked {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The time is up.
+    #[error("the time for the run is up")]
+    OutOfTime,
+    /// The history or the journal does not read back.
+    #[error("read the migration history: {0}")]
+    Corrupt(String),
+    /// What was asked for does not fit what is there.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Error {
+    /// Whether the connection is lost, so that trying again on another one may help.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// The stable reason.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unreachable { .. } => Reason::DatabaseUnavailable,
+            Self::Refused { .. } => Reason::DatabaseRefused,
+            Self::Statement { .. } | Self::Check { .. } | Self::Conflict(_) | Self::Corrupt(_) => {
+                Reason::MigrationRefused
+            }
+            Self::Locked { .. } => Reason::UpgradeRunning,
+            Self::Cancelled | Self::OutOfTime => Reason::Unavailable,
+        }
+    }
+
+    /// Whether a lock on a table, held by another session, was not to be had in time.
+    #[must_use]
+    pub fn is_lock_timeout(&self) -> bool {
+        match self {
+            Self::Statement { code, message, .. } => {
+                matches!(code.as_str(), "55P03" | "1205" | "5" | "261" | "517" | "6" | "262")
+                    || message.contains("database is locked")
+            }
+            _ => false,
+        }
+    }
+}

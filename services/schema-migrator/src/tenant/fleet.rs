@@ -1,0 +1,166 @@
+//! The histories of many tenants at once: those that share a server and credentials share a connection and a query.
+
+use super::connect::column;
+use super::history::{query, read};
+use super::{Connection, Error, Target, Timeouts};
+use crate::files::Dialect;
+use crate::plan::History;
+use futures::StreamExt as _;
+use sea_orm::QueryResult;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Histories read by one query; more would make its text long and the answer large.
+const BATCH: usize = 200;
+
+/// Reads the histories of `targets`, in their order, over at most `concurrency` connections at a time.
+pub async fn read_many(
+    targets: &[Target],
+    timeouts: &Timeouts,
+    concurrency: usize,
+) -> Vec<Result<History, Error>> {
+    let mut groups: BTreeMap<(Dialect, String), Vec<usize>> = BTreeMap::new();
+    for (index, target) in targets.iter().enumerate() {
+        groups.entry(key(target, index)).or_default().push(index);
+    }
+    // A large group is shared out, so that one server with all tenants is not read by one connection alone.
+    let batches: Vec<Vec<usize>> = groups
+        .into_values()
+        .flat_map(|group| group.chunks(BATCH).map(<[usize]>::to_vec).collect::<Vec<_>>())
+        .collect();
+    let read = batches.into_iter().map(|batch| async move {
+        let group: Vec<&Target> = batch.iter().filter_map(|index| targets.get(*index)).collect();
+        let histories = Box::pin(read_group(&group, timeouts)).await;
+        batch.into_iter().zip(histories).collect::<Vec<_>>()
+    });
+    let done: Vec<_> = futures::stream::iter(read).buffer_unordered(concurrency.max(1)).collect().await;
+    let mut by_index: HashMap<usize, _> = done.into_iter().flatten().collect();
+    (0..targets.len())
+        .map(|index| {
+            let missing = || Err(Error::Corrupt("a history was not read".to_owned()));
+            by_index.remove(&index).unwrap_or_else(missing)
+        })
+        .collect()
+}
+
+/// Targets with the same key are read together: PostgreSQL by database, the MySQL family by server and user.
+fn key(target: &Target, index: usize) -> (Dialect, String) {
+    let url = target.url.expose();
+    let shared = match target.dialect {
+        Dialect::Postgres if target.schema.is_some() => url.to_owned(),
+        Dialect::MySql => mysql_parts(url).map_or_else(|| index.to_string(), |(server, _)| server),
+        Dialect::Postgres | Dialect::Sqlite => index.to_string(),
+    };
+    (target.dialect, shared)
+}
+
+/// A MySQL URL without its database, and the database.
+fn mysql_parts(url: &str) -> Option<(String, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (server, path) = rest.split_once('/')?;
+    let (database, parameters) = path.split_once('?').unwrap_or((path, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    // A name with escapes is read by itself, by the driver's own rules.
+    let usable = !database.is_empty() && database.chars().all(plain);
+    usable.then(|| (format!("{scheme}://{server}?{parameters}"), database.to_owned()))
+}
+
+async fn read_group(targets: &[&Target], timeouts: &Timeouts) -> Vec<Result<History, Error>> {
+    let Some(first) = targets.first() else { return Vec::new() };
+    if targets.len() == 1 {
+        return vec![read_one(first, timeouts).await];
+    }
+    match read_shared(first, targets, timeouts).await {
+        Ok(histories) => histories.into_iter().map(Ok).collect(),
+        // One that cannot be read must not hide the others.
+        Err(_) => {
+            let mut histories = Vec::new();
+            for target in targets {
+                histories.push(read_one(target, timeouts).await);
+            }
+            histories
+        }
+    }
+}
+
+async fn read_one(target: &Target, timeouts: &Timeouts) -> Result<History, Error> {
+    let connection = Connection::open(target, timeouts).await?;
+    connection.history().await
+}
+
+/// Reads the histories of one server: which of them there are, then all of those.
+async fn read_shared(
+    first: &Target,
+    targets: &[&Target],
+    timeouts: &Timeouts,
+) -> Result<Vec<History>, Error> {
+    let connection = Connection::open(first, timeouts).await?;
+    let sql = connection.sql();
+    let places: Vec<String> = targets.iter().map(|target| place(target)).collect();
+    let list =
+        |texts: &BTreeSet<String>| texts.iter().map(|text| sql.literal(text)).collect::<Vec<_>>().join(", ");
+    let wanted = list(&places.iter().cloned().collect());
+    let names: Vec<_> = targets.iter().map(|target| super::Names::of(&target.service)).collect();
+    let tables = list(&names.iter().map(|names| names.journal.clone()).collect());
+    let which = match first.dialect {
+        Dialect::Postgres => format!(
+            "SELECT n.nspname::text AS place, c.relname::text AS journal, 1 AS shown FROM pg_namespace n \
+             LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname IN ({tables}) \
+             WHERE n.nspname IN ({wanted})"
+        ),
+        _ => format!(
+            "SELECT CONVERT(s.schema_name USING utf8mb4) AS place, CONVERT(t.table_name USING utf8mb4) AS journal \
+             FROM information_schema.schemata s LEFT JOIN information_schema.tables t \
+             ON t.table_schema = s.schema_name AND t.table_name IN ({tables}) \
+             WHERE s.schema_name IN ({wanted})"
+        ),
+    };
+    let attempted = "read migration histories";
+    let rows = connection.rows(connection.db(), attempted, sql.plain(which)).await?;
+    let mut present: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for row in &rows {
+        let place: String = column(Some(row), "place")?;
+        found.insert(place.clone());
+        if let Some(journal) = column::<Option<String>>(Some(row), "journal")? {
+            present.insert((place, journal));
+        }
+    }
+    if !places.iter().all(|place| found.contains(place)) {
+        // Each then tells its own error.
+        return Err(Error::Corrupt("a schema is missing".to_owned()));
+    }
+    let parts: Vec<String> = places
+        .iter()
+        .zip(&names)
+        .enumerate()
+        .filter(|(_, (place, names))| present.contains(&((*place).clone(), names.journal.clone())))
+        .map(|(index, (place, names))| {
+            format!("(SELECT {index} AS target, it.* FROM ({}) AS it)", query(sql, names, Some(place)))
+        })
+        .collect();
+    let mut histories = vec![History::default(); targets.len()];
+    if parts.is_empty() {
+        return Ok(histories);
+    }
+    let query = format!("SELECT * FROM ({}) AS every ORDER BY target, kind, seq", parts.join(" UNION ALL "));
+    let rows = connection.rows(connection.db(), attempted, sql.plain(query)).await?;
+    let mut by_target: BTreeMap<i64, Vec<&QueryResult>> = BTreeMap::new();
+    for row in &rows {
+        by_target.entry(super::history::integer(Some(row), "target")?).or_default().push(row);
+    }
+    for (index, rows) in by_target {
+        let slot = usize::try_from(index).ok().and_then(|index| histories.get_mut(index));
+        if let Some(slot) = slot {
+            *slot = read(rows.into_iter())?;
+        }
+    }
+    Ok(histories)
+}
+
+/// The schema or database of a target that is read together with others.
+fn place(target: &Target) -> String {
+    match (&target.schema, target.dialect) {
+        (Some(schema), Dialect::Postgres) => schema.clone(),
+        _ => mysql_parts(target.url.expose()).map(|(_, database)| database).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,211 @@
+//! The history in a tenant's database: what was applied, undone, declared and tried.
+
+use super::connect::column;
+use super::{Connection, Error, Names, Sql, classify};
+use crate::files::{Checksum, Dialect};
+use crate::plan::{Direction, Entry, History, Leftover, Outcome};
+use grey_core::schema::SchemaVersion;
+use sea_orm::{ConnectionTrait, QueryResult};
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A row to be written into the history.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEntry<'a> {
+    pub(crate) version: &'a SchemaVersion,
+    pub(crate) description: &'a str,
+    pub(crate) checksum: Option<&'a Checksum>,
+    pub(crate) undo_checksum: Option<&'a Checksum>,
+    pub(crate) actor: &'a str,
+    pub(crate) upgrade: &'a str,
+    pub(crate) started_at_ms: i64,
+    pub(crate) outcome: Outcome,
+}
+
+/// The present time, in milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Connection {
+    /// Makes the history and the journal where they are missing.
+    ///
+    /// # Errors
+    /// With [`Error::Refused`] when the migrator may not make tables.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        let sql = self.sql();
+        let (counter, engine) = (sql.counter(), sql.engine());
+        let Names { history, journal } = &self.names;
+        let tables = [
+            format!(
+                "CREATE TABLE IF NOT EXISTS {history} (seq {counter}, version VARCHAR(128) NOT NULL, \
+                 description VARCHAR(255) NOT NULL, checksum VARCHAR(64), undo_checksum VARCHAR(64), \
+                 actor VARCHAR(255) NOT NULL, upgrade VARCHAR(64) NOT NULL, started_at BIGINT NOT NULL, \
+                 ended_at BIGINT NOT NULL, outcome VARCHAR(16) NOT NULL){engine}"
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {journal} (seq {counter}, upgrade VARCHAR(64) NOT NULL, \
+                 actor VARCHAR(255) NOT NULL, version VARCHAR(128) NOT NULL, direction VARCHAR(8) NOT NULL, \
+                 step INTEGER NOT NULL, state VARCHAR(16) NOT NULL, line INTEGER NOT NULL, \
+                 checksum VARCHAR(64), fingerprint VARCHAR(64), reached TEXT, unfinished INTEGER NOT NULL, \
+                 started_at BIGINT NOT NULL, changed_at BIGINT NOT NULL){engine}"
+            ),
+        ];
+        let present = self.own_tables().await?;
+        for (name, table) in [history, journal].into_iter().zip(tables) {
+            if present.contains(name) {
+                continue;
+            }
+            let attempted = "make the migration history";
+            self.run(&self.db, attempted, sql.plain(table)).await.map_err(|error| {
+                if !classify::is_want_of_rights(&error) {
+                    return error;
+                }
+                Error::Refused { attempted, why: error.to_string() }
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn own_tables(&self) -> Result<Vec<String>, Error> {
+        let sql = self.sql();
+        let query = match self.target.dialect {
+            Dialect::Postgres => {
+                "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = current_schema() \
+                 AND tablename IN ($1, $2)"
+            }
+            Dialect::MySql => {
+                "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() \
+                 AND table_name IN ($1, $2)"
+            }
+            Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ($1, $2)",
+        };
+        let values = [self.names.history.as_str().into(), self.names.journal.as_str().into()];
+        let rows = self.rows(&self.db, "look for the migration history", sql.with(query, values)).await?;
+        rows.iter().map(|row| column(Some(row), "name")).collect()
+    }
+
+    /// Reads the history, in one query. A database without one was never migrated.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds what was not written by a migrator.
+    pub async fn history(&self) -> Result<History, Error> {
+        let query = query(self.sql(), &self.names, None);
+        match self.rows(&self.db, "read the migration history", self.sql().plain(query)).await {
+            Ok(rows) => read(rows.iter()),
+            Err(error) if classify::is_missing_table(&error) => Ok(History::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a row, as part of a transaction or by itself.
+    pub(crate) async fn record(&self, on: &impl ConnectionTrait, entry: &NewEntry<'_>) -> Result<(), Error> {
+        let sql = format!(
+            "INSERT INTO {} (version, description, checksum, undo_checksum, actor, upgrade, started_at, \
+             ended_at, outcome) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            self.names.history
+        );
+        let text = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let checksum = |it: Option<&Checksum>| it.map(|it| it.as_str().to_owned());
+        let values = [
+            entry.version.to_string().into(),
+            text(entry.description, 255).into(),
+            checksum(entry.checksum).into(),
+            checksum(entry.undo_checksum).into(),
+            text(entry.actor, 255).into(),
+            text(entry.upgrade, 64).into(),
+            entry.started_at_ms.into(),
+            now_ms().into(),
+            entry.outcome.as_str().into(),
+        ];
+        self.run(on, "write the migration history", self.sql().with(&sql, values)).await?;
+        Ok(())
+    }
+
+    /// Versions that `upgrade` has applied and not undone, or undone and not applied again: newest change last.
+    pub(crate) async fn changed_by(&self, upgrade: &str) -> Result<Vec<(SchemaVersion, Outcome)>, Error> {
+        let sql = format!("SELECT version, outcome, upgrade FROM {} ORDER BY seq", self.names.history);
+        let rows = self.rows(&self.db, "read the migration history", self.sql().plain(sql)).await?;
+        let mut changed: Vec<(SchemaVersion, Outcome)> = Vec::new();
+        for row in &rows {
+            let outcome = outcome(&column::<String>(Some(row), "outcome")?)?;
+            if !matches!(outcome, Outcome::Applied | Outcome::Undone) {
+                continue;
+            }
+            let version = version(&column::<String>(Some(row), "version")?)?;
+            let before = changed.iter().position(|(other, _)| *other == version);
+            let taken_back = before.map(|index| changed.remove(index)).is_some_and(|(_, was)| was != outcome);
+            if !taken_back && column::<String>(Some(row), "upgrade")? == upgrade {
+                changed.push((version, outcome));
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// One query for a history and what its journal has unfinished, of the schema or database `place`.
+pub(super) fn query(sql: Sql, names: &Names, place: Option<&str>) -> String {
+    let place = place.map(|place| format!("{}.", sql.quoted(place))).unwrap_or_default();
+    let Names { history, journal } = names;
+    // The journal's marks come last; their order does not matter.
+    format!(
+        "SELECT 0 AS kind, seq, version, checksum, undo_checksum, outcome AS what, ended_at AS at_ms, 0 AS step \
+         FROM {place}{history} UNION ALL \
+         SELECT 1 AS kind, seq, version, state, NULL, direction, changed_at, step \
+         FROM {place}{journal} WHERE unfinished = 1 ORDER BY 1, 2"
+    )
+}
+
+/// Reads the rows of [`query`].
+pub(super) fn read<'a>(rows: impl Iterator<Item = &'a QueryResult>) -> Result<History, Error> {
+    let mut history = History::default();
+    let mut leftovers: BTreeMap<(SchemaVersion, &str), u32> = BTreeMap::new();
+    for row in rows {
+        let row = Some(row);
+        let version = version(&column::<String>(row, "version")?)?;
+        let what: String = column(row, "what")?;
+        let checksum: Option<String> = column(row, "checksum")?;
+        let kind = integer(row, "kind")?;
+        if kind == 1 {
+            let direction = if what == "up" { "up" } else { "down" };
+            let done = leftovers.entry((version, direction)).or_default();
+            *done += u32::from(checksum.as_deref() == Some("done"));
+            continue;
+        }
+        let read = |text: Option<String>| {
+            let parsed = text.map(|text| text.parse::<Checksum>()).transpose();
+            parsed.map_err(|error| Error::Corrupt(error.to_string()))
+        };
+        history.entries.push(Entry {
+            version,
+            checksum: read(checksum)?,
+            undo_checksum: read(column(row, "undo_checksum")?)?,
+            outcome: outcome(&what)?,
+            at_ms: u64::try_from(column::<i64>(row, "at_ms")?).unwrap_or(0),
+        });
+    }
+    for ((version, direction), steps_done) in leftovers {
+        let direction = if direction == "up" { Direction::Up } else { Direction::Down };
+        history.leftovers.push(Leftover { version, direction, steps_done });
+    }
+    Ok(history)
+}
+
+/// A number whose width depends on the dialect.
+pub(super) fn integer(row: Option<&QueryResult>, name: &str) -> Result<i64, Error> {
+    column::<i64>(row, name).or_else(|_| column::<i32>(row, name).map(i64::from))
+}
+
+pub(super) fn version(text: &str) -> Result<SchemaVersion, Error> {
+    SchemaVersion::new(text).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+fn outcome(text: &str) -> Result<Outcome, Error> {
+    [Outcome::Applied, Outcome::Baseline, Outcome::Undone, Outcome::Failed]
+        .into_iter()
+        .find(|outcome| outcome.as_str() == text)
+        .ok_or_else(|| {
+            Error::Corrupt(format!("`{}` is no outcome", text.chars().take(32).collect::<String>()))
+        })
+}
