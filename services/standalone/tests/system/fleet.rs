@@ -1,16 +1,12 @@
 //! A control plane and routers as processes of their own, on real servers.
 
 use crate::load::{SERVICES, TENANTS, tenant};
-use grey_core::ids::{InstanceId, Name, ServiceId};
-use grey_core::instance::Instance;
-use grey_core::version::Version;
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
     PutServiceRequest, PutTenantRequest, PutVersionRequest, Service, ServiceVersion, Tenant,
 };
 use grey_state::State;
-use grey_state::instances::{ServiceInstances, WRITER_LEASE};
 use grey_testkit::{Postgres, Redis, Spawned, eventually, free_port};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +14,8 @@ use tonic::transport::{Channel, Endpoint};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const VERSIONS: [&str; 3] = ["v1.0", "v1.1", "v2.0"];
+/// Instances of one version of a service.
+const REPLICAS: usize = 2;
 
 /// A process that serves gRPC and HTTP, restarted on the same ports.
 pub(crate) struct Server {
@@ -71,9 +69,11 @@ impl Server {
 pub(crate) struct Fleet {
     pub(crate) redis: Redis,
     pub(crate) control: Server,
+    pub(crate) mirror: Server,
     pub(crate) routers: Vec<Server>,
     state: State,
     _postgres: Postgres,
+    _registry: tempfile::TempDir,
 }
 
 impl Fleet {
@@ -93,14 +93,21 @@ impl Fleet {
                 ("GREY__REDIS__URLS".to_owned(), urls.clone()),
             ]
         };
+        let registry = tempfile::tempdir().unwrap();
+        let instances = registry.path().join("instances.yaml");
+        std::fs::write(&instances, instances_file()).unwrap();
+        let sources = format!("[{{ name = \"file\", kind = \"file\", path = \"{}\" }}]", instances.display());
+        let mirror =
+            vec![("GREY__SOURCES".to_owned(), sources), ("GREY__REDIS__URLS".to_owned(), urls.clone())];
+        let mirror = Server::new("grey-registry-sync", mirror);
         let routers = vec![Server::new("grey-router", router("a")), Server::new("grey-router", router("b"))];
         let control = Server::new("grey-control-plane", control);
         let options = grey_state::redis::Options { urls: vec![redis.url()], ..Default::default() };
         let state = State::redis(&options).await.unwrap();
-        let fleet = Self { redis, control, routers, state, _postgres: postgres };
+        let fleet = Self { redis, control, mirror, routers, state, _postgres: postgres, _registry: registry };
         fleet.control.until_ready().await;
         fleet.declare().await;
-        fleet.register_instances().await;
+        fleet.until_mirrored().await;
         for router in &fleet.routers {
             router.until_ready().await;
         }
@@ -129,41 +136,30 @@ impl Fleet {
         }
     }
 
-    /// What a registry mirror does, at the start and after the store was wiped.
-    pub(crate) async fn register_instances(&self) {
-        eventually(DEADLINE, "the instances are registered", async || self.try_register().await.is_ok())
-            .await;
-    }
-
-    async fn try_register(&self) -> Result<(), grey_state::Error> {
-        let lease = Name::new(WRITER_LEASE).unwrap();
-        let acquired = self.state.leases.acquire(&lease, "system-test", Duration::from_secs(60)).await?;
-        let token = acquired.expect("nobody else mirrors a registry here");
-        for service in SERVICES {
-            let instances =
-                VERSIONS.iter().flat_map(|version| (0..2).map(move |i| instance(service, version, i)));
-            let list = ServiceInstances {
-                service: ServiceId::new(service).unwrap(),
-                instances: instances.collect(),
-            };
-            self.state.instances.replace(token, &list).await?;
-        }
-        Ok(())
+    /// Waits until shared state has every instance, which nobody but the mirror writes.
+    pub(crate) async fn until_mirrored(&self) {
+        eventually(DEADLINE, "shared state has every instance", async || {
+            let Ok((lists, _)) = self.state.instances.load().await else { return false };
+            let services: Vec<_> = lists.iter().map(|list| list.service.as_str()).collect();
+            let complete = lists.iter().all(|list| list.instances.len() == VERSIONS.len() * REPLICAS);
+            complete && SERVICES.iter().all(|service| services.contains(service))
+        })
+        .await;
     }
 }
 
-fn instance(service: &str, version: &str, i: u16) -> Instance {
-    Instance {
-        id: InstanceId::new(&format!("{service}-{version}-{i}")).unwrap(),
-        version: Version::new(version).unwrap(),
-        address: format!("10.0.0.{i}:80").into(),
-        region: None,
-        zone: None,
-        weight: 1,
-        enabled: true,
-        healthy: true,
-        ephemeral: true,
-        source: None,
-        metadata: Default::default(),
+/// The registry: every version of every service runs on a few instances.
+fn instances_file() -> String {
+    let mut text = "services:\n".to_owned();
+    for service in SERVICES {
+        text += &format!("  {service}:\n");
+        for version in VERSIONS {
+            for i in 0..REPLICAS {
+                let id = format!("{service}-{version}-{i}");
+                text +=
+                    &format!("    - {{id: {id}, address: 10.0.0.{i}:80, version: {version}, weight: 1}}\n");
+            }
+        }
     }
+    text
 }

@@ -143,7 +143,7 @@ async fn faults_under_load_cause_no_wrong_answer_and_lose_no_command() {
     fleet.redis.kill9().unwrap();
     operator.until_more(20).await;
     fleet.redis.restart_empty().await.unwrap();
-    fleet.register_instances().await;
+    fleet.until_mirrored().await;
     operator.until_more(20).await;
     until_routers_caught_up(&fleet).await;
 
@@ -153,6 +153,15 @@ async fn faults_under_load_cause_no_wrong_answer_and_lose_no_command() {
     fleet.redis.kill9().unwrap();
     fleet.redis.restart_from_dump(&dump).await.unwrap();
     operator.until_more(20).await;
+    until_routers_caught_up(&fleet).await;
+
+    eprintln!("kill -9 of the registry mirror, and of Redis while it is gone");
+    fleet.mirror.kill9();
+    operator.until_more(20).await;
+    fleet.redis.kill9().unwrap();
+    fleet.redis.restart_empty().await.unwrap();
+    fleet.mirror.start();
+    fleet.until_mirrored().await;
     until_routers_caught_up(&fleet).await;
 
     for round in 0..3 {
