@@ -9,6 +9,7 @@ mod mirroring;
 mod nacos;
 mod nacos_fleet;
 mod nacos_gate;
+mod nacos_whole;
 mod probe;
 mod process;
 mod registry_conformance;

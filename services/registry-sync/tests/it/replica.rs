@@ -10,7 +10,7 @@ use grey_registry_sync::registry::nacos;
 use grey_registry_sync::registry::{Listing, Registered, Registry, Sighting};
 use grey_registry_sync::{App, Config, DEFAULTS, Kind, Source};
 use grey_runtime::config::{Source as Layers, load};
-use grey_runtime::{Shutdown, Telemetry};
+use grey_runtime::{Shutdown, Telemetry, telemetry};
 use grey_state::{State, redis};
 use grey_testkit::eventually;
 use tokio::sync::{Notify, mpsc, watch};
@@ -107,7 +107,6 @@ pub(crate) fn config(name: &str) -> Config {
     config.replica = name.to_owned();
     config.grpc.listen = "127.0.0.1:0".parse().unwrap();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
-    config.telemetry.log_filter = "error".to_owned();
     config.sync.lease = Duration::from_secs(2);
     config.probe.interval = Duration::from_millis(100);
     config
@@ -129,11 +128,18 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) async fn start(state: &State, config: Config, scripts: &[&Script]) -> Self {
-        grey_runtime::tls::install_provider();
-        let telemetry = Telemetry::start("grey-registry-sync", &config.telemetry).unwrap();
         let registries =
             scripts.iter().map(|script| Box::new((*script).clone()) as Box<dyn Registry>).collect();
-        let app = App::bind_with(config, registries, state.clone(), telemetry).await.unwrap();
+        let bind =
+            async |telemetry| App::bind_with(config, registries, state.clone(), telemetry).await.unwrap();
+        Self::serving(state, bind).await
+    }
+
+    pub(crate) async fn serving(state: &State, bind: impl AsyncFnOnce(Telemetry) -> App) -> Self {
+        grey_runtime::tls::install_provider();
+        let options = telemetry::Options { log_filter: "error".to_owned(), ..telemetry::Options::default() };
+        let telemetry = Telemetry::start("grey-registry-sync", &options).unwrap();
+        let app = bind(telemetry).await;
         let endpoint = Endpoint::from_shared(format!("http://{}", app.grpc_addr())).unwrap();
         let grpc = SyncServiceClient::new(endpoint.connect_timeout(SOON).connect_lazy());
         let base = format!("http://{}", app.http_addr());
