@@ -1,1 +1,46 @@
 //! The schema of the migrator's own database, one migration per file, for PostgreSQL and SQLite.
+//!
+//! Migrations are frozen once released and import nothing of the service that uses the tables.
+
+#![allow(elided_lifetimes_in_paths, reason = "the trait of sea-orm-migration elides them")]
+
+mod column;
+mod m20261123_200000_create_upgrades;
+mod m20261123_200100_create_observed;
+
+use sea_orm_migration::prelude::{ConnectionTrait, DbErr, MigrationTrait, MigratorTrait};
+use sea_orm_migration::sea_orm::{
+    DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+
+/// Every migration, oldest first.
+#[derive(Debug)]
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261123_200000_create_upgrades::Migration),
+            Box::new(m20261123_200100_create_observed::Migration),
+        ]
+    }
+}
+
+/// Brings the database to the newest schema: all missing migrations in one transaction, or none.
+///
+/// Any number of replicas may call it at once: on PostgreSQL an advisory lock, on SQLite the write lock lets one of
+/// them through, and the others find nothing left to do.
+///
+/// # Errors
+/// When the database is away, stays locked, or has been migrated by a newer release.
+pub async fn migrate(database: &DatabaseConnection) -> Result<(), DbErr> {
+    let immediate = Some(SqliteTransactionMode::Immediate);
+    let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
+    let transaction = database.begin_with_options(options).await?;
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        // Released by the commit. The number is "gmig" in ASCII.
+        transaction.execute_unprepared("SELECT pg_advisory_xact_lock(1735223655)").await?;
+    }
+    Migrator::up(&transaction, None).await?;
+    transaction.commit().await
+}
