@@ -34,6 +34,13 @@ pub(crate) enum Error {
 /// How many changes of each kind were made.
 pub(crate) type Counts = BTreeMap<Kind, u64>;
 
+/// A plan that leaves nothing to write.
+pub(crate) struct Applied {
+    pub(crate) plan: Plan,
+    /// Tenants that needed no change from the beginning.
+    pub(crate) unchanged: u64,
+}
+
 /// Makes plans from `facts` and applies them until one has nothing left to write; answers that one.
 ///
 /// # Errors
@@ -45,14 +52,20 @@ pub(crate) async fn apply(
     facts: Facts<'_>,
     counts: &mut Counts,
     metrics: &Metrics,
-) -> Result<Plan, Error> {
-    let mut rounds = 0;
+) -> Result<Applied, Error> {
+    let (mut rounds, mut unchanged) = (0, None);
     let mut pauses = control.pauses();
+    // What was sent last without success. It may have been carried out all the same, even after the answer was lost.
+    let mut open: Vec<Write> = Vec::new();
     loop {
         known.catch_up(control).await?;
+        open.retain(|write| known.reflects(&write.change));
+        note(&open, counts, metrics);
+        open.clear();
         let todo = facts.plan(known);
+        let unchanged = *unchanged.get_or_insert(todo.unchanged);
         if todo.writes.is_empty() {
-            return Ok(todo);
+            return Ok(Applied { plan: todo, unchanged });
         }
         for batch in batches(&todo.writes, control.batch()) {
             let changes = batch.iter().map(propose).collect();
@@ -65,24 +78,20 @@ pub(crate) async fn apply(
                 }
                 Err(error) => error,
             };
-            if error.reason() == Some(Reason::RevisionMismatch) {
-                rounds += 1;
-                if rounds >= MAX_ROUNDS {
-                    return Err(Error::Contended(rounds));
-                }
-                // The log itself may have been restored to an earlier state.
-                if rounds > 1 {
-                    known.forget();
-                }
-                tracing::info!(error = %chain(&error), "tenants have changed meanwhile, planning anew");
+            open = batch.to_vec();
+            if error.reason() != Some(Reason::RevisionMismatch) {
+                pauses.take(error).await?;
                 break;
             }
-            pauses.take(error).await?;
-            known.catch_up(control).await?;
-            // Not answered does not mean not carried out.
-            if batch.iter().all(|write| known.reflects(&write.change)) {
-                note(batch, counts, metrics);
+            rounds += 1;
+            if rounds >= MAX_ROUNDS {
+                return Err(Error::Contended(rounds));
             }
+            // The log itself may have been restored to an earlier state.
+            if rounds > 1 {
+                known.forget();
+            }
+            tracing::info!(error = %chain(&error), "tenants have changed meanwhile, planning anew");
             break;
         }
     }

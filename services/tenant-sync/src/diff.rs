@@ -333,6 +333,13 @@ pub(crate) fn count<T>(items: impl IntoIterator<Item = T>) -> u64 {
     u64::try_from(items.into_iter().count()).unwrap_or(u64::MAX)
 }
 
+/// When the first of those who are gone has been gone for long; none: nobody is gone.
+#[must_use]
+pub fn next_removal(known: &Known, rules: &Rules) -> Option<SystemTime> {
+    let ours = known.tenants().values().filter(|entry| rules.manages(&entry.tenant));
+    ours.filter_map(|entry| gone_since(&entry.tenant)?.checked_add(rules.retain)).min()
+}
+
 /// The tenants of the control plane by state.
 #[must_use]
 pub fn census(known: &Known, rules: &Rules) -> BTreeMap<&'static str, u64> {

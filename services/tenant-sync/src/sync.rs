@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{self, Counts, chain};
+use crate::apply::{self, Applied, Counts, chain};
 use crate::control::{Control, Known};
 use crate::diff::{self, Facts, Kind, Loss, Missing, Plan, Rules};
 use crate::metrics::Metrics;
@@ -161,6 +161,17 @@ struct Term<'a> {
     is_first: bool,
     /// Syncs that failed one after the other.
     failures: u32,
+    /// What the last sync ended with, if comparing again can find nothing else unless something changes.
+    settled: Option<Settled>,
+}
+
+/// The end of a sync that left nothing open.
+struct Settled {
+    /// What the control plane had.
+    version: u64,
+    plan: Plan,
+    /// When someone has been gone for long.
+    next_removal: Option<SystemTime>,
 }
 
 impl<'a> Term<'a> {
@@ -177,6 +188,7 @@ impl<'a> Term<'a> {
             held: None,
             is_first: true,
             failures: 0,
+            settled: None,
         }
     }
 
@@ -263,9 +275,9 @@ impl<'a> Term<'a> {
                 .into(),
         };
         match outcome {
-            Ok(plan) => {
+            Ok(applied) => {
                 self.failures = 0;
-                self.settle(plan, &mut run);
+                self.settle(applied, &mut run);
                 self.report(&run, elapsed);
                 self.board.ran(run);
                 Ok(())
@@ -292,34 +304,46 @@ impl<'a> Term<'a> {
         };
         self.mirror.metrics.pulled(outcome, begun.elapsed());
         self.board.read(pulled.as_ref().err().map(|error| chain(error)));
-        if let Pull::Full(roster) = pulled? {
-            self.mirror.roster = roster;
+        match pulled? {
+            // Not every API knows what it has told before.
+            Pull::Full(roster) if roster != self.mirror.roster => {
+                self.mirror.roster = roster;
+                self.settled = None;
+            }
+            Pull::Full(_) | Pull::Unchanged => {}
         }
         self.is_first = false;
         Ok(())
     }
 
     /// Brings the control plane to what was read.
-    async fn apply(&mut self, counts: &mut Counts) -> Result<Plan, apply::Error> {
+    async fn apply(&mut self, counts: &mut Counts) -> Result<Applied, apply::Error> {
         let Mirror { control, rules, metrics, known, roster, .. } = &mut *self.mirror;
         known.catch_up(control).await?;
+        let now = SystemTime::now();
+        self.settled = self.settled.take().filter(|settled| {
+            known.version() == settled.version && settled.next_removal.is_none_or(|at| now < at)
+        });
+        if let Some(Settled { plan, .. }) = &self.settled {
+            return Ok(Applied { plan: plan.clone(), unchanged: plan.unchanged });
+        }
         self.missing.count(known, roster, rules, self.began.elapsed());
-        let (missing, accepted, now) = (&self.missing, &self.accepted, SystemTime::now());
+        let (missing, accepted) = (&self.missing, &self.accepted);
         let in_service = diff::in_service(known, roster, rules);
         let facts = Facts { rules, roster, missing, in_service, accepted, now };
         Box::pin(apply::apply(control, known, facts, counts, metrics)).await
     }
 
     /// Takes over what a sync that succeeded has found.
-    fn settle(&mut self, plan: Plan, run: &mut SyncRun) {
+    fn settle(&mut self, applied: Applied, run: &mut SyncRun) {
+        let Applied { plan, unchanged } = applied;
         let Mirror { rules, known, roster, .. } = &*self.mirror;
         self.accepted.clear();
-        // Who has just been marked as gone is not missing any more.
-        self.missing.count(known, roster, rules, self.began.elapsed());
+        self.held.clone_from(&plan.hold);
         let held = plan.hold.as_ref().map_or(0, |hold| diff::count(&hold.losses));
         let unfit = diff::count(&plan.unfit);
         for (what, number) in [
-            ("unchanged", plan.unchanged),
+            ("unchanged", unchanged),
             ("missing", plan.missing),
             ("held", held),
             ("invalid", roster.invalid_total + unfit),
@@ -327,8 +351,15 @@ impl<'a> Term<'a> {
         ] {
             run.counts.insert(what.to_owned(), number);
         }
+        if self.settled.is_some() {
+            return;
+        }
+        self.missing.settle(known);
         self.board.settled(diff::census(known, rules), &plan, roster);
-        self.held = plan.hold;
+        if plan.hold.is_none() && !self.missing.is_any() {
+            let next_removal = diff::next_removal(known, rules);
+            self.settled = Some(Settled { version: known.version(), plan, next_removal });
+        }
     }
 
     fn report(&self, run: &SyncRun, elapsed: Duration) {

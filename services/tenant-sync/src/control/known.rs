@@ -26,6 +26,8 @@ pub struct Known {
     /// None: nothing is known yet.
     position: Option<Position>,
     tenants: BTreeMap<TenantId, Entry>,
+    /// Counts what was done to them.
+    version: u64,
 }
 
 impl Known {
@@ -33,6 +35,12 @@ impl Known {
     #[must_use]
     pub fn tenants(&self) -> &BTreeMap<TenantId, Entry> {
         &self.tenants
+    }
+
+    /// The same as long as no tenant has changed.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Lists everything anew next time.
@@ -60,6 +68,7 @@ impl Known {
     async fn list(&mut self, control: &Control) -> Result<(), Error> {
         self.forget();
         self.tenants.clear();
+        self.version += 1;
         let head = control.head().await?;
         let mut after = String::new();
         loop {
@@ -141,12 +150,14 @@ impl Known {
         // A page may already be newer than the event.
         if self.tenants.get(&tenant.id).is_none_or(|entry| entry.revision <= revision) {
             self.tenants.insert(tenant.id.clone(), Entry { tenant, revision });
+            self.version += 1;
         }
     }
 
     fn remove(&mut self, tenant: &str, revision: u64) {
         if self.tenants.get(tenant).is_some_and(|entry| entry.revision <= revision) {
             self.tenants.remove(tenant);
+            self.version += 1;
         }
     }
 
@@ -183,6 +194,6 @@ impl Known {
     pub(crate) fn of(tenants: impl IntoIterator<Item = Tenant>) -> Self {
         let entry = |tenant: Tenant| (tenant.id.clone(), Entry { tenant, revision: 1 });
         let position = Position { generation: Default::default(), revision: Revision(1) };
-        Self { position: Some(position), tenants: tenants.into_iter().map(entry).collect() }
+        Self { position: Some(position), tenants: tenants.into_iter().map(entry).collect(), version: 0 }
     }
 }

@@ -40,6 +40,13 @@ impl Missing {
         }
     }
 
+    /// Forgets whoever has been marked as gone.
+    pub fn settle(&mut self, known: &Known) {
+        let is_here =
+            |id: &TenantId| known.tenants().get(id).is_some_and(|entry| gone_since(&entry.tenant).is_none());
+        self.0.retain(|id, _| is_here(id));
+    }
+
     /// Readings in a row that have missed the tenant.
     #[must_use]
     pub fn pulls(&self, id: &TenantId) -> u32 {

@@ -95,6 +95,7 @@ impl World {
         self.missing.count(&self.known, roster, &self.rules, self.uptime);
         let plan = self.plan(roster);
         self.apply(&plan);
+        self.missing.settle(&self.known);
         self.accepted.clear();
         plan
     }
@@ -140,9 +141,11 @@ fn a_tenant_that_is_not_listed_goes_after_two_readings_and_comes_back() {
     }));
     let first = world.sync(&all_but_first(1, 20));
     assert_eq!((kinds(&first), first.missing), (vec![], 1));
+    assert!(world.missing.is_open(&world.rules));
     let second = world.sync(&all_but_first(1, 20));
     assert_eq!((kinds(&second), second.missing), (vec![Kind::Tombstone], 0));
     assert_eq!(gone_since(world.tenant("t0")), Some(world.now));
+    assert!(!world.missing.is_any());
     assert_eq!(kinds(&world.sync(&all_but_first(1, 20))), []);
     let back = world.sync(&all_but_first(0, 20));
     assert_eq!(kinds(&back), [Kind::Restore]);
@@ -314,7 +317,7 @@ fn what_is_not_mapped_stays() {
 #[test]
 fn maintenance_is_the_control_planes_unless_the_api_tells_it() {
     let tenant = Tenant { status: TenantStatus::Maintenance, ..ours("a") };
-    let mut world = World::of([tenant.clone()]);
+    let mut world = World::of([tenant]);
     world.rules.tells_maintenance = false;
     assert_eq!(kinds(&world.plan(&roster([(id("a"), active())]))), []);
     assert_eq!(kinds(&world.plan(&roster([(id("a"), suspended())]))), [Kind::Suspend]);

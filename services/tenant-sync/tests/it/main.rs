@@ -9,5 +9,13 @@
     reason = "test code panics"
 )]
 
+mod configuration;
+mod deliveries;
+mod faults;
+mod fleet;
+mod leaving;
+mod mirroring;
+mod size;
 mod source;
 mod upstream;
+mod world;
