@@ -3,4 +3,5 @@
 pub mod files;
 pub mod lint;
 pub mod plan;
+pub mod run;
 pub mod tenant;

@@ -17,8 +17,10 @@ mod sql;
 
 pub use baseline::{baseline, flyway};
 pub use catalog::Catalog;
+pub(crate) use classify::is_missing_object;
 pub use connect::Connection;
 pub use fleet::read_many;
+pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};
 pub use names::Names;
 pub(crate) use sql::Sql;
@@ -147,6 +149,14 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
+    /// A crash came in the middle of a statement, and nothing tells whether it took effect.
+    #[error(
+        "it cannot be told whether the statement on line {line} took effect before a crash; see to it by hand"
+    )]
+    Undecided {
+        /// The line that it begins on.
+        line: u32,
+    },
     /// Someone asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -174,9 +184,11 @@ impl Error {
         match self {
             Self::Unreachable { .. } => Reason::DatabaseUnavailable,
             Self::Refused { .. } => Reason::DatabaseRefused,
-            Self::Statement { .. } | Self::Check { .. } | Self::Conflict(_) | Self::Corrupt(_) => {
-                Reason::MigrationRefused
-            }
+            Self::Statement { .. }
+            | Self::Check { .. }
+            | Self::Conflict(_)
+            | Self::Corrupt(_)
+            | Self::Undecided { .. } => Reason::MigrationRefused,
             Self::Locked { .. } => Reason::UpgradeRunning,
             Self::Cancelled | Self::OutOfTime => Reason::Unavailable,
         }

@@ -1,0 +1,336 @@
+//! Applying one file: as one transaction, or step by step with a journal.
+
+use super::script::Script;
+use super::way::{Probe, Way, is_setting, way};
+use super::{Progress, Worker};
+use crate::files::{Dialect, Statement, Step};
+use crate::plan::{Direction, Outcome};
+use crate::tenant::{Error, Mark, NewEntry, Record, is_missing_object, now_ms};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+impl Worker<'_> {
+    /// Runs a file; `records`: what an earlier run of it has left in the journal.
+    ///
+    /// # Errors
+    /// With [`Error::Unreachable`] the journal or the history tells what was done. With any other, a file that is one
+    /// transaction has had no effect, and of another one the journal tells which steps are done.
+    pub(super) async fn apply(&mut self, script: &Script<'_>, records: &[Record]) -> Result<(), Error> {
+        let version = script.migration.schema.clone();
+        self.tell(Progress::Begun { version, direction: script.direction, steps: script.len() });
+        let together = script.transactional && records.is_empty();
+        // In a table without transactions a statement could neither be rolled back nor done again.
+        if together && self.rolls_back(script).await? {
+            Box::pin(self.at_once(script)).await
+        } else {
+            Box::pin(self.one_by_one(script, records, false)).await?;
+            Box::pin(self.check(self.connection.db(), script.checks)).await?;
+            self.conclude(script).await
+        }
+    }
+
+    async fn rolls_back(&self, script: &Script<'_>) -> Result<bool, Error> {
+        let tables = self.unsafe_tables().await?;
+        let together = |step: &Step| match step {
+            Step::Sql(statement) => way(self.dialect(), &statement.sql, &tables) == Way::Together,
+            _ => false,
+        };
+        Ok(tables.is_empty() || script.steps.iter().all(together))
+    }
+
+    /// All steps, the checks and the history's row in one transaction.
+    async fn at_once(&mut self, script: &Script<'_>) -> Result<(), Error> {
+        let started_at_ms = now_ms();
+        self.stop.check()?;
+        let dangling = self.dangling(self.connection.db()).await?;
+        let transaction = self.connection.begin().await?;
+        let (version, direction) = (script.migration.schema.clone(), script.direction);
+        match Box::pin(self.inside(&transaction, script, started_at_ms, dangling)).await {
+            Ok(()) => {
+                self.tell(Progress::Recording { version: version.clone(), direction });
+                self.connection.commit(transaction).await?;
+                self.tell(Progress::Ended { version, direction });
+                Ok(())
+            }
+            Err(error) => {
+                self.connection.roll_back(transaction).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn inside(
+        &mut self,
+        transaction: &DatabaseTransaction,
+        script: &Script<'_>,
+        started_at_ms: i64,
+        dangling: usize,
+    ) -> Result<(), Error> {
+        let (version, direction) = (script.migration.schema.clone(), script.direction);
+        for (step, number) in script.steps.iter().zip(1..) {
+            self.tell(Progress::Step { version: version.clone(), direction, step: number });
+            match step {
+                Step::Sql(Statement { sql, line }) => {
+                    self.connection.execute(transaction, sql, *line, &self.stop).await?;
+                }
+                other => {
+                    let text = format!("the step on line {} cannot run in a transaction", other.line());
+                    return Err(Error::Conflict(text));
+                }
+            }
+            self.tell(Progress::StepDone { version: version.clone(), direction, step: number });
+        }
+        self.check(transaction, script.checks).await?;
+        if self.dangling(transaction).await? > dangling {
+            let text = "it would leave rows whose foreign keys lead nowhere";
+            return Err(Error::Conflict(text.to_owned()));
+        }
+        self.stop.check()?;
+        self.tell_history(transaction, script, started_at_ms).await
+    }
+
+    /// Step by step, each with its record. `lenient`: what a step drops or changes need not be there.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub(super) async fn one_by_one(
+        &mut self,
+        script: &Script<'_>,
+        records: &[Record],
+        lenient: bool,
+    ) -> Result<(), Error> {
+        let found = |number: u32| {
+            records.iter().find(|record| record.direction == script.direction && record.step == number)
+        };
+        if found(0).is_none() {
+            self.stop.check()?;
+            let mut begun = self.new_record(script, 0, 0, Mark::Begun);
+            begun.checksum = Some(script.checksum.clone());
+            begun.fingerprint = Some(self.connection.catalog().await?.fingerprint());
+            self.connection.journal(self.connection.db(), &begun).await?;
+        }
+        let tables = self.unsafe_tables().await?;
+        let (version, direction) = (script.migration.schema.clone(), script.direction);
+        for (step, number) in script.steps.iter().zip(1..) {
+            let record = found(number);
+            if self.is_done(script, step, record).await? {
+                continue;
+            }
+            self.stop.check()?;
+            self.connection.verify_lock().await?;
+            self.tell(Progress::Step { version: version.clone(), direction, step: number });
+            let mut new = self.new_record(script, number, step.line(), Mark::Started);
+            new.reached = record.and_then(|record| record.reached.clone());
+            match Box::pin(self.step(step, new.clone(), &tables)).await {
+                Err(error) if lenient && is_missing_object(&error) => {
+                    new.mark = Mark::Done;
+                    self.connection.journal(self.connection.db(), &new).await?;
+                }
+                result => result?,
+            }
+            self.tell(Progress::StepDone { version: version.clone(), direction, step: number });
+        }
+        Ok(())
+    }
+
+    /// Whether an earlier run has done a step; what it is not known of is found out.
+    async fn is_done(
+        &mut self,
+        script: &Script<'_>,
+        step: &Step,
+        record: Option<&Record>,
+    ) -> Result<bool, Error> {
+        match (record, step) {
+            (None, _) => Ok(false),
+            (Some(record), _) if record.mark == Mark::Done => {
+                if let Step::Sql(Statement { sql, line }) = step
+                    && is_setting(self.dialect(), sql)
+                    && script.direction == record.direction
+                {
+                    self.connection.execute(self.connection.db(), sql, *line, &self.stop).await?;
+                }
+                Ok(true)
+            }
+            (Some(record), Step::Sql(statement)) => {
+                let done = self.took_effect(statement, record).await?;
+                if done {
+                    let record = Record { mark: Mark::Done, ..record.clone() };
+                    self.connection.journal(self.connection.db(), &record).await?;
+                }
+                Ok(done)
+            }
+            // The others know by themselves how far they came.
+            (Some(_), _) => Ok(false),
+        }
+    }
+
+    /// Whether a statement that was begun before a crash took effect.
+    ///
+    /// # Errors
+    /// With [`Error::Undecided`] when nothing tells.
+    pub(super) async fn took_effect(&self, statement: &Statement, record: &Record) -> Result<bool, Error> {
+        let tables = self.unsafe_tables().await?;
+        match way(self.dialect(), &statement.sql, &tables) {
+            Way::Together | Way::Alone(Probe::Repeat) => Ok(false),
+            Way::Alone(Probe::Nothing) => Err(Error::Undecided { line: statement.line }),
+            Way::Alone(Probe::Catalog) => {
+                self.drop_invalid_indexes(&statement.sql).await?;
+                let now = self.connection.catalog().await?.fingerprint_of(&statement.sql, self.dialect());
+                Ok(record.fingerprint.as_ref() != Some(&now))
+            }
+        }
+    }
+
+    async fn step(&mut self, step: &Step, record: Record, tables: &[String]) -> Result<(), Error> {
+        match step {
+            Step::Sql(statement) => match way(self.dialect(), &statement.sql, tables) {
+                Way::Together => self.with_record(statement, record).await,
+                Way::Alone(probe) => self.alone(statement, record, probe).await,
+            },
+            other => {
+                let text = format!("the step on line {} is of a kind that is not known", other.line());
+                Err(Error::Conflict(text))
+            }
+        }
+    }
+
+    /// A statement and its record in one transaction.
+    async fn with_record(&self, statement: &Statement, mut record: Record) -> Result<(), Error> {
+        let transaction = self.connection.begin().await?;
+        record.mark = Mark::Done;
+        let both = async {
+            self.connection.execute(&transaction, &statement.sql, statement.line, &self.stop).await?;
+            self.connection.journal(&transaction, &record).await
+        };
+        match Box::pin(both).await {
+            Ok(()) => self.connection.commit(transaction).await,
+            Err(error) => {
+                self.connection.roll_back(transaction).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A statement between two states of its record.
+    async fn alone(&self, statement: &Statement, mut record: Record, probe: Probe) -> Result<(), Error> {
+        let Statement { sql, line } = statement;
+        let db = self.connection.db();
+        if probe == Probe::Catalog {
+            let catalog = self.connection.catalog().await?;
+            record.fingerprint = Some(catalog.fingerprint_of(sql, self.dialect()));
+        }
+        self.connection.journal(db, &record).await?;
+        match self.connection.execute(db, sql, *line, &self.stop).await {
+            Ok(_) => {
+                record.mark = Mark::Done;
+                self.connection.journal(db, &record).await
+            }
+            Err(error) if error.is_unreachable() => Err(error),
+            Err(error) => {
+                // Refused, yet it may have done a part of what it names; then the record stays.
+                match self.took_effect(statement, &record).await {
+                    Ok(false) => self.connection.forget(&record).await?,
+                    Ok(true) | Err(Error::Undecided { .. }) => {}
+                    Err(other) => return Err(other),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops indexes that a concurrent build has left behind, as far as `sql` names them or their table.
+    async fn drop_invalid_indexes(&self, sql: &str) -> Result<(), Error> {
+        if self.dialect() != Dialect::Postgres {
+            return Ok(());
+        }
+        let query = "SELECT n.nspname::text AS place, c.relname::text AS name, t.relname::text AS of_table \
+                     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid \
+                     JOIN pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = ANY (current_schemas(false))";
+        let own = self.connection.sql();
+        let db = self.connection.db();
+        let rows = self.connection.rows(db, "look for invalid indexes", own.plain(query)).await?;
+        let (pieces, _) = crate::files::pieces(sql, Dialect::Postgres);
+        let named = |name: &str| {
+            pieces.iter().any(|piece| match &piece.token {
+                sqlparser::tokenizer::Token::Word(word) => word.value.eq_ignore_ascii_case(name),
+                _ => false,
+            })
+        };
+        for row in &rows {
+            let text = |column: &str| {
+                row.try_get::<String>("", column).map_err(|error| Error::Corrupt(error.to_string()))
+            };
+            let (place, name, table) = (text("place")?, text("name")?, text("of_table")?);
+            if named(&name) || named(&table) {
+                let drop = format!("DROP INDEX CONCURRENTLY {}.{}", own.quoted(&place), own.quoted(&name));
+                self.connection.execute(db, &drop, 0, &self.stop).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the history and finishes the journal, in one transaction.
+    async fn conclude(&mut self, script: &Script<'_>) -> Result<(), Error> {
+        let (version, direction) = (script.migration.schema.clone(), script.direction);
+        self.tell(Progress::Recording { version: version.clone(), direction });
+        let transaction = self.connection.begin().await?;
+        let both = async {
+            self.tell_history(&transaction, script, now_ms()).await?;
+            self.connection.finish(&transaction, &version).await
+        };
+        match Box::pin(both).await {
+            Ok(()) => self.connection.commit(transaction).await?,
+            Err(error) => {
+                self.connection.roll_back(transaction).await;
+                return Err(error);
+            }
+        }
+        self.tell(Progress::Ended { version, direction });
+        Ok(())
+    }
+
+    async fn tell_history(
+        &self,
+        on: &impl ConnectionTrait,
+        script: &Script<'_>,
+        started_at_ms: i64,
+    ) -> Result<(), Error> {
+        let outcome = match script.direction {
+            Direction::Up => Outcome::Applied,
+            Direction::Down => Outcome::Undone,
+        };
+        let entry = NewEntry { started_at_ms, outcome, ..self.entry(script) };
+        self.connection.record(on, &entry).await
+    }
+
+    /// A row for the history, of a migration that failed unless that is changed.
+    pub(super) fn entry<'b>(&'b self, script: &'b Script<'_>) -> NewEntry<'b> {
+        let migration = script.migration;
+        NewEntry {
+            version: &migration.schema,
+            description: &migration.description,
+            checksum: Some(&migration.checksum),
+            undo_checksum: migration.undo.as_ref().map(|undo| &undo.checksum),
+            actor: &self.actor,
+            upgrade: &self.upgrade,
+            started_at_ms: now_ms(),
+            outcome: Outcome::Failed,
+        }
+    }
+
+    fn new_record(&self, script: &Script<'_>, step: u32, line: u32, mark: Mark) -> Record {
+        Record {
+            upgrade: self.upgrade.clone(),
+            actor: self.actor.clone(),
+            version: script.migration.schema.clone(),
+            direction: script.direction,
+            step,
+            mark,
+            line,
+            checksum: None,
+            fingerprint: None,
+            reached: None,
+            started_at_ms: now_ms(),
+        }
+    }
+}

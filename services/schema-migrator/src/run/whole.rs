@@ -1,0 +1,124 @@
+//! A whole run on one tenant's database: connected, locked, recovered, planned, refused or run.
+
+use super::{Ended, Job, Listener, Outcome, recover, run};
+use crate::plan::{self, Plan, Refused, plan, plan_undo};
+use crate::tenant::{Connection, Error, Target, Timeouts};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use grey_core::error::Reason;
+use grey_core::schema::SchemaVersion;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// First wait after a lost connection; each further one is twice as long, up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Where a run should lead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Goal {
+    /// Forward.
+    Up(plan::Target),
+    /// Back to this version; `None`: to before the first migration.
+    Down(Option<SchemaVersion>),
+}
+
+/// What is to be done on which database.
+#[derive(Clone, Debug)]
+pub struct Migration<'a> {
+    /// The database.
+    pub target: &'a Target,
+    /// How long is waited for it.
+    pub timeouts: Timeouts,
+    /// Where to.
+    pub goal: Goal,
+    /// What is allowed.
+    pub options: plan::Options,
+}
+
+/// Why a run came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MigrateError {
+    /// The database did not do what was asked.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// What would be run is not allowed; nothing was.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl MigrateError {
+    /// The stable reason.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Database(error) => error.reason(),
+            Self::Refused(refused) => refused.reason(),
+        }
+    }
+}
+
+/// Brings a tenant's database where the migration's goal says.
+///
+/// A lost connection is made again after longer and longer waits, and what was half done is recovered; nothing else is
+/// tried twice.
+///
+/// # Errors
+/// With [`MigrateError::Refused`] when the plan may not be run. With [`MigrateError::Database`] when the database cannot
+/// be reached until the job's deadline, refuses the connection or is locked by another session.
+pub async fn migrate(
+    migration: &Migration<'_>,
+    job: &Job<'_>,
+    listener: Listener<'_>,
+) -> Result<Ended, MigrateError> {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .with_jitter()
+        .without_max_times();
+    let mut waits = backoff.build();
+    let mut lost = false;
+    loop {
+        let error = match Box::pin(once(migration, job, &mut *listener)).await {
+            Err(MigrateError::Database(error)) => error,
+            result => return result,
+        };
+        // The server may not have noticed yet that the session with the lock is gone.
+        let again = error.is_unreachable() || (lost && matches!(error, Error::Locked { .. }));
+        lost |= error.is_unreachable();
+        let wait = waits.next().unwrap_or(LONGEST_WAIT);
+        if !again || Instant::now() + wait >= job.stop.deadline {
+            return Err(error.into());
+        }
+        tracing::warn!(tenant.id = %migration.target.tenant, error = %error, "database is away, trying again");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = job.stop.token.cancelled() => return Err(error.into()),
+        }
+    }
+}
+
+async fn once(
+    migration: &Migration<'_>,
+    job: &Job<'_>,
+    listener: Listener<'_>,
+) -> Result<Ended, MigrateError> {
+    let mut connection = Connection::open(migration.target, &migration.timeouts).await?;
+    connection.lock(&job.stop).await?;
+    if let Some(ended) = Box::pin(recover(&connection, job, &mut *listener)).await?
+        && ended.outcome != Outcome::Succeeded
+    {
+        return Ok(ended);
+    }
+    let plan = Box::pin(make_plan(&connection, migration, job)).await?;
+    plan.verdict()?;
+    Ok(Box::pin(run(&connection, job, &plan, listener)).await?)
+}
+
+async fn make_plan(connection: &Connection, migration: &Migration<'_>, job: &Job<'_>) -> Result<Plan, Error> {
+    let history = connection.history().await?;
+    let facts = connection.facts().await?;
+    Ok(match &migration.goal {
+        Goal::Up(to) => plan(job.scripts, &history, to, &migration.options, &facts),
+        Goal::Down(to) => plan_undo(job.scripts, &history, to.as_ref(), &migration.options, &facts),
+    })
+}
