@@ -10,6 +10,7 @@ mod m20261123_100000_create_log;
 mod m20261123_100100_create_tenants;
 mod m20261123_100200_create_catalog;
 mod m20261123_100300_create_pins;
+mod m20261123_100400_create_databases;
 
 use sea_orm_migration::prelude::{ConnectionTrait, DbErr, MigrationTrait, MigratorTrait};
 use sea_orm_migration::sea_orm::{
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_100100_create_tenants::Migration),
             Box::new(m20261123_100200_create_catalog::Migration),
             Box::new(m20261123_100300_create_pins::Migration),
+            Box::new(m20261123_100400_create_databases::Migration),
         ]
     }
 }

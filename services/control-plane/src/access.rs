@@ -48,6 +48,11 @@ operations! {
     PutPin: Operator, "pin tenants";
     DeletePin: Operator, "unpin tenants";
     ApplyChangeSet: Operator, "apply change sets";
+    PutDatabase: Admin, "register databases";
+    ListDatabases: Viewer, "list databases";
+    DeleteDatabase: Admin, "forget databases";
+    ListSealedDatabases: Operator, "list sealed databases";
+    RotateKeys: Admin, "rotate keys";
     ListEvents: Viewer, "list events";
     WatchEvents: Viewer, "watch events";
     ExplainAt: Viewer, "explain decisions";

@@ -1,6 +1,7 @@
 //! The operations behind both transports: a request message in, a response message out.
 
 mod catalog;
+mod databases;
 mod explain;
 mod fleet;
 mod history;
@@ -12,14 +13,18 @@ use std::time::Duration;
 
 use grey_core::change::{Change, Position};
 use grey_core::error::Reason;
+use grey_core::ids::{ServiceId, TenantId};
 use grey_edge::Caller;
 use grey_proto::control::{WriteOptions, WriteResult};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::status::ApiError;
 use grey_runtime::config::{Faults, Validate, duration};
 use grey_state::State;
+use grey_vault::Vault;
 use pbjson_types::Duration as WireDuration;
 use prost::Message;
+use sea_orm::sea_query::ExprTrait;
+use sea_orm::{ColumnTrait, Condition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +88,7 @@ struct Inner {
     database: Database,
     commands: Commands,
     state: State,
+    vault: Option<Vault>,
     limits: Limits,
     fleet: fleet::Fleet,
     watchers: Arc<Semaphore>,
@@ -97,18 +103,19 @@ struct Written {
 }
 
 impl Api {
-    /// Operations on `database`. Streams end once `draining` is cancelled.
+    /// Operations on `database`; without a `vault` no credentials are taken. Streams end once `draining` is cancelled.
     #[must_use]
     pub fn new(
         database: Database,
         commands: Commands,
         state: State,
+        vault: Option<Vault>,
         limits: Limits,
         draining: CancellationToken,
     ) -> Self {
         let fleet = fleet::Fleet::new(Arc::clone(&state.heartbeats));
         let watchers = Arc::new(Semaphore::new(limits.max_watchers));
-        Self(Arc::new(Inner { database, commands, state, limits, fleet, watchers, draining }))
+        Self(Arc::new(Inner { database, commands, state, vault, limits, fleet, watchers, draining }))
     }
 
     /// Writes one change, and waits for the routers if asked to.
@@ -205,6 +212,16 @@ fn cut<M: Message>(found: &mut Vec<M>, size: usize) -> bool {
     let more = found.len() > fit;
     found.truncate(fit);
     more
+}
+
+/// What stands behind the tenant and service that a page ended with.
+fn after<C: ColumnTrait>(token: &str, tenant: C, service: C) -> Result<Condition, ApiError> {
+    let malformed = || invalid("page_token", "is not of an earlier page");
+    let (last_tenant, last_service) = token.split_once('/').ok_or_else(malformed)?;
+    let last_tenant: TenantId = id("page_token", last_tenant)?;
+    let last_service: ServiceId = id("page_token", last_service)?;
+    let same = tenant.eq(last_tenant.as_str()).and(service.gt(last_service.as_str()));
+    Ok(Condition::any().add(tenant.gt(last_tenant.as_str())).add(same))
 }
 
 fn invalid(field: &str, why: impl Into<String>) -> ApiError {

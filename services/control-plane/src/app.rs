@@ -7,6 +7,7 @@ use grey_edge::{Ports, Serving};
 use grey_runtime::{Health, Shutdown, Telemetry};
 use grey_state::State;
 use grey_state::publisher::Publisher;
+use grey_vault::Vault;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
@@ -26,6 +27,7 @@ pub struct App {
     database: Database,
     writer: Writer,
     commands: Commands,
+    vault: Option<Vault>,
     publisher: Publisher,
     pulse: Pulse,
     ports: Ports,
@@ -37,8 +39,9 @@ impl App {
     /// # Errors
     /// The database is away, a port is taken, certificates cannot be read, or the ports would be open to everyone.
     pub async fn bind(config: Config, state: State, telemetry: Telemetry) -> anyhow::Result<Self> {
+        let vault = (!config.vault.is_empty()).then(|| Vault::new(&config.vault)).transpose()?;
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
-        let database = Database::open(&config.database).await?;
+        let database = Box::pin(Database::open(&config.database)).await?;
         let position = database.head().await?;
         tracing::info!(log.revision = position.revision.0, log.generation = %position.generation, "database is ready");
         let log = Arc::new(database.clone());
@@ -49,7 +52,19 @@ impl App {
         let (writer, commands) = Writer::new(database.clone(), position, options, handle.clone(), metrics);
         let health = Health::new();
         let pulse = Pulse::new(database.clone(), handle, health.clone(), telemetry.meter());
-        Ok(Self { config, state, telemetry, health, database, writer, commands, publisher, pulse, ports })
+        Ok(Self {
+            config,
+            state,
+            telemetry,
+            health,
+            database,
+            writer,
+            commands,
+            vault,
+            publisher,
+            pulse,
+            ports,
+        })
     }
 
     /// Where gRPC is served.
@@ -70,7 +85,8 @@ impl App {
     /// The contracts cannot be offered for reflection.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let (grace, limits) = (self.config.drain_grace, self.config.limits.clone());
-        let api = Api::new(self.database, self.commands, self.state, limits.clone(), shutdown.token());
+        let api =
+            Api::new(self.database, self.commands, self.state, self.vault, limits.clone(), shutdown.token());
         let serving = Serving {
             grpc: grpc::routes(&api, limits.max_request_bytes),
             rest: rest::routes(&api, limits.max_request_bytes),

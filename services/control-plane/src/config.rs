@@ -34,6 +34,9 @@ pub struct Config {
     pub access: access::Options,
     /// The truth.
     pub database: database::Options,
+    /// Seals the credentials of tenants' databases.
+    #[serde(default)]
+    pub vault: grey_vault::Options,
     /// How writes queue.
     pub commands: command::Options,
     /// What one caller may take.
@@ -100,6 +103,7 @@ impl Validate for Config {
         faults.section("access", &self.access);
         check_roles(faults, &self.access);
         faults.section("database", &self.database);
+        faults.section("vault", &self.vault);
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);
         faults.section("publisher", &self.publisher);

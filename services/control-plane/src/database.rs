@@ -150,14 +150,15 @@ impl Database {
     /// # Errors
     /// When the database is away, or was migrated by a newer release.
     pub async fn open(options: &Options) -> Result<Self, Error> {
-        let in_memory =
-            options.url.expose().starts_with("sqlite") && options.url.expose().contains(":memory:");
-        let writer = connect(options, 1).await?;
+        let in_memory = in_memory(options);
+        let writer = Box::pin(connect(options, 1)).await?;
         let deadline = options.migrate_timeout;
         within("migrate the control database", deadline, migrate(&writer)).await?;
         // Each connection to a database in memory would have one of its own.
-        let readers =
-            if in_memory { writer.clone() } else { connect(options, options.read_connections).await? };
+        let readers = match in_memory {
+            true => writer.clone(),
+            false => Box::pin(connect(options, options.read_connections)).await?,
+        };
         Ok(Self { writer, readers, statement_timeout: options.statement_timeout })
     }
 
@@ -285,6 +286,8 @@ async fn connect(options: &Options, connections: u32) -> Result<DatabaseConnecti
                 .journal_mode(SqliteJournalMode::Wal)
                 // An acknowledged command survives a power cut.
                 .synchronous(SqliteSynchronous::Full)
+                // What is deleted, keys above all, is overwritten and not just forgotten.
+                .pragma("secure_delete", "ON")
                 .busy_timeout(statement_timeout)
         });
     if in_memory(options) {
@@ -292,5 +295,5 @@ async fn connect(options: &Options, connections: u32) -> Result<DatabaseConnecti
         connect.idle_timeout(None).max_lifetime(None);
     }
     let deadline = options.acquire_timeout;
-    within("connect to the control database", deadline, sea_orm::Database::connect(connect)).await
+    within("connect to the control database", deadline, Box::pin(sea_orm::Database::connect(connect))).await
 }

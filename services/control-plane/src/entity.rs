@@ -7,6 +7,8 @@ pub(crate) mod observed_schemas;
 pub(crate) mod pins;
 pub(crate) mod policies;
 pub(crate) mod services;
+pub(crate) mod tenant_databases;
+pub(crate) mod tenant_keys;
 pub(crate) mod tenants;
 pub(crate) mod versions;
 

@@ -4,20 +4,23 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
 use grey_proto::control::catalog_service_server::{CatalogService, CatalogServiceServer};
+use grey_proto::control::database_service_server::{DatabaseService, DatabaseServiceServer};
 use grey_proto::control::fleet_service_server::{FleetService, FleetServiceServer};
 use grey_proto::control::history_service_server::{HistoryService, HistoryServiceServer};
 use grey_proto::control::pin_service_server::{PinService, PinServiceServer};
 use grey_proto::control::tenant_service_server::{TenantService, TenantServiceServer};
 use grey_proto::control::{
-    ApplyChangeSetRequest, ApplyChangeSetResponse, DeletePinRequest, DeletePinResponse, DeleteServiceRequest,
-    DeleteServiceResponse, DeleteTenantRequest, DeleteTenantResponse, DeleteVersionRequest,
-    DeleteVersionResponse, ExplainAtRequest, ExplainAtResponse, GetServiceRequest, GetServiceResponse,
-    GetTenantRequest, GetTenantResponse, ListEventsRequest, ListEventsResponse, ListPinsRequest,
-    ListPinsResponse, ListRoutersRequest, ListRoutersResponse, ListServicesRequest, ListServicesResponse,
-    ListTenantsRequest, ListTenantsResponse, ObserveSchemaRequest, ObserveSchemaResponse, PutPinRequest,
-    PutPinResponse, PutPolicyRequest, PutPolicyResponse, PutServiceRequest, PutServiceResponse,
-    PutTenantRequest, PutTenantResponse, PutVersionRequest, PutVersionResponse, WaitForRoutersRequest,
-    WaitForRoutersResponse, WatchEventsRequest, WatchEventsResponse,
+    ApplyChangeSetRequest, ApplyChangeSetResponse, DeleteDatabaseRequest, DeleteDatabaseResponse,
+    DeletePinRequest, DeletePinResponse, DeleteServiceRequest, DeleteServiceResponse, DeleteTenantRequest,
+    DeleteTenantResponse, DeleteVersionRequest, DeleteVersionResponse, ExplainAtRequest, ExplainAtResponse,
+    GetServiceRequest, GetServiceResponse, GetTenantRequest, GetTenantResponse, ListDatabasesRequest,
+    ListDatabasesResponse, ListEventsRequest, ListEventsResponse, ListPinsRequest, ListPinsResponse,
+    ListRoutersRequest, ListRoutersResponse, ListSealedDatabasesRequest, ListSealedDatabasesResponse,
+    ListServicesRequest, ListServicesResponse, ListTenantsRequest, ListTenantsResponse, ObserveSchemaRequest,
+    ObserveSchemaResponse, PutDatabaseRequest, PutDatabaseResponse, PutPinRequest, PutPinResponse,
+    PutPolicyRequest, PutPolicyResponse, PutServiceRequest, PutServiceResponse, PutTenantRequest,
+    PutTenantResponse, PutVersionRequest, PutVersionResponse, RotateKeysRequest, RotateKeysResponse,
+    WaitForRoutersRequest, WaitForRoutersResponse, WatchEventsRequest, WatchEventsResponse,
 };
 use grey_proto::status::to_status;
 use tonic::service::Routes;
@@ -32,6 +35,7 @@ pub(crate) fn routes(api: &Api, max_bytes: usize) -> Routes {
     Routes::new(TenantServiceServer::new(grpc.clone()).max_decoding_message_size(max_bytes))
         .add_service(CatalogServiceServer::new(grpc.clone()).max_decoding_message_size(max_bytes))
         .add_service(PinServiceServer::new(grpc.clone()).max_decoding_message_size(max_bytes))
+        .add_service(DatabaseServiceServer::new(grpc.clone()).max_decoding_message_size(max_bytes))
         .add_service(HistoryServiceServer::new(grpc.clone()).max_decoding_message_size(max_bytes))
         .add_service(FleetServiceServer::new(grpc).max_decoding_message_size(max_bytes))
 }
@@ -78,6 +82,14 @@ answer! { PinService {
     put_pin: PutPin(PutPinRequest) -> PutPinResponse,
     delete_pin: DeletePin(DeletePinRequest) -> DeletePinResponse,
     apply_change_set: ApplyChangeSet(ApplyChangeSetRequest) -> ApplyChangeSetResponse,
+} }
+
+answer! { DatabaseService {
+    put_database: PutDatabase(PutDatabaseRequest) -> PutDatabaseResponse,
+    list_databases: ListDatabases(ListDatabasesRequest) -> ListDatabasesResponse,
+    delete_database: DeleteDatabase(DeleteDatabaseRequest) -> DeleteDatabaseResponse,
+    list_sealed_databases: ListSealedDatabases(ListSealedDatabasesRequest) -> ListSealedDatabasesResponse,
+    rotate_keys: RotateKeys(RotateKeysRequest) -> RotateKeysResponse,
 } }
 
 answer! { FleetService {

@@ -4,7 +4,8 @@
 //! sea-orm (PostgreSQL, or SQLite when embedded), and its log is what the publisher of `grey-state` brings to the
 //! routers.
 //!
-//! What it does *not* do: it decides no call, and it never touches a tenant's database.
+//! What it does *not* do: it decides no call, and it never touches a tenant's database: it keeps where that is,
+//! with sealed credentials, for the schema migrator.
 
 mod config;
 
@@ -15,6 +16,7 @@ mod entity;
 pub mod command;
 mod log;
 pub mod metrics;
+mod registered;
 
 pub mod access;
 pub mod api;

@@ -1,6 +1,7 @@
 //! The operations over HTTP: the same messages as proto3 JSON, entity tags for expected revisions.
 
 mod catalog;
+mod databases;
 mod fleet;
 mod history;
 mod input;
@@ -25,6 +26,7 @@ pub(crate) fn routes(api: &Api, max_bytes: usize) -> Router {
         .merge(tenants::routes())
         .merge(catalog::routes())
         .merge(pins::routes())
+        .merge(databases::routes())
         .merge(history::routes())
         .merge(fleet::routes())
         .fallback(async || unknown("no such resource", StatusCode::NOT_FOUND))

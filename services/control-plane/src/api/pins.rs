@@ -10,10 +10,9 @@ use grey_proto::control::{
 };
 use grey_proto::convert::{InvalidMessage, change_at};
 use grey_proto::status::ApiError;
-use sea_orm::sea_query::ExprTrait;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::{Api, Written, cut, id, invalid, one_more, optional_id, page_size, required, wait};
+use super::{Api, Written, after, cut, id, invalid, one_more, optional_id, page_size, required, wait};
 use crate::command::{Command, Proposed, now_ms};
 use crate::entity::pins;
 
@@ -44,7 +43,7 @@ impl Api {
             query = query.filter(pins::Column::Service.eq(service.as_str()));
         }
         if !request.page_token.is_empty() {
-            query = query.filter(after(&request.page_token)?);
+            query = query.filter(after(&request.page_token, pins::Column::Tenant, pins::Column::Service)?);
         }
         let database = &self.0.database;
         let rows = database.read("list pins", query.all(database.readers())).await?;
@@ -115,14 +114,4 @@ impl Api {
 /// Whether operators may make the change by itself.
 fn is_operators(change: &Change) -> bool {
     matches!(change, Change::PinPut { .. } | Change::PinRemoved { .. } | Change::SchemaObserved { .. })
-}
-
-/// Pins behind the one that a page ended with.
-fn after(token: &str) -> Result<Condition, ApiError> {
-    let malformed = || invalid("page_token", "is not of an earlier page");
-    let (tenant, service) = token.split_once('/').ok_or_else(malformed)?;
-    let tenant: TenantId = id("page_token", tenant)?;
-    let service: ServiceId = id("page_token", service)?;
-    let same = pins::Column::Tenant.eq(tenant.as_str()).and(pins::Column::Service.gt(service.as_str()));
-    Ok(Condition::any().add(pins::Column::Tenant.gt(tenant.as_str())).add(same))
 }

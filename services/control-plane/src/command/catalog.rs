@@ -12,7 +12,7 @@ use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, Iterable, PaginatorTrai
 
 use super::transaction::{Attempt, Outcome, during, present};
 use super::{Error, Proposed, Thing, policy};
-use crate::entity::{pins, policies, services, versions};
+use crate::entity::{pins, policies, services, tenant_databases, versions};
 
 /// A service that nobody has declared.
 pub(crate) fn unknown_service(service: &str) -> ApiError {
@@ -121,6 +121,15 @@ pub(super) async fn remove_service(
     if pins > 0 {
         let message = format!("service `{id}` is in use: {pins} pins refer to it; remove them first");
         return Err(in_use(message, &["pins"], pins).into());
+    }
+    let databases =
+        tenant_databases::Entity::find().filter(tenant_databases::Column::Service.eq(id.as_str()));
+    let databases = databases.count(attempt.transaction).await.map_err(during("count the databases"))?;
+    if databases > 0 {
+        let message = format!(
+            "service `{id}` is in use: {databases} databases are registered for it; forget them first"
+        );
+        return Err(in_use(message, &["databases"], 0).with("databases", databases.to_string()).into());
     }
     let versions = versions::Entity::delete_many().filter(versions::Column::Service.eq(id.as_str()));
     versions.exec(attempt.transaction).await.map_err(during("remove the service's versions"))?;

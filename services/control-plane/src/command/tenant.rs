@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, Iterable, QueryFilter};
 
 use super::transaction::{Attempt, Outcome, during, present};
 use super::{Error, Proposed, Thing};
-use crate::entity::{observed_schemas, pins, tenants};
+use crate::entity::{observed_schemas, pins, tenant_databases, tenant_keys, tenants};
 
 /// A tenant that nobody has declared.
 pub(crate) fn unknown(tenant: &str) -> ApiError {
@@ -56,6 +56,12 @@ pub(super) async fn remove(
     let schemas =
         observed_schemas::Entity::delete_many().filter(observed_schemas::Column::Tenant.eq(id.as_str()));
     schemas.exec(attempt.transaction).await.map_err(during("remove the tenant's schemas"))?;
+    let databases =
+        tenant_databases::Entity::delete_many().filter(tenant_databases::Column::Tenant.eq(id.as_str()));
+    databases.exec(attempt.transaction).await.map_err(during("remove the tenant's databases"))?;
+    // Without the key nothing opens any more what was sealed with it, in backups neither.
+    let key = tenant_keys::Entity::delete_by_id(id.as_str()).exec(attempt.transaction).await;
+    key.map_err(during("remove the tenant's data key"))?;
     let tenant = tenants::Entity::delete_by_id(id.as_str()).exec(attempt.transaction).await;
     tenant.map_err(during("remove the tenant"))?;
     Ok(Attempt::removed(&proposed.change))

@@ -116,6 +116,20 @@ impl Input {
         Ok(Some(WriteOptions { expected_revision: self.expected()?, reason: self.text("reason"), wait }))
     }
 
+    /// Refuses conditions, for writes of what has no revision.
+    pub(super) fn unconditional(&self) -> Result<(), ApiError> {
+        for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+            if self.header(&name)?.is_some() {
+                return Err(InvalidMessage::new(
+                    name.as_str(),
+                    "is not for this resource: it has no revision",
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
     /// `If-Match: "7"` expects revision 7, `If-None-Match: *` that there is nothing.
     fn expected(&self) -> Result<Option<u64>, ApiError> {
         let (if_match, if_none_match) =

@@ -14,7 +14,7 @@ use crate::fixture::{Backend, Plane, Store, config, pin, reason, tenant};
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
 
 /// The least role of each method, by its place in [`ROLES`].
-const METHODS: [(&str, usize); 21] = [
+const METHODS: [(&str, usize); 26] = [
     ("TenantService/GetTenant", 0),
     ("TenantService/ListTenants", 0),
     ("TenantService/PutTenant", 2),
@@ -31,6 +31,11 @@ const METHODS: [(&str, usize); 21] = [
     ("PinService/PutPin", 1),
     ("PinService/DeletePin", 1),
     ("PinService/ApplyChangeSet", 1),
+    ("DatabaseService/PutDatabase", 2),
+    ("DatabaseService/ListDatabases", 0),
+    ("DatabaseService/DeleteDatabase", 2),
+    ("DatabaseService/ListSealedDatabases", 1),
+    ("DatabaseService/RotateKeys", 2),
     ("HistoryService/ListEvents", 0),
     ("HistoryService/WatchEvents", 0),
     ("HistoryService/ExplainAt", 0),
@@ -39,7 +44,7 @@ const METHODS: [(&str, usize); 21] = [
 ];
 
 /// The least role of each route.
-pub(crate) const ROUTES: [(Method, &str, usize); 24] = [
+pub(crate) const ROUTES: [(Method, &str, usize); 28] = [
     (Method::GET, "/api/tenants", 0),
     (Method::GET, "/api/tenants/acme", 0),
     (Method::PUT, "/api/tenants/acme", 2),
@@ -48,6 +53,10 @@ pub(crate) const ROUTES: [(Method, &str, usize); 24] = [
     (Method::PUT, "/api/tenants/acme/services/payment/version", 1),
     (Method::DELETE, "/api/tenants/acme/services/payment/version", 1),
     (Method::PUT, "/api/tenants/acme/services/payment/schema", 1),
+    (Method::PUT, "/api/tenants/acme/services/payment/database", 2),
+    (Method::DELETE, "/api/tenants/acme/services/payment/database", 2),
+    (Method::GET, "/api/databases?tenant=acme&service=payment", 0),
+    (Method::POST, "/api/databases/rotate-keys", 2),
     (Method::GET, "/api/services", 0),
     (Method::GET, "/api/services/payment", 0),
     (Method::PUT, "/api/services/payment", 2),

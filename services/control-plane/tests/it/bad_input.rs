@@ -3,11 +3,12 @@
 use grey_core::error::Reason;
 use grey_proto::DESCRIPTORS;
 use grey_proto::control::{
-    DeletePinRequest, DeleteServiceRequest, DeleteTenantRequest, DeleteVersionRequest, ExplainAtRequest,
-    GetServiceRequest, GetTenantRequest, ListEventsRequest, ListPinsRequest, ListServicesRequest,
-    ListTenantsRequest, ObserveSchemaRequest, ObservedSchema, Pin, Policy, PutPinRequest, PutPolicyRequest,
+    DeleteDatabaseRequest, DeletePinRequest, DeleteServiceRequest, DeleteTenantRequest, DeleteVersionRequest,
+    ExplainAtRequest, GetServiceRequest, GetTenantRequest, ListDatabasesRequest, ListEventsRequest,
+    ListPinsRequest, ListSealedDatabasesRequest, ListServicesRequest, ListTenantsRequest,
+    ObserveSchemaRequest, ObservedSchema, Pin, Policy, PutDatabaseRequest, PutPinRequest, PutPolicyRequest,
     PutServiceRequest, PutTenantRequest, PutVersionRequest, SchemaWindow, Service, ServiceVersion, Tenant,
-    WriteOptions,
+    TenantDatabase, WriteOptions,
 };
 use grey_proto::router::RouteRequest;
 use prost::Message;
@@ -16,6 +17,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::databases::{URL, database};
 use crate::fixture::{Caller, Plane, on_both, pin, reason, tenant};
 
 on_both! {
@@ -49,7 +51,9 @@ async fn malformed_and_oversized_requests_are_refused_by_every_method(plane: Pla
     plane.acme().await;
     let before = plane.revision().await;
     // As the bytes of a message: field 15 with a wire type that does not exist.
-    for method in methods().iter().filter(|method| *method != "FleetService/ListRouters") {
+    // A message without fields takes any.
+    let empty = ["FleetService/ListRouters", "DatabaseService/RotateKeys"];
+    for method in methods().iter().filter(|method| !empty.contains(&method.as_str())) {
         let refused = send(&plane, method, "\u{7f}\u{7f}".to_owned()).await;
         assert_eq!(reason(refused), Reason::InvalidArgument, "{method}");
     }
@@ -97,6 +101,10 @@ async fn wrong_values_are_refused_by_every_method(plane: Plane) {
             let observe = ObserveSchemaRequest { schema: Some(seen), write: None };
             assert_eq!(reason(tenants.observe_schema(observe).await), bad, "{id}");
             let call = RouteRequest { tenant: tenant.into(), service: service.into(), ..Default::default() };
+            let put = PutDatabaseRequest { database: Some(database(tenant, service)), url: URL.into() };
+            assert_eq!(reason(plane.databases().put_database(put).await), bad, "{id}");
+            let delete = DeleteDatabaseRequest { tenant: tenant.into(), service: service.into() };
+            assert_eq!(reason(plane.databases().delete_database(delete).await), bad, "{id}");
             let explain = ExplainAtRequest { call: Some(call), revision: 0 };
             assert_eq!(reason(history.explain_at(explain).await), bad, "{id}");
         }
@@ -130,6 +138,7 @@ async fn missing_parts(plane: &Plane) {
     assert_eq!(reason(plane.catalog().put_policy(PutPolicyRequest::default()).await), bad);
     assert_eq!(reason(plane.pins().put_pin(PutPinRequest::default()).await), bad);
     assert_eq!(reason(plane.pins().list_pins(ListPinsRequest::default()).await), bad);
+    assert_eq!(reason(plane.databases().put_database(PutDatabaseRequest::default()).await), bad);
     assert_eq!(reason(plane.history().explain_at(ExplainAtRequest::default()).await), bad);
 }
 
@@ -163,6 +172,20 @@ async fn out_of_range(plane: &Plane) {
             ListPinsRequest { tenant: "acme".into(), page_token: page_token.into(), ..Default::default() };
         assert_eq!(reason(plane.pins().list_pins(list).await), bad, "{page_token}");
     }
+    for (page_size, page_token) in [(1_001, ""), (0, "a"), (0, "A/b")] {
+        let page_token = page_token.to_owned();
+        let list = ListDatabasesRequest { page_size, page_token: page_token.clone(), ..Default::default() };
+        assert_eq!(reason(plane.databases().list_databases(list).await), bad, "{page_token}");
+        let list = ListSealedDatabasesRequest { page_size, page_token, ..Default::default() };
+        assert_eq!(reason(plane.databases().list_sealed_databases(list).await), bad);
+    }
+    for tenants in [vec!["acme".into(); 1_001], vec!["A".into()]] {
+        let list = ListSealedDatabasesRequest { tenants, ..Default::default() };
+        assert_eq!(reason(plane.databases().list_sealed_databases(list).await), bad);
+    }
+    let unheard_of = TenantDatabase { kind: 9, ..database("acme", "payment") };
+    let put = PutDatabaseRequest { database: Some(unheard_of), url: URL.into() };
+    assert_eq!(reason(plane.databases().put_database(put).await), bad);
     let list = ListEventsRequest { limit: 1001, ..Default::default() };
     assert_eq!(reason(plane.history().list_events(list).await), bad);
 

@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::access::ROUTES;
+use crate::databases::URL;
 use crate::fixture::{Plane, on_both};
 
 on_both! {
@@ -71,6 +72,7 @@ async fn malformed_ids_are_refused_by_every_route(plane: Plane) {
                 let body = match path {
                     _ if path.ends_with("/version") => json!({"version": "1.0"}),
                     "/api/services/payment" => json!({"defaultVersion": "1.0"}),
+                    _ if path.ends_with("/database") => json!({"url": URL}),
                     _ => json!({}),
                 };
                 let request = plane.http.request(method.clone(), format!("{}{changed}", plane.base));
@@ -110,6 +112,8 @@ async fn unknown_places_methods_and_parameters_are_refused(plane: Plane) {
         "/api/events?newestFirst=maybe",
         "/api/events?limit=99999999999",
         "/api/pins",
+        "/api/databases?pageSize=1001",
+        "/api/databases?pageToken=acme",
     ] {
         assert_eq!(refusal(get(path)).await, invalid(400), "{path}");
     }
@@ -123,6 +127,7 @@ fn filler(path: &str) -> Value {
     match path {
         _ if path.ends_with("/version") => json!({"version": "1.0"}),
         "/api/services/payment" => json!({"defaultVersion": "1.0"}),
+        _ if path.ends_with("/database") => json!({"url": URL}),
         "/api/explain" => json!({"call": {"tenant": "acme", "service": "payment"}}),
         _ => json!({}),
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use grey_control_plane::{App, Config, DEFAULTS};
 use grey_core::error::Reason;
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
+use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
@@ -18,6 +19,7 @@ use grey_runtime::config::{Source, load};
 use grey_runtime::{Secret, Shutdown, Telemetry};
 use grey_state::State;
 use grey_testkit::Postgres;
+use grey_vault::MasterKey;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -100,8 +102,19 @@ pub(crate) fn config(url: &str) -> Config {
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.database.url = Secret::new(url);
     config.database.read_connections = 4;
+    config.vault = vault(&["first"]);
     config.telemetry.log_filter = "error".to_owned();
     config
+}
+
+/// Master keys of these names, the last one active. A name is always the same key.
+pub(crate) fn vault(names: &[&str]) -> grey_vault::Options {
+    let key = |name: &&str| {
+        let secret: String = name.bytes().cycle().take(42).map(char::from).collect();
+        MasterKey { id: (*name).to_owned(), secret: Secret::new(secret + "A") }
+    };
+    let active = (*names.last().unwrap()).to_owned();
+    grey_vault::Options { keys: names.iter().map(key).collect(), active }
 }
 
 /// Sends a bearer token with every call.
@@ -185,6 +198,10 @@ impl Plane {
 
     pub(crate) fn pins(&self) -> PinServiceClient<Caller> {
         PinServiceClient::new(self.caller())
+    }
+
+    pub(crate) fn databases(&self) -> DatabaseServiceClient<Caller> {
+        DatabaseServiceClient::new(self.caller())
     }
 
     pub(crate) fn history(&self) -> HistoryServiceClient<Caller> {

@@ -15,6 +15,7 @@ mod bad_requests;
 mod catalog;
 mod change_sets;
 mod configuration;
+mod databases;
 mod explain;
 mod fixture;
 mod fleet;

@@ -1,0 +1,188 @@
+//! The tenants' databases. Credentials come in and are sealed; nothing here gives them out.
+
+use grey_core::error::Reason;
+use grey_core::ids::{ServiceId, TenantId};
+use grey_edge::Caller;
+use grey_proto::control::{
+    self, DatabaseKind, DeleteDatabaseRequest, DeleteDatabaseResponse, ListDatabasesRequest,
+    ListDatabasesResponse, ListSealedDatabasesRequest, ListSealedDatabasesResponse, PutDatabaseRequest,
+    PutDatabaseResponse, RotateKeysRequest, RotateKeysResponse, SealedDatabase,
+};
+use grey_proto::convert::InvalidMessage;
+use grey_proto::status::ApiError;
+use grey_runtime::Secret;
+use grey_vault::Vault;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
+
+use super::{Api, after, cut, id, invalid, one_more, optional_id, page_size, unavailable};
+use crate::entity::tenant_databases::{Column, Entity};
+use crate::entity::tenant_keys;
+use crate::registered::{self, Registration};
+
+/// Most tenants that one listing may name.
+const MAX_TENANTS: usize = 1_000;
+
+impl Api {
+    /// Registers a tenant's database for a service, or replaces it.
+    ///
+    /// # Errors
+    /// A malformed or contradictory registration, an unknown tenant or service, no master key to seal with, or the
+    /// control database is away. No error repeats the URL.
+    pub async fn put_database(
+        &self,
+        caller: &Caller,
+        request: PutDatabaseRequest,
+    ) -> Result<PutDatabaseResponse, ApiError> {
+        let url = Secret::new(request.url);
+        let wanted = request.database.ok_or_else(|| InvalidMessage::missing("database"))?;
+        let (tenant, service) =
+            (id("database.tenant", &wanted.tenant)?, id("database.service", &wanted.service)?);
+        let kind = DatabaseKind::try_from(wanted.kind);
+        let kind = kind.map_err(|_| invalid("database.kind", "is not one of the kinds"))?;
+        let kind = if kind == DatabaseKind::Unspecified { DatabaseKind::Database } else { kind };
+        let place = registered::place(kind, &wanted.schema, url.expose());
+        let place =
+            place.map_err(|fault| if fault.field == "url" { fault } else { fault.under("database") })?;
+        let (schema, actor) = (wanted.schema, caller.name().to_owned());
+        let registration = Registration { tenant, service, kind, schema, place, url, actor };
+        let row = self.0.database.register(self.vault()?, registration).await?;
+        tracing::info!(
+            tenant.id = row.tenant,
+            service.id = row.service,
+            actor = row.actor,
+            database.server = row.server,
+            "registered a tenant's database"
+        );
+        Ok(PutDatabaseResponse { database: Some(row.message()?) })
+    }
+
+    /// Lists registered databases, without credentials, by tenant and service.
+    ///
+    /// # Errors
+    /// A malformed filter or page, or the control database is away.
+    pub async fn list_databases(
+        &self,
+        _: &Caller,
+        request: ListDatabasesRequest,
+    ) -> Result<ListDatabasesResponse, ApiError> {
+        let size = page_size("page_size", request.page_size)?;
+        let mut query = page(size, &request.page_token)?;
+        if let Some(tenant) = optional_id::<TenantId>("tenant", &request.tenant)? {
+            query = query.filter(Column::Tenant.eq(tenant.as_str()));
+        }
+        if let Some(service) = optional_id::<ServiceId>("service", &request.service)? {
+            query = query.filter(Column::Service.eq(service.as_str()));
+        }
+        let database = &self.0.database;
+        let rows = database.read("list tenants' databases", query.all(database.readers())).await?;
+        let mut databases = Vec::with_capacity(rows.len());
+        for row in &rows {
+            databases.push(row.message()?);
+        }
+        let more = cut(&mut databases, size);
+        let next_page_token = databases.last().filter(|_| more).map(token).unwrap_or_default();
+        Ok(ListDatabasesResponse { databases, next_page_token })
+    }
+
+    /// Forgets a tenant's database for a service; the database itself is left alone.
+    ///
+    /// # Errors
+    /// A malformed id, no such registration, or the control database is away.
+    pub async fn delete_database(
+        &self,
+        caller: &Caller,
+        request: DeleteDatabaseRequest,
+    ) -> Result<DeleteDatabaseResponse, ApiError> {
+        let (tenant, service) = (id("tenant", &request.tenant)?, id("service", &request.service)?);
+        if !self.0.database.unregister(&tenant, &service).await? {
+            let message = format!("no database of tenant `{tenant}` is registered for service `{service}`");
+            let unknown = ApiError::new(Reason::UnknownDatabase, message);
+            return Err(unknown.with("tenant", tenant.as_str()).with("service", service.as_str()));
+        }
+        let actor = caller.name();
+        tracing::info!(tenant.id = %tenant, service.id = %service, actor, "forgot a tenant's database");
+        Ok(DeleteDatabaseResponse {})
+    }
+
+    /// Lists registered databases with sealed credentials: nobody without the master keys can use them.
+    ///
+    /// # Errors
+    /// A malformed filter or page, or the control database is away.
+    pub async fn list_sealed_databases(
+        &self,
+        _: &Caller,
+        request: ListSealedDatabasesRequest,
+    ) -> Result<ListSealedDatabasesResponse, ApiError> {
+        let size = page_size("page_size", request.page_size)?;
+        let mut query = page(size, &request.page_token)?;
+        if let Some(service) = optional_id::<ServiceId>("service", &request.service)? {
+            query = query.filter(Column::Service.eq(service.as_str()));
+        }
+        if request.tenants.len() > MAX_TENANTS {
+            return Err(invalid("tenants", format!("must be at most {MAX_TENANTS}")));
+        }
+        if !request.tenants.is_empty() {
+            let tenants: Result<Vec<TenantId>, _> =
+                request.tenants.iter().map(|tenant| id("tenants", tenant)).collect();
+            query = query.filter(Column::Tenant.is_in(tenants?.iter().map(TenantId::as_str)));
+        }
+        let database = &self.0.database;
+        // Of one moment: a tenant may be removed and created again with another key.
+        let snapshot = database.begin_snapshot().await?;
+        let rows = database.read("list sealed databases", query.all(&snapshot)).await?;
+        let keys = tenant_keys::Entity::find()
+            .filter(tenant_keys::Column::Tenant.is_in(rows.iter().map(|row| row.tenant.as_str())));
+        let keys = database.read("list data keys", keys.all(&snapshot)).await?;
+        database.read("end a snapshot", snapshot.commit()).await?;
+        let keys: std::collections::BTreeMap<_, _> =
+            keys.into_iter().map(|row| (row.tenant, row.sealed_key)).collect();
+        let mut databases = Vec::with_capacity(rows.len());
+        for row in rows {
+            let sealed_key = keys.get(&row.tenant).cloned().unwrap_or_default();
+            let database = Some(row.message()?);
+            databases.push(SealedDatabase { database, sealed_url: row.sealed_url, sealed_key });
+        }
+        let more = cut(&mut databases, size);
+        let last = databases.last().filter(|_| more).and_then(|sealed| sealed.database.as_ref());
+        let next_page_token = last.map(token).unwrap_or_default();
+        Ok(ListSealedDatabasesResponse { databases, next_page_token })
+    }
+
+    /// Seals every tenant's data key under the active master key.
+    ///
+    /// # Errors
+    /// No master key is configured, some data key is sealed under one that is not, or the control database is away.
+    /// Keys that were sealed anew by then stay so.
+    pub async fn rotate_keys(
+        &self,
+        caller: &Caller,
+        _: RotateKeysRequest,
+    ) -> Result<RotateKeysResponse, ApiError> {
+        let vault = self.vault()?;
+        let rotated = self.0.database.rotate_keys(vault).await?;
+        tracing::info!(rotated, actor = caller.name(), vault.key = vault.active(), "rotated data keys");
+        Ok(RotateKeysResponse { rotated, active_key: vault.active().to_owned() })
+    }
+
+    fn vault(&self) -> Result<&Vault, ApiError> {
+        self.0.vault.as_ref().ok_or_else(|| {
+            unavailable(
+                "this control plane has no master key to seal credentials with: configure `keys` and `active` in \
+                 [vault], or GREY__VAULT__KEYS and GREY__VAULT__ACTIVE",
+            )
+        })
+    }
+}
+
+fn page(size: usize, page_token: &str) -> Result<Select<Entity>, ApiError> {
+    let query =
+        Entity::find().order_by_asc(Column::Tenant).order_by_asc(Column::Service).limit(one_more(size));
+    if page_token.is_empty() {
+        return Ok(query);
+    }
+    Ok(query.filter(after(page_token, Column::Tenant, Column::Service)?))
+}
+
+fn token(database: &control::TenantDatabase) -> String {
+    format!("{}/{}", database.tenant, database.service)
+}
