@@ -6,6 +6,7 @@ use crate::report::{Measurement, rounded, say};
 use crate::rounds::Figures;
 use crate::world::{self, World};
 use anyhow::{Context as _, Result, ensure};
+use futures::future::try_join_all;
 use grey_proto::router::RouteRequest;
 use grey_proto::router::router_service_client::RouterServiceClient;
 use grey_state::State;
@@ -22,11 +23,15 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-/// What is registered and pinned: tenant `t` of service `s` is pinned to version `(t + s) % 4`, and the last version of
-/// each service has its instance from the start, so that every service is known and followed.
-const FLEET: World = World { tenants: 3, services: 100, versions: 4, instances: 1 };
+/// What is pinned: tenant `t` to version `(t + s) % 4` of service `s`. Only the last tenant's versions have their instances
+/// from the start, so that every service is known and followed; each change registers another tenant's instance.
+const FLEET: World = World { tenants: 4, services: 100, versions: 4, instances: 1 };
+/// The tenant whose versions have instances from the start.
+const FIRST: usize = FLEET.tenants - 1;
 /// Changes before anything counts.
 const WARM_UP: usize = 20;
+/// Changes at once, each of another service: most of the time is spent waiting for the server to push.
+const AT_ONCE: usize = 4;
 /// Time between two questions to the router.
 const LOOK: Duration = Duration::from_millis(1);
 /// Longest wait for one change to take effect.
@@ -69,7 +74,7 @@ impl Stage {
         FLEET.publish_records(&State::redis(&redis_options(&redis.url())).await?).await?;
         let registrations = naming(nacos.addr()).await?;
         for service in 0..FLEET.services {
-            register(&registrations, FLEET.versions - 1, service).await?;
+            register(&registrations, FIRST, service).await?;
         }
         let settings = router_settings(&redis.url());
         let router = Service::start(Program::Router, &settings)?;
@@ -91,29 +96,25 @@ impl Stage {
         let endpoint = Endpoint::from_shared(format!("http://{}", router.grpc))?.tcp_nodelay(true);
         let routes = RouterServiceClient::new(endpoint.connect().await.context("connect to the router")?);
         let (_services, _servers) = ([router, mirror], (redis, nacos));
-        let mut stage =
+        let stage =
             Self { registrations, subscriber, routes, _subscription: subscription, _services, _servers };
         // The mirror follows every service once it has told of the last one.
-        stage
-            .effect(
-                FLEET.versions - 1,
-                FLEET.services - 1,
-                &FLEET.pinned(FLEET.versions - 1, FLEET.services - 1),
-            )
-            .await?;
+        let last = FLEET.services - 1;
+        stage.effect(FIRST, last, &FLEET.pinned(FIRST, last)).await?;
         Ok(stage)
     }
 
     /// When the router first sends a tenant to the version that it is pinned to.
-    async fn effect(&mut self, tenant: usize, service: usize, version: &str) -> Result<Instant> {
+    async fn effect(&self, tenant: usize, service: usize, version: &str) -> Result<Instant> {
         let call = RouteRequest {
             tenant: World::tenant(tenant),
             service: World::service(service),
             ..RouteRequest::default()
         };
         let end = Instant::now() + EFFECT;
+        let mut routes = self.routes.clone();
         loop {
-            match self.routes.route(call.clone()).await {
+            match routes.route(call.clone()).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     ensure!(answer.version == version, "{} is answered, not {version}", answer.version);
@@ -130,7 +131,7 @@ impl Stage {
 
     /// Registers the first instance of the version that a tenant is pinned to; how long until the router uses it, and
     /// until the bare subscriber was told.
-    async fn change(&mut self, tenant: usize, service: usize) -> Result<(Duration, Duration)> {
+    async fn change(&self, tenant: usize, service: usize) -> Result<(Duration, Duration)> {
         let version = FLEET.pinned(tenant, service);
         let begin = Instant::now();
         register(&self.registrations, tenant, service).await?;
@@ -167,14 +168,16 @@ async fn register(naming: &NamingService, tenant: usize, service: usize) -> Resu
 
 pub(super) async fn to_router() -> Result<Measurement> {
     programs::build(&[Program::Router, Program::RegistrySync])?;
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let (mut effects, mut tellings) = (Vec::new(), Vec::new());
-    for change in 0..FLEET.tenants * FLEET.services {
-        let (tenant, service) = (change / FLEET.services, change % FLEET.services);
-        let (effect, telling) = stage.change(tenant, service).await?;
-        if change >= WARM_UP {
-            effects.push(effect.as_secs_f64() * 1e3);
-            tellings.push(telling.as_secs_f64() * 1e3);
+    let places: Vec<_> = (0..FIRST).flat_map(|t| (0..FLEET.services).map(move |s| (t, s))).collect();
+    for (round, places) in places.chunks(AT_ONCE).enumerate() {
+        let changes = places.iter().map(|(tenant, service)| stage.change(*tenant, *service));
+        for (effect, telling) in try_join_all(changes).await? {
+            if round * AT_ONCE >= WARM_UP {
+                effects.push(effect.as_secs_f64() * 1e3);
+                tellings.push(telling.as_secs_f64() * 1e3);
+            }
         }
     }
     let changes = effects.len();
