@@ -7,3 +7,5 @@ mod files;
 mod files_split;
 mod lint;
 mod plan;
+mod run;
+mod run_world;

@@ -1,0 +1,208 @@
+//! Fresh tenant databases on real servers, and migrations for them.
+
+use crate::files::load;
+use grey_core::ids::{ServiceId, TenantId};
+use grey_core::schema::SchemaVersion;
+use grey_runtime::Secret;
+use grey_schema_migrator::files::{Dialect, Scripts};
+use grey_schema_migrator::plan::{self, Options};
+use grey_schema_migrator::run::{Ended, Goal, Job, MigrateError, Migration, Progress, migrate};
+use grey_schema_migrator::tenant::{Connection, Stop, Target, Timeouts};
+use grey_testkit::{MariaDb, Postgres};
+use sea_orm::{ConnectionTrait, Database, Statement};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
+static MARIADB: OnceCell<MariaDb> = OnceCell::const_new();
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// One PostgreSQL server for all tests; each has databases of its own on it.
+pub(crate) async fn postgres() -> &'static Postgres {
+    POSTGRES.get_or_init(|| async { Postgres::start().await.unwrap() }).await
+}
+
+/// One MariaDB server for all tests.
+pub(crate) async fn mariadb() -> &'static MariaDb {
+    MARIADB.get_or_init(|| async { MariaDb::start().await.unwrap() }).await
+}
+
+/// A tenant's empty database.
+pub(crate) struct World {
+    pub(crate) dialect: Dialect,
+    pub(crate) target: Target,
+    pub(crate) name: String,
+    /// Where the SQLite file is.
+    pub(crate) folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new(dialect: Dialect) -> Self {
+        let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::tempdir().unwrap();
+        let url = match dialect {
+            Dialect::Postgres => postgres().await.database(&name).await.unwrap(),
+            Dialect::MySql => mariadb().await.database(&name).await.unwrap(),
+            Dialect::Sqlite => {
+                let file = folder.path().join("tenant.db");
+                std::fs::File::create(&file).unwrap();
+                format!("sqlite://{}", file.display())
+            }
+        };
+        Self { dialect, target: target(dialect, url), name, folder }
+    }
+
+    pub(crate) async fn open(&self) -> Connection {
+        Connection::open(&self.target, &timeouts()).await.unwrap()
+    }
+
+    /// Runs SQL that is not the migrator's; rows are text, a line each.
+    pub(crate) async fn sql(&self, sql: &str) -> String {
+        match self.dialect {
+            Dialect::Postgres => postgres().await.query(&self.name, sql).await.unwrap(),
+            Dialect::MySql => mariadb().await.query(&self.name, sql).await.unwrap(),
+            Dialect::Sqlite => {
+                let db = Database::connect(self.target.url.expose()).await.unwrap();
+                if !sql.starts_with("SELECT") {
+                    db.execute_unprepared(sql).await.unwrap();
+                    return String::new();
+                }
+                let statement = Statement::from_string(db.get_database_backend(), sql);
+                let rows = db.query_all_raw(statement).await.unwrap();
+                let text = |row: &sea_orm::QueryResult| {
+                    let number = || row.try_get_by_index::<i64>(0).map(|number| number.to_string());
+                    row.try_get_by_index::<String>(0).or_else(|_| number()).unwrap()
+                };
+                rows.iter().map(text).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
+    /// Tables, columns and indexes as the database tells them, but for the migrator's.
+    pub(crate) async fn shape(&self) -> String {
+        let sql = match self.dialect {
+            Dialect::Postgres => {
+                "SELECT line FROM (SELECT table_name AS name, concat_ws(' ', table_name, column_name, data_type, \
+                 is_nullable, column_default) AS line FROM information_schema.columns WHERE table_schema = 'public' \
+                 UNION ALL SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public') AS it \
+                 WHERE name NOT LIKE 'grey_schema%' ORDER BY line"
+            }
+            Dialect::MySql => {
+                "SELECT line FROM (SELECT table_name AS name, CONCAT_WS(' ', table_name, column_name, column_type, \
+                 is_nullable, column_default) AS line FROM information_schema.columns \
+                 WHERE table_schema = DATABASE() UNION ALL SELECT table_name, CONCAT_WS(' ', table_name, 'index', \
+                 index_name, column_name) FROM information_schema.statistics WHERE table_schema = DATABASE()) AS it \
+                 WHERE name NOT LIKE 'grey_schema%' ORDER BY line"
+            }
+            Dialect::Sqlite => {
+                "SELECT COALESCE(sql, name) FROM sqlite_master WHERE tbl_name NOT LIKE 'grey_schema%' \
+                 AND tbl_name NOT LIKE 'sqlite_%' ORDER BY 1"
+            }
+        };
+        self.sql(sql).await
+    }
+
+    /// The history: version and outcome, oldest first.
+    pub(crate) async fn history(&self) -> Vec<String> {
+        let history = self.open().await.history().await.unwrap();
+        history.entries.iter().map(|entry| format!("{} {}", entry.version, entry.outcome)).collect()
+    }
+
+    /// The versions that the history says are applied.
+    pub(crate) async fn applied(&self) -> Vec<String> {
+        let history = self.open().await.history().await.unwrap();
+        assert!(history.leftovers.is_empty(), "{:?}", history.leftovers);
+        history.applied().keys().map(ToString::to_string).collect()
+    }
+
+    /// Migrates to the newest version as the upgrade `u1`.
+    pub(crate) async fn up(&self, scripts: &Scripts) -> Result<Ended, MigrateError> {
+        self.migrate(scripts, Goal::Up(plan::Target::Newest), LONG, &mut |_| {}).await
+    }
+
+    pub(crate) async fn migrate(
+        &self,
+        scripts: &Scripts,
+        goal: Goal,
+        time: Duration,
+        listener: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Ended, MigrateError> {
+        let stop = Stop::within(time, CancellationToken::new());
+        self.migrate_as("u1", scripts, goal, stop, listener).await
+    }
+
+    pub(crate) async fn migrate_as(
+        &self,
+        upgrade: &str,
+        scripts: &Scripts,
+        goal: Goal,
+        stop: Stop,
+        listener: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Ended, MigrateError> {
+        let job = job(upgrade, scripts, stop);
+        let migration = Migration { target: &self.target, timeouts: timeouts(), goal, options: lenient() };
+        Box::pin(migrate(&migration, &job, listener)).await
+    }
+}
+
+pub(crate) fn job<'a>(upgrade: &'a str, scripts: &'a Scripts, stop: Stop) -> Job<'a> {
+    Job { upgrade, actor: "test", scripts, stop, undo_time: LONG }
+}
+
+pub(crate) fn target(dialect: Dialect, url: String) -> Target {
+    Target {
+        tenant: TenantId::new("acme").unwrap(),
+        service: ServiceId::new("shop").unwrap(),
+        dialect,
+        url: Secret::new(url),
+        schema: None,
+    }
+}
+
+pub(crate) fn timeouts() -> Timeouts {
+    Timeouts { connect: Duration::from_secs(5), lock: Duration::from_secs(3), statement: LONG }
+}
+
+/// Options under which no lint rule refuses.
+pub(crate) fn lenient() -> Options {
+    Options { accept: grey_schema_migrator::lint::Rule::ALL.into_iter().collect(), ..Options::default() }
+}
+
+pub(crate) fn version(text: &str) -> SchemaVersion {
+    SchemaVersion::new(text).unwrap()
+}
+
+pub(crate) const V1: (&str, &str) = (
+    "V1__items.sql",
+    "CREATE TABLE items (id INTEGER PRIMARY KEY, name VARCHAR(50) NOT NULL);\n\
+     INSERT INTO items VALUES (1, 'one; two'), (2, 'b');\n",
+);
+pub(crate) const U1: (&str, &str) = ("U1__items.sql", "DROP TABLE items;\n");
+/// Five statements of all kinds.
+pub(crate) const V2: (&str, &str) = (
+    "V2__notes.sql",
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, body VARCHAR(50));\n\
+     ALTER TABLE items ADD COLUMN note INTEGER;\n\
+     INSERT INTO notes VALUES (1, 'x');\n\
+     CREATE INDEX notes_body ON notes (body);\n\
+     UPDATE items SET note = 1 WHERE id = 1;\n",
+);
+pub(crate) const U2: (&str, &str) =
+    ("U2__notes.sql", "ALTER TABLE items DROP COLUMN note;\nDROP TABLE notes;\n");
+
+/// Two migrations that can be undone.
+pub(crate) fn scripts(dialect: Dialect) -> Scripts {
+    load(dialect, &[V1, U1, V2, U2])
+}
+
+/// The same, but the third of five statements of the second one fails.
+pub(crate) fn failing(dialect: Dialect) -> Scripts {
+    let text = V2.1.replace("INSERT INTO notes", "INSERT INTO nowhere");
+    load(dialect, &[V1, U1, (V2.0, &text), U2])
+}
