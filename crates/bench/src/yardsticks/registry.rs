@@ -37,9 +37,12 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Longest wait for one change to take effect.
 const EFFECT: Duration = Duration::from_secs(60);
 
-/// When a bare subscriber of the same client library saw how many instances of a service.
+/// How many instances there were, and when that was told.
+type Told = Vec<(usize, Instant)>;
+
+/// A bare subscriber of the same client library: what it was told, by service.
 #[derive(Clone, Default)]
-struct Subscriber(Arc<Mutex<HashMap<String, Vec<(usize, Instant)>>>>);
+struct Subscriber(Arc<Mutex<HashMap<String, Told>>>);
 
 impl NamingEventListener for Subscriber {
     fn event(&self, event: Arc<NamingChangeEvent>) {
