@@ -1,0 +1,238 @@
+//! How a tool gets to the tenant's database: its address as arguments, its credentials in a private file.
+
+use crate::files::Tool;
+use grey_runtime::Secret;
+use std::fs::{self, DirBuilder, File};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Beginning of the names of private folders; the process id and something random follow.
+const PREFIX: &str = "grey-tool-";
+
+/// Where a database is and who logs in.
+pub(super) struct Login {
+    host: String,
+    port: u16,
+    user: String,
+    password: Secret,
+    database: String,
+    /// The URL asks for an encrypted connection.
+    encrypted: bool,
+}
+
+impl Login {
+    /// Reads a URL of the MySQL family: `mysql://user:password@host:port/database`. No error text quotes it.
+    pub(super) fn read(url: &str, database: &str) -> Result<Self, String> {
+        let unusable = || "the URL of the tenant's database is not one that a tool can be given".to_owned();
+        let rest =
+            url.strip_prefix("mysql://").or_else(|| url.strip_prefix("mariadb://")).ok_or_else(unusable)?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, address) = authority.rsplit_once('@').ok_or_else(unusable)?;
+        let (user, password) = user.split_once(':').unwrap_or((user, ""));
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| unusable())?),
+            _ => (address, 3306),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let (user, password) = (decoded(user).ok_or_else(unusable)?, decoded(password).ok_or_else(unusable)?);
+        if !plain(host) || host.starts_with('-') {
+            return Err(unusable());
+        }
+        // What quotes mean in a file of options differs between the tools.
+        if [&user, &password]
+            .iter()
+            .any(|text| text.contains(['"', '\\', '`']) || text.contains(char::is_control))
+        {
+            return Err("the user or the password has a quote or a backslash, which tools read differently"
+                .to_owned());
+        }
+        let mode = query.split('&').filter_map(|pair| pair.split_once('='));
+        let mut mode = mode.filter(|(name, _)| matches!(*name, "ssl-mode" | "sslmode")).map(|(_, mode)| mode);
+        let encrypted = mode.next_back().is_some_and(|mode| {
+            let mode = mode.to_ascii_uppercase();
+            mode.starts_with("REQUIRED") || mode.starts_with("VERIFY")
+        });
+        let (host, password, database) = (host.to_owned(), Secret::new(password), database.to_owned());
+        Ok(Self { host, port, user, password, database, encrypted })
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    pub(super) fn password(&self) -> &Secret {
+        &self.password
+    }
+
+    /// Writes the credentials to a file of its own, in a form that `tool` reads.
+    pub(super) fn write(&self, tool: Tool, further: &[String]) -> Result<Private, String> {
+        if self.encrypted {
+            match tool {
+                Tool::GhOst if further.iter().any(|argument| argument == "--ssl") => {}
+                Tool::GhOst => {
+                    return Err(
+                        "the URL asks for an encrypted connection: set args = [\"--ssl\", …]".to_owned()
+                    );
+                }
+                Tool::PtOnlineSchemaChange => {
+                    return Err(
+                        "the URL asks for an encrypted connection, which the tool is not given".to_owned()
+                    );
+                }
+            }
+        }
+        let wrong = |error: std::io::Error| format!("write a private file: {error}");
+        let private = Private::make().map_err(wrong)?;
+        let mut file = private.create().map_err(wrong)?;
+        let (user, password) = (&self.user, self.password.expose());
+        file.write_all(format!("[client]\nuser=\"{user}\"\npassword=\"{password}\"\n").as_bytes())
+            .map_err(wrong)?;
+        Ok(private)
+    }
+}
+
+/// Undoes the percent signs of a URL.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if let (b'%', [high, low, after @ ..]) = (first, tail) {
+            let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            bytes.push(digit(*high)? * 16 + digit(*low)?);
+            rest = after;
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A folder with a file that only this user may read; both are removed when it is dropped.
+pub(super) struct Private {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Private {
+    fn make() -> std::io::Result<Self> {
+        let parent = std::env::temp_dir();
+        sweep(&parent);
+        let folder = parent.join(format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4()));
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self { file: folder.join("client.cnf"), folder })
+    }
+
+    fn create(&self) -> std::io::Result<File> {
+        File::options().write(true).create_new(true).mode(0o600).open(&self.file)
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// The folder, which a tool may have for its own.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            tracing::warn!(error = %error, "a private file is still there");
+        }
+    }
+}
+
+/// Removes the folders of processes that were killed before they could do so themselves.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
+        let Some(owner) = owner.and_then(|id| id.parse::<i32>().ok()).filter(|id| *id > 0) else { continue };
+        let gone =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(owner), None) == Err(nix::errno::Errno::ESRCH);
+        if gone && let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::debug!(error = %error, "a private file of a dead process is still there");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code panics")]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn urls_are_read_and_never_quoted() {
+        let login = Login::read("mysql://gr%65y:p%40ss%23@[::1]:3307/shop?charset=utf8mb4", "shop").unwrap();
+        assert_eq!((login.host(), login.port(), login.user.as_str()), ("::1", 3307, "grey"));
+        assert_eq!(login.password().expose(), "p@ss#");
+        assert!(!login.encrypted);
+        assert_eq!(Login::read("mysql://u:p@h/d", "d").unwrap().port(), 3306);
+        assert!(Login::read("mysql://u:p@h/d?ssl-mode=VERIFY_CA", "d").unwrap().encrypted);
+        for wrong in [
+            "postgres://u:s3cret@h/d",
+            "mysql://h/d",
+            "mysql://u:s3cret@h:x/d",
+            "mysql://u:s3cret%zz@h/d",
+            "mysql://u:s3cret%22@h/d",
+            "mysql://u:s3cret@-h/d",
+            "mysql://u:s3cret@/d",
+        ] {
+            let error = Login::read(wrong, "d").err().unwrap();
+            assert!(!error.contains("s3cret"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn private_files_are_readable_by_their_owner_only_and_go() {
+        let login = Login::read("mysql://grey:s3cret@h/d", "d").unwrap();
+        let private = login.write(Tool::GhOst, &[]).unwrap();
+        let (file, folder) = (private.path().to_owned(), private.folder().to_owned());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "[client]\nuser=\"grey\"\npassword=\"s3cret\"\n");
+        drop(private);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn files_of_dead_processes_are_swept_and_those_of_living_ones_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let dead = parent.path().join(format!("{PREFIX}{}-x", child.id()));
+        let alive = parent.path().join(format!("{PREFIX}{}-x", std::process::id()));
+        let other = parent.path().join("other");
+        for folder in [&dead, &alive, &other] {
+            fs::create_dir(folder).unwrap();
+        }
+        sweep(parent.path());
+        assert!(!dead.exists() && alive.exists() && other.exists());
+    }
+
+    #[test]
+    fn an_encrypted_connection_is_not_given_up_in_silence() {
+        let login = Login::read("mysql://u:p@h/d?ssl-mode=REQUIRED", "d").unwrap();
+        assert!(login.write(Tool::GhOst, &[]).is_err());
+        assert!(login.write(Tool::GhOst, &["--ssl".to_owned()]).is_ok());
+        assert!(login.write(Tool::PtOnlineSchemaChange, &[]).is_err());
+    }
+}
