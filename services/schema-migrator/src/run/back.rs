@@ -55,8 +55,10 @@ impl Worker<'_> {
         let version = &script.migration.schema;
         let mut records: Vec<Record> = records.into_iter().filter(|it| it.version == *version).collect();
         if records.is_empty() {
-            let entry = self.entry(script);
-            self.connection.record(self.connection.db(), &entry).await?;
+            // Stopping is no fault of the migration.
+            if *error != Error::Cancelled {
+                self.connection.record(self.connection.db(), &self.entry(script)).await?;
+            }
             return Ok(Half::Gone);
         }
         if matches!(error, Error::Undecided { .. }) {

@@ -1,13 +1,14 @@
 //! A whole run on one tenant's database: connected, locked, recovered, planned, refused or run.
 
-use super::{Ended, Job, Listener, Outcome, recover, run};
+use super::{Ended, Job, Listener, Outcome, Progress, recover, run};
 use crate::plan::{self, Plan, Refused, plan, plan_undo};
-use crate::tenant::{Connection, Error, Target, Timeouts};
+use crate::tenant::{Connection, Error, Stop, Target, Timeouts};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use grey_core::error::Reason;
 use grey_core::schema::SchemaVersion;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// First wait after a lost connection; each further one is twice as long, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -76,9 +77,13 @@ pub async fn migrate(
         .with_jitter()
         .without_max_times();
     let mut waits = backoff.build();
-    let mut lost = false;
+    let (mut lost, mut begun) = (false, false);
     loop {
-        let error = match Box::pin(once(migration, job, &mut *listener)).await {
+        let mut notice = |progress: Progress| {
+            begun |= matches!(progress, Progress::Begun { .. });
+            listener(progress);
+        };
+        let error = match Box::pin(once(migration, job, &mut notice)).await {
             Err(MigrateError::Database(error)) => error,
             result => return result,
         };
@@ -86,13 +91,15 @@ pub async fn migrate(
         let again = error.is_unreachable() || (lost && matches!(error, Error::Locked { .. }));
         lost |= error.is_unreachable();
         let wait = waits.next().unwrap_or(LONGEST_WAIT);
-        if !again || Instant::now() + wait >= job.stop.deadline {
+        // What was begun has to be taken back, for which there is time of its own.
+        let limit = job.stop.deadline + if begun { job.undo_time } else { Duration::ZERO };
+        if !again || Instant::now() + wait >= limit {
             return Err(error.into());
         }
         tracing::warn!(tenant.id = %migration.target.tenant, error = %error, "database is away, trying again");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = job.stop.token.cancelled() => return Err(error.into()),
+            () = job.stop.token.cancelled(), if !begun => return Err(error.into()),
         }
     }
 }
@@ -103,7 +110,8 @@ async fn once(
     listener: Listener<'_>,
 ) -> Result<Ended, MigrateError> {
     let mut connection = Connection::open(migration.target, &migration.timeouts).await?;
-    connection.lock(&job.stop).await?;
+    // A job that was stopped still has to recover what it has left.
+    connection.lock(&Stop::within(migration.timeouts.lock * 2, CancellationToken::new())).await?;
     if let Some(ended) = Box::pin(recover(&connection, job, &mut *listener)).await?
         && ended.outcome != Outcome::Succeeded
     {

@@ -3,10 +3,10 @@
 use super::lock::Lock;
 use super::{Error, Names, Sql, Stop, Target, Timeouts, classify};
 use crate::files::Dialect;
+use sea_orm::sqlx::ConnectOptions as _;
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
-use sea_orm::sqlx::{self, ConnectOptions as _};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, QueryResult, SqliteTransactionMode,
     SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
@@ -20,11 +20,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
+/// How often a statement is told to stop; the last time, its session is ended.
+const STOP_ATTEMPTS: u32 = 5;
 /// How long a statement that was told to stop may take to do so.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longer than any statement of ours takes on a database that is well.
 const OWN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A path that nothing is at: where a pool would find a second connection.
+const NOWHERE: &str = "/nonexistent/grey";
 
 /// SQLite's instructions between two looks at whether to stop.
 const SQLITE_STEPS: i32 = 10_000;
@@ -215,8 +220,15 @@ impl Connection {
                 line,
             },
         };
-        self.stop_statement().await;
-        let ended = timeout(STOP_GRACE, running).await;
+        let mut ended = Err(());
+        for attempt in 1..=STOP_ATTEMPTS {
+            self.stop_statement(attempt == STOP_ATTEMPTS).await;
+            // A server that is told before it has begun the statement forgets it: it is told again.
+            if let Ok(result) = timeout(STOP_PATIENCE, &mut running).await {
+                ended = Ok(result);
+                break;
+            }
+        }
         self.interrupt.store(false, Ordering::Relaxed);
         match ended {
             // It had ended by itself: that is as good as never having been told to stop.
@@ -225,7 +237,7 @@ impl Connection {
                 Err(error) if error.is_unreachable() => Err(error),
                 _ => Err(cause),
             },
-            Err(_) => {
+            Err(()) => {
                 self.lost.store(true, Ordering::Relaxed);
                 let why = "a statement did not stop when told to".to_owned();
                 Err(Error::Unreachable { attempted: "stop a statement", why })
@@ -233,20 +245,22 @@ impl Connection {
         }
     }
 
-    /// Tells the server, over another connection, to stop what this session runs.
-    async fn stop_statement(&self) {
+    /// Tells the server, over another connection, to stop what this session runs, or to `end` the session.
+    async fn stop_statement(&self, end: bool) {
         self.interrupt.store(true, Ordering::Relaxed);
-        let sql = match self.target.dialect {
-            Dialect::Postgres => format!("SELECT pg_cancel_backend({})", self.session),
-            Dialect::MySql => format!("KILL QUERY {}", self.session),
-            Dialect::Sqlite => return,
+        let sql = match (self.target.dialect, end) {
+            (Dialect::Postgres, false) => format!("SELECT pg_cancel_backend({})", self.session),
+            (Dialect::Postgres, true) => format!("SELECT pg_terminate_backend({})", self.session),
+            (Dialect::MySql, false) => format!("KILL QUERY {}", self.session),
+            (Dialect::MySql, true) => format!("KILL CONNECTION {}", self.session),
+            (Dialect::Sqlite, _) => return,
         };
         let kill = async {
             let other = pool(&self.target, &self.timeouts, &Arc::default()).await?;
             let told = other.execute_unprepared(&sql).await;
             told.map_err(|error| classify::statement("stop a statement", 0, &error))
         };
-        match timeout(STOP_GRACE, Box::pin(kill)).await {
+        match timeout(OWN_DEADLINE, Box::pin(kill)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(error = %error, "a statement could not be told to stop"),
             Err(_) => tracing::warn!("a statement could not be told to stop in time"),
@@ -422,27 +436,24 @@ async fn pool(
     interrupt: &Arc<AtomicBool>,
 ) -> Result<DatabaseConnection, Error> {
     macro_rules! one {
-        ($pool:ty) => {{
-            let made = AtomicBool::new(false);
+        ($pool:ty) => {
             <$pool>::new()
                 .max_connections(1)
                 .acquire_timeout(timeouts.connect)
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
-                .after_connect(move |_, _| {
-                    let first = !made.swap(true, Ordering::Relaxed);
-                    Box::pin(async move { if first { Ok(()) } else { Err(sqlx::Error::WorkerCrashed) } })
-                })
-        }};
+        };
     }
+    let failed = |error| classify::connecting(&error);
     match target.dialect {
         Dialect::Postgres => {
-            let options = postgres_options(target)?.application_name("grey-schema-migrator");
-            let pool = one!(PgPoolOptions).connect_with(options.disable_statement_logging()).await;
-            Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(
-                pool.map_err(|error| classify::connecting(&error))?,
-            ))
+            let options = postgres_options(target)?
+                .application_name("grey-schema-migrator")
+                .disable_statement_logging();
+            let pool = one!(PgPoolOptions).connect_with(options).await.map_err(failed)?;
+            pool.set_connect_options(PgConnectOptions::new_without_pgpass().socket(NOWHERE));
+            Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
         }
         Dialect::MySql => {
             // Files are written for the server's own mode and time zone.
@@ -451,38 +462,29 @@ async fn pool(
                 .no_engine_substitution(false)
                 .timezone(None)
                 .disable_statement_logging();
-            let pool = one!(MySqlPoolOptions).connect_with(options).await;
-            Ok(SqlxMySqlConnector::from_sqlx_mysql_pool(pool.map_err(|error| classify::connecting(&error))?))
+            let pool = one!(MySqlPoolOptions).connect_with(options).await.map_err(failed)?;
+            pool.set_connect_options(MySqlConnectOptions::new().socket(NOWHERE));
+            Ok(SqlxMySqlConnector::from_sqlx_mysql_pool(pool))
         }
         Dialect::Sqlite => {
             let options = SqliteConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())?;
             // Rebuilding a table drops it, which with enforced foreign keys would delete the rows that refer to it.
             let options = options.busy_timeout(timeouts.lock).foreign_keys(false).disable_statement_logging();
             let interrupt = Arc::clone(interrupt);
-            let made = AtomicBool::new(false);
-            let pool = SqlitePoolOptions::new()
-                .max_connections(1)
-                .acquire_timeout(timeouts.connect)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
+            let pool = one!(SqlitePoolOptions)
                 .after_connect(move |connection, _| {
-                    let first = !made.swap(true, Ordering::Relaxed);
                     let interrupt = Arc::clone(&interrupt);
                     Box::pin(async move {
-                        if !first {
-                            return Err(sqlx::Error::WorkerCrashed);
-                        }
                         let mut handle = connection.lock_handle().await?;
                         handle.set_progress_handler(SQLITE_STEPS, move || !interrupt.load(Ordering::Relaxed));
                         Ok(())
                     })
                 })
                 .connect_with(options)
-                .await;
-            Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(
-                pool.map_err(|error| classify::connecting(&error))?,
-            ))
+                .await
+                .map_err(failed)?;
+            pool.set_connect_options(SqliteConnectOptions::new().filename(NOWHERE));
+            Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
         }
     }
 }

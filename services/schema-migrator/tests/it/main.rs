@@ -8,4 +8,6 @@ mod files_split;
 mod lint;
 mod plan;
 mod run;
+mod run_faults;
+mod run_locks;
 mod run_world;

@@ -185,7 +185,9 @@ async fn a_running_statement_is_stopped_when_asked_or_out_of_time() {
         let asked = token.clone();
         let mut cancel = |progress| {
             if matches!(&progress, Progress::Step { version, .. } if version.to_string() == "2") {
-                asked.cancel();
+                // Runs when the statement is under way, since there is one thread.
+                let asked = asked.clone();
+                tokio::spawn(async move { asked.cancel() });
             }
         };
         let goal = Goal::Up(Target::Newest);
