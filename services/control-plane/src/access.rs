@@ -53,6 +53,11 @@ operations! {
     DeleteDatabase: Admin, "forget databases";
     ListSealedDatabases: Operator, "list sealed databases";
     RotateKeys: Admin, "rotate keys";
+    StartUpgrade: Operator, "upgrade databases";
+    GetUpgrade: Viewer, "read upgrades";
+    ListUpgrades: Viewer, "list upgrades";
+    WatchUpgrade: Viewer, "watch upgrades";
+    CancelUpgrade: Operator, "cancel upgrades";
     ListEvents: Viewer, "list events";
     WatchEvents: Viewer, "watch events";
     ExplainAt: Viewer, "explain decisions";

@@ -7,6 +7,7 @@ mod fleet;
 mod history;
 mod pins;
 mod tenants;
+mod upgrades;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, Commands};
 use crate::database::Database;
+use crate::migrator::Migrator;
 
 pub use tenants::{EffectiveService, EffectiveServices};
 
@@ -89,6 +91,7 @@ struct Inner {
     commands: Commands,
     state: State,
     vault: Option<Vault>,
+    migrator: Option<Migrator>,
     limits: Limits,
     fleet: fleet::Fleet,
     watchers: Arc<Semaphore>,
@@ -103,19 +106,30 @@ struct Written {
 }
 
 impl Api {
-    /// Operations on `database`; without a `vault` no credentials are taken. Streams end once `draining` is cancelled.
+    /// Operations on `database`; without a `vault` no credentials are taken, without a `migrator` no upgrades started. Streams end once `draining` is cancelled.
     #[must_use]
     pub fn new(
         database: Database,
         commands: Commands,
         state: State,
         vault: Option<Vault>,
+        migrator: Option<Migrator>,
         limits: Limits,
         draining: CancellationToken,
     ) -> Self {
         let fleet = fleet::Fleet::new(Arc::clone(&state.heartbeats));
         let watchers = Arc::new(Semaphore::new(limits.max_watchers));
-        Self(Arc::new(Inner { database, commands, state, vault, limits, fleet, watchers, draining }))
+        Self(Arc::new(Inner {
+            database,
+            commands,
+            state,
+            vault,
+            migrator,
+            limits,
+            fleet,
+            watchers,
+            draining,
+        }))
     }
 
     /// Writes one change, and waits for the routers if asked to.

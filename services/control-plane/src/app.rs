@@ -15,6 +15,7 @@ use crate::command::{Commands, Writer};
 use crate::config::Config;
 use crate::database::Database;
 use crate::metrics::Metrics;
+use crate::migrator::Migrator;
 use crate::pulse::Pulse;
 use crate::{grpc, rest};
 
@@ -28,6 +29,7 @@ pub struct App {
     writer: Writer,
     commands: Commands,
     vault: Option<Vault>,
+    migrator: Option<Migrator>,
     publisher: Publisher,
     pulse: Pulse,
     ports: Ports,
@@ -40,6 +42,7 @@ impl App {
     /// The database is away, a port is taken, certificates cannot be read, or the ports would be open to everyone.
     pub async fn bind(config: Config, state: State, telemetry: Telemetry) -> anyhow::Result<Self> {
         let vault = (!config.vault.is_empty()).then(|| Vault::new(&config.vault)).transpose()?;
+        let migrator = Migrator::new(&config.migrator)?;
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let database = Box::pin(Database::open(&config.database)).await?;
         let position = database.head().await?;
@@ -61,6 +64,7 @@ impl App {
             writer,
             commands,
             vault,
+            migrator,
             publisher,
             pulse,
             ports,
@@ -85,8 +89,15 @@ impl App {
     /// The contracts cannot be offered for reflection.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let (grace, limits) = (self.config.drain_grace, self.config.limits.clone());
-        let api =
-            Api::new(self.database, self.commands, self.state, self.vault, limits.clone(), shutdown.token());
+        let api = Api::new(
+            self.database,
+            self.commands,
+            self.state,
+            self.vault,
+            self.migrator,
+            limits.clone(),
+            shutdown.token(),
+        );
         let serving = Serving {
             grpc: grpc::routes(&api, limits.max_request_bytes),
             rest: rest::routes(&api, limits.max_request_bytes),

@@ -8,7 +8,7 @@ use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use grey_state::publisher;
 use serde::{Deserialize, Serialize};
 
-use crate::{api, command, database};
+use crate::{api, command, database, migrator};
 
 /// The compiled-in defaults, with a comment on every setting.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -37,6 +37,9 @@ pub struct Config {
     /// Seals the credentials of tenants' databases.
     #[serde(default)]
     pub vault: grey_vault::Options,
+    /// Upgrades the tenants' databases.
+    #[serde(default)]
+    pub migrator: migrator::Options,
     /// How writes queue.
     pub commands: command::Options,
     /// What one caller may take.
@@ -104,6 +107,7 @@ impl Validate for Config {
         check_roles(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("vault", &self.vault);
+        faults.section("migrator", &self.migrator);
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);
         faults.section("publisher", &self.publisher);

@@ -18,7 +18,7 @@ use std::str::FromStr;
 use crate::database::Error;
 
 /// Reads a stored text.
-fn read<T: FromStr<Err: Display>>(table: &'static str, text: &str) -> Result<T, Error> {
+pub(crate) fn read<T: FromStr<Err: Display>>(table: &'static str, text: &str) -> Result<T, Error> {
     text.parse().map_err(|why: T::Err| Error::Corrupt { table, why: why.to_string() })
 }
 

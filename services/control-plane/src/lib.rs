@@ -16,6 +16,7 @@ mod entity;
 pub mod command;
 mod log;
 pub mod metrics;
+pub mod migrator;
 mod registered;
 
 pub mod access;

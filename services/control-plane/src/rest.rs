@@ -8,6 +8,7 @@ mod input;
 mod output;
 mod pins;
 mod tenants;
+mod upgrades;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -27,6 +28,7 @@ pub(crate) fn routes(api: &Api, max_bytes: usize) -> Router {
         .merge(catalog::routes())
         .merge(pins::routes())
         .merge(databases::routes())
+        .merge(upgrades::routes())
         .merge(history::routes())
         .merge(fleet::routes())
         .fallback(async || unknown("no such resource", StatusCode::NOT_FOUND))

@@ -1,6 +1,7 @@
 //! Pins, and several changes at once.
 
 use grey_core::change::Change;
+use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::service::Pin;
 use grey_edge::{Caller, Role};
@@ -53,16 +54,25 @@ impl Api {
         Ok(ListPinsResponse { pins, next_page_token: last.unwrap_or_default() })
     }
 
-    /// Pins a tenant to a version.
+    /// Pins a tenant to a version. A tenant that lacks the version's schema is refused; or, if the request says so, its
+    /// database is upgraded first, and the migrator pins once that has succeeded.
     ///
     /// # Errors
     /// As for every write, or something that the pin names is unknown, or the tenant does not have the version's
-    /// schema.
+    /// schema, or what an upgrade is refused for. Nothing was changed then.
     pub async fn put_pin(&self, caller: &Caller, request: PutPinRequest) -> Result<PutPinResponse, ApiError> {
         let (tenant, service, pin): (TenantId, ServiceId, Pin) = required("pin", request.pin)?;
         let mut message = control::Pin::from((&tenant, &service, &pin));
         let change = Change::PinPut { tenant, service, pin };
-        let Written { result, thing } = self.write(caller, change, request.write).await?;
+        let Written { result, thing } = match self.write(caller, change, request.write.clone()).await {
+            // The window is the last thing that a pin is checked for: nothing else speaks against it.
+            Err(refusal) if request.migrate && refusal.reason == Reason::NoLegalVersion => {
+                let options = request.write.unwrap_or_default();
+                let upgrade = self.migrate_and_pin(caller, message, options).await?.id;
+                return Ok(PutPinResponse { result: None, pin: None, upgrade });
+            }
+            written => written?,
+        };
         message.revision = thing;
         Ok(PutPinResponse { result: Some(result), pin: Some(message), upgrade: String::new() })
     }

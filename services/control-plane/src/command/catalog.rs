@@ -3,16 +3,19 @@
 use grey_core::change::Change;
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
-use grey_core::schema::SchemaWindow;
+use grey_core::schema::{SchemaVersion, SchemaWindow};
 use grey_core::service::{MAX_SERVICES, MAX_VERSIONS, Service, ServiceVersion};
 use grey_core::version::Version;
 use grey_proto::status::ApiError;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, Iterable, PaginatorTrait, QueryFilter};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel, Iterable, PaginatorTrait,
+    QueryFilter, Statement,
+};
 
 use super::transaction::{Attempt, Outcome, during, present};
 use super::{Error, Proposed, Thing, policy};
-use crate::entity::{pins, policies, services, tenant_databases, versions};
+use crate::entity::{pins, policies, read, services, tenant_databases, unsigned, versions};
 
 /// A service that nobody has declared.
 pub(crate) fn unknown_service(service: &str) -> ApiError {
@@ -158,11 +161,71 @@ pub(super) async fn put_version(
         let versions = versions.count(attempt.transaction).await.map_err(during("count the versions"))?;
         check_room("versions of the service", versions, MAX_VERSIONS)?;
     }
-    if let Some(before) = before.filter(|before| *before == row) {
+    if let Some(before) = before.as_ref().filter(|before| **before == row) {
         return Ok(Outcome::unchanged(before.revision));
+    }
+    if let Some(before) = &before {
+        check_pinned(attempt, &before.version()?, version).await?;
     }
     write_version(attempt, version).await?;
     Ok(attempt.changed(&proposed.change))
+}
+
+/// Tenants that are pinned to one version and have the same schema.
+#[derive(Debug, FromQueryResult)]
+struct Holders {
+    schema_version: Option<String>,
+    pins: i64,
+}
+
+const HOLDERS: &str = "SELECT o.schema_version, COUNT(*) AS pins FROM pins p LEFT JOIN observed_schemas o \
+    ON o.tenant = p.tenant AND o.service = p.service WHERE p.service = $1 AND p.version = $2 \
+    GROUP BY o.schema_version";
+const HOLDERS_OF: &str = "SELECT p.tenant FROM pins p LEFT JOIN observed_schemas o \
+    ON o.tenant = p.tenant AND o.service = p.service WHERE p.service = $1 AND p.version = $2 \
+    AND COALESCE(o.schema_version, '') = $3 ORDER BY p.tenant LIMIT 10";
+
+/// A tenant is never left on a version whose schema it does not have: no window closes over those pinned to it.
+async fn check_pinned(
+    attempt: &Attempt<'_>,
+    before: &ServiceVersion,
+    version: &ServiceVersion,
+) -> Result<(), Error> {
+    let backend = attempt.transaction.get_database_backend();
+    let key = [version.service.as_str().into(), version.version.as_str().into()];
+    let holders = Holders::find_by_statement(Statement::from_sql_and_values(backend, HOLDERS, key.clone()));
+    let holders =
+        holders.all(attempt.transaction).await.map_err(during("read the schemas of pinned tenants"))?;
+    let (mut pins, mut named) = (0, Vec::new());
+    for held in holders {
+        let schema = held.schema_version.as_deref().map(|schema| read("observed_schemas", schema));
+        let schema: Option<SchemaVersion> = schema.transpose()?;
+        if version.window.admits(schema.as_ref()) || !before.window.admits(schema.as_ref()) {
+            continue;
+        }
+        pins += unsigned("pins", held.pins)?;
+        let [service, declared] = key.clone();
+        let values = [service, declared, held.schema_version.unwrap_or_default().into()];
+        let tenants = Statement::from_sql_and_values(backend, HOLDERS_OF, values);
+        let tenants = attempt.transaction.query_all_raw(tenants).await;
+        for row in tenants.map_err(during("read the pinned tenants"))? {
+            named.push(row.try_get::<String>("", "tenant").map_err(during("read a pinned tenant"))?);
+        }
+    }
+    if pins == 0 {
+        return Ok(());
+    }
+    named.sort_unstable();
+    named.truncate(10);
+    let message = format!(
+        "version {} of service `{}` is in use by {pins} pinned tenants whose schema is outside {}, among them {}; \
+         upgrade their databases or change their pins first",
+        version.version,
+        version.service,
+        version.window,
+        named.join(", ")
+    );
+    Err(in_use(message, &["pins"], pins).with("tenants", named.join(",")).into())
 }
 
 pub(super) async fn remove_version(

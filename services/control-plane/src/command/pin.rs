@@ -145,7 +145,8 @@ fn check_version(wanted: &Wanted<'_>, pin: &Pin, facts: &Facts) -> Result<(), Er
         None => "has no observed schema".to_owned(),
     };
     let message = format!(
-        "tenant `{tenant}` {has} for service `{service}`, but version {version} works on schema {window}; migrate it first"
+        "tenant `{tenant}` {has} for service `{service}`, but version {version} works on schema {window}; upgrade its \
+         database first, or say migrate=true to have it upgraded and pinned then"
     );
     let refusal = ApiError::new(Reason::NoLegalVersion, message)
         .with("tenant", tenant.as_str())

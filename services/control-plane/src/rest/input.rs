@@ -63,14 +63,36 @@ impl Input {
 
     /// The body as JSON. Its type must be stated: a page of another site can make a browser send anything else.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        self.check_type()?;
+        let read = serde_json::from_slice(&self.body);
+        Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+    }
+
+    /// As [`Input::json`], for a type whose fields may all be left out: a list of none would be taken for it.
+    pub(super) fn object<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let object: serde_json::Map<String, serde_json::Value> = self.json()?;
+        let read = serde_json::from_value(object.into());
+        Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+    }
+
+    /// As [`Input::object`], but there need not be a body; its type must be stated all the same.
+    pub(super) fn object_if_any<T: DeserializeOwned + Default>(&self) -> Result<T, Failure> {
+        if self.body.is_empty() { self.check_type().map(|()| T::default()) } else { self.object() }
+    }
+
+    /// The last event that the caller has seen of a stream.
+    pub(super) fn last_event(&self) -> Option<&str> {
+        self.parts.headers.get("last-event-id").and_then(|id| id.to_str().ok())
+    }
+
+    fn check_type(&self) -> Result<(), Failure> {
         let stated = self.header(&header::CONTENT_TYPE)?.unwrap_or_default();
         let essence = stated.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             let error = InvalidMessage::new("content-type", "must be application/json");
             return Err(Failure::with_code(error.into(), StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let read = serde_json::from_slice(&self.body);
-        Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+        Ok(())
     }
 
     /// Refuses a query that says anything but these.
@@ -103,7 +125,12 @@ impl Input {
 
     /// The options of a write: the query's `wait` and `reason`, the conditional headers.
     pub(super) fn write(&self) -> Result<Option<WriteOptions>, ApiError> {
-        self.allow(&["wait", "reason"])?;
+        self.write_with(&[])
+    }
+
+    /// As [`Input::write`], where the query may say `more`.
+    pub(super) fn write_with(&self, more: &[&str]) -> Result<Option<WriteOptions>, ApiError> {
+        self.allow(&[&["wait", "reason"], more].concat())?;
         let wait = match self.text("wait").as_str() {
             "" => None,
             text => {

@@ -1,7 +1,7 @@
 //! Answers and failures as HTTP responses.
 
 use axum::Json;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use grey_edge::Failure;
 use serde::Serialize;
@@ -9,21 +9,27 @@ use serde::Serialize;
 /// What every handler returns.
 pub(super) type Answer<T> = Result<Reply<T>, Failure>;
 
-/// A message, with the entity tag of the thing that it is about.
+/// A message, with the entity tag of the thing that it is about, or the place where work under way is told of.
 pub(super) struct Reply<T> {
     message: T,
     revision: Option<u64>,
+    location: Option<String>,
 }
 
 impl<T> Reply<T> {
     /// A message about nothing that has a revision of its own.
     pub(super) fn new(message: T) -> Self {
-        Self { message, revision: None }
+        Self { message, revision: None, location: None }
     }
 
     /// A message about a thing changed last at `revision`; 0: there is no such thing.
     pub(super) fn tagged(message: T, revision: u64) -> Self {
-        Self { message, revision: Some(revision).filter(|revision| *revision > 0) }
+        Self { message, revision: Some(revision).filter(|revision| *revision > 0), location: None }
+    }
+
+    /// A message about what was begun and is told of at `location`.
+    pub(super) fn accepted(message: T, location: String) -> Self {
+        Self { message, revision: None, location: Some(location) }
     }
 }
 
@@ -33,6 +39,12 @@ impl<T: Serialize> IntoResponse for Reply<T> {
         let tag = self.revision.and_then(|revision| HeaderValue::try_from(format!("\"{revision}\"")).ok());
         if let Some(tag) = tag {
             response.headers_mut().insert(header::ETAG, tag);
+        }
+        if let Some(location) = self.location {
+            *response.status_mut() = StatusCode::ACCEPTED;
+            if let Ok(location) = HeaderValue::try_from(location) {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
         }
         response
     }

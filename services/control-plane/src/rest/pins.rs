@@ -9,7 +9,7 @@ use grey_proto::control::{
 };
 use serde::Deserialize;
 
-use super::{Answer, Input, Reply};
+use super::{Answer, Input, Reply, upgrades};
 use crate::access::Operation;
 use crate::api::Api;
 
@@ -28,6 +28,8 @@ struct Wanted {
     version: String,
     #[serde(default)]
     locked: bool,
+    #[serde(default)]
+    migrate: bool,
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListPinsResponse> {
@@ -44,11 +46,16 @@ async fn list(State(api): State<Api>, input: Input) -> Answer<ListPinsResponse> 
 
 async fn write(State(api): State<Api>, input: Input) -> Answer<PutPinResponse> {
     let caller = input.admit(Operation::PutPin)?;
-    let Wanted { version, locked } = input.json()?;
+    let Wanted { version, locked, migrate } = input.json()?;
     let (tenant, service) = (input.path("id"), input.path("service"));
     let pin = Pin { tenant, service, version, locked, revision: 0 };
-    let response =
-        api.put_pin(&caller, PutPinRequest { pin: Some(pin), write: input.write()?, migrate: false }).await?;
+    let write = input.write_with(&["migrate"])?;
+    let migrate = migrate || input.value("migrate")?;
+    let response = api.put_pin(&caller, PutPinRequest { pin: Some(pin), write, migrate }).await?;
+    if !response.upgrade.is_empty() {
+        let location = upgrades::place(&response.upgrade);
+        return Ok(Reply::accepted(response, location));
+    }
     let revision = response.pin.as_ref().map_or(0, |pin| pin.revision);
     Ok(Reply::tagged(response, revision))
 }

@@ -1,6 +1,6 @@
 //! Registered databases: what is told of them, and that their credentials never are.
 
-use std::io;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
@@ -15,8 +15,9 @@ use grey_vault::{SealedKey, Vault};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tonic::Status;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 use crate::fixture::{Backend, Plane, Store, config, fact, on_both, reason, vault};
 
@@ -262,36 +263,45 @@ async fn without_a_master_key_nothing_is_sealed() {
     assert!(list(&plane, "", "").await.is_empty());
 }
 
-/// Collects what is logged.
+/// Collects what is logged, at any level, of spans and events alike.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct Log(Arc<Mutex<String>>);
 
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.lock().unwrap().push_str(&format!("{field}={value:?} "));
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        attributes.record(&mut self.clone());
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 #[tokio::test]
 async fn a_password_is_nowhere_to_be_found() {
     let log = Log::default();
-    let filter =
-        EnvFilter::new("info,grey=trace,grey_control_plane=trace,grey_edge=trace,sea_orm=trace,sqlx=trace");
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone());
-    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let _guard = tracing::subscriber::set_default(log.clone());
     let plane = start(Store::new(Backend::Sqlite).await, &["first"]).await;
     plane.acme().await;
 
@@ -320,9 +330,9 @@ async fn a_password_is_nowhere_to_be_found() {
     let told = told.join("\n");
     assert!(told.contains("db:6000") && !told.contains(PASSWORD), "{told}");
 
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.0.lock().unwrap().clone();
     assert!(logged.contains("registered a tenant's database"), "{logged}");
-    assert!(!logged.contains(PASSWORD), "{logged}");
+    assert!(!logged.contains(PASSWORD), "the log has the password");
 
     // The files of the database, journal included, before and after it is closed.
     let path = plane.store.url.trim_start_matches("sqlite://").to_owned();
