@@ -10,6 +10,7 @@ mod demo;
 mod events;
 pub(crate) mod explain;
 mod instance;
+mod migrate;
 mod pin;
 mod policy;
 mod route;
@@ -82,6 +83,15 @@ pub struct Target {
         default_value = "http://127.0.0.1:7420"
     )]
     pub tenant_sync: String,
+    /// The gRPC address of the schema migrator
+    #[arg(
+        long,
+        global = true,
+        env = "GREY_MIGRATOR",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7440"
+    )]
+    pub migrator: String,
     /// Bearer token; better given in the environment than on the command line
     #[arg(long, global = true, env = "GREY_TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Option<Secret>,
@@ -124,6 +134,9 @@ pub enum Command {
     /// Mirrors: how they stand, what they hold back
     #[command(subcommand)]
     Sync(sync::Command),
+    /// Schemas of tenant databases: planned, upgraded, undone
+    #[command(subcommand)]
+    Migrate(migrate::Command),
     /// Ask the router where a call goes
     Route(route::Route),
     /// Ask why a call goes where it goes
@@ -155,6 +168,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Policy(command) => command.run(&session).await,
         Command::Instance(command) => command.run(&session).await,
         Command::Sync(command) => command.run(&session).await,
+        Command::Migrate(command) => Box::pin(command.run(&session)).await,
         Command::Route(command) => command.run(&session).await,
         Command::Explain(command) => command.run(&session).await,
         Command::Events(command) => command.run(&session).await,

@@ -86,6 +86,28 @@ pub enum Failure {
         /// How long was waited.
         wait: Duration,
     },
+    /// Upgrades were refused or have not succeeded; what became of each was printed.
+    #[error("{} of {total} upgrades did not succeed: {}", .tenants.len(), few(.tenants))]
+    Upgrades {
+        /// Whose.
+        tenants: Vec<String>,
+        /// Upgrades altogether.
+        total: usize,
+    },
+    /// Upgrades that were planned would be refused; the plans were printed.
+    #[error("the upgrade would be refused: {}", few(.tenants))]
+    PlansRefused {
+        /// Whose.
+        tenants: Vec<String>,
+    },
+    /// Upgrades are not waited for any longer.
+    #[error("{why}, but {running} upgrades may go on; see `grey migrate status`")]
+    Unwatched {
+        /// How many may go on.
+        running: usize,
+        /// Why they are not waited for.
+        why: String,
+    },
     /// More than one thing went wrong; what succeeded was printed.
     #[error("{} things went wrong", .0.len())]
     Several(Vec<Failure>),
@@ -105,9 +127,12 @@ impl Failure {
             Self::Refused { error, .. } => error.reason,
             Self::Target { .. } | Self::Read { .. } | Self::Input(_) => Reason::InvalidArgument,
             Self::Behind { .. } => Reason::RoutersBehind,
-            Self::State { .. } | Self::Late { .. } | Self::Mirror { .. } | Self::Unended { .. } => {
-                Reason::Unavailable
-            }
+            Self::State { .. }
+            | Self::Late { .. }
+            | Self::Mirror { .. }
+            | Self::Unended { .. }
+            | Self::Unwatched { .. } => Reason::Unavailable,
+            Self::Upgrades { .. } | Self::PlansRefused { .. } => Reason::MigrationRefused,
             Self::Several(failures) => failures.first().map_or(Reason::Internal, Self::reason),
             Self::Output(_) | Self::Server(_) => Reason::Internal,
         }
@@ -129,12 +154,17 @@ impl Failure {
         ExitCode::from(if matches!(self, Self::Input(_)) { 2 } else { 1 })
     }
 
-    fn json(&self) -> String {
-        let error = match self {
+    /// The failure as the services tell theirs.
+    pub(super) fn told(&self) -> ApiError {
+        match self {
             Self::Refused { error, .. } => ApiError { message: self.chain(), ..error.clone() },
             other => ApiError::new(other.reason(), other.chain()),
-        };
-        serde_json::to_string(&ErrorBody::from(&error)).expect("an error body has only text and numbers")
+        }
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(&ErrorBody::from(&self.told()))
+            .expect("an error body has only text and numbers")
     }
 
     fn line(&self) -> String {
@@ -168,6 +198,15 @@ impl Failure {
     }
 }
 
+/// The first few, and how many more.
+fn few(tenants: &[String]) -> String {
+    let shown = tenants.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match tenants.len().saturating_sub(5) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// What to do, where the service itself cannot know it.
 fn hint(error: &ApiError) -> Option<String> {
     let text = match error.reason {
@@ -194,7 +233,7 @@ fn hint(error: &ApiError) -> Option<String> {
         Reason::Denied => "the token's role does not allow it; use another token",
         Reason::RateLimited | Reason::Maintenance => "retry later",
         Reason::Unavailable => {
-            "check that it runs, and where: --control, --router, --registry-sync or --tenant-sync"
+            "check that it runs, and where: --control, --router, --registry-sync, --tenant-sync or --migrator"
         }
         Reason::Internal => "see the service's log",
         Reason::InvalidArgument

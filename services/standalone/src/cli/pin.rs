@@ -7,10 +7,10 @@ use grey_proto::control::{
     ProposedChange, PutPinRequest,
 };
 
-use super::Failure;
-use super::output::table;
+use super::output::{plain, table};
 use super::session::{Session, pages};
 use super::write::{self, Write};
+use super::{Failure, migrate};
 
 /// What to do with pins.
 #[derive(Debug, Subcommand)]
@@ -51,6 +51,11 @@ pub struct Set {
     /// Experiments and canaries leave the pin alone
     #[arg(long)]
     lock: bool,
+    /// If the tenant lacks the version's schema, upgrade its database first and pin once that has succeeded
+    ///
+    /// Only with one service. With --wait the upgrade is followed.
+    #[arg(long)]
+    migrate: bool,
     #[command(flatten)]
     write: Write,
 }
@@ -92,7 +97,7 @@ async fn list(session: &Session, args: List) -> Result<(), Failure> {
 }
 
 async fn set(session: &Session, args: Set) -> Result<(), Failure> {
-    let Set { tenant, targets, lock: locked, write } = args;
+    let Set { tenant, targets, lock: locked, migrate: upgrades, write } = args;
     let targets = read_targets(&targets)?;
     let said: Vec<_> = targets.iter().map(|(service, version)| format!("{service} to {version}")).collect();
     let attempted = format!("pin `{tenant}`'s {}", said.join(" and "));
@@ -100,14 +105,21 @@ async fn set(session: &Session, args: Set) -> Result<(), Failure> {
     let pin = |(service, version)| Pin { tenant: tenant.clone(), service, version, locked, revision: 0 };
     let mut pins: Vec<Pin> = targets.into_iter().map(pin).collect();
     if pins.len() > 1 {
+        if upgrades {
+            return Err(Failure::Input("--migrate is about one service at a time".to_owned()));
+        }
         let changes = pins.into_iter().map(Kind::PinPut).collect();
         return apply(session, changes, &write, &attempted, &done).await;
     }
-    let request = PutPinRequest { pin: pins.pop(), write: write.options(), migrate: false };
+    let request = PutPinRequest { pin: pins.pop(), write: write.options(), migrate: upgrades };
     let request = session.request_waiting(request, write.patience());
     let mut client = session.pins().await?;
     let response = session.call_waiting(&attempted, write.patience(), client.put_pin(request)).await?;
-    write::show(session, &response, response.result.as_ref(), &done)
+    match (response.upgrade.as_str(), write.wait) {
+        ("", _) => write::show(session, &response, response.result.as_ref(), &done),
+        (upgrade, None) => session.show(&response, || waiting(upgrade)),
+        (upgrade, Some(wait)) => migrate::pinned(session, upgrade, wait, &done).await,
+    }
 }
 
 async fn delete(session: &Session, args: Delete) -> Result<(), Failure> {
@@ -144,6 +156,11 @@ async fn apply(
     let response =
         session.call_waiting(attempted, write.patience(), client.apply_change_set(request)).await?;
     write::show(session, &response, response.result.as_ref(), done)
+}
+
+/// What is said of a pin that is not set yet.
+fn waiting(upgrade: &str) -> String {
+    plain(&format!("the pin waits for upgrade {upgrade}; see `grey migrate watch {upgrade}`")) + "\n"
 }
 
 /// `payment v2.1`, or any number of `payment=v2.1`.

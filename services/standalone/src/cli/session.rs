@@ -10,6 +10,7 @@ use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::router::router_service_client::RouterServiceClient;
+use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::status::{ApiError, from_status};
 use grey_proto::sync::sync_service_client::SyncServiceClient;
 use grey_runtime::tls;
@@ -25,10 +26,13 @@ use super::{Failure, Target, output};
 
 /// Largest message that is taken: a full page of the largest tenants fits.
 const MAX_RESPONSE: usize = 64 << 20;
+/// Between two probes of a connection, and for the answer to one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Most items asked for in one page.
 const PAGE: u32 = 1_000;
 
-type Connection = InterceptedService<Channel, Bearer>;
+/// A connection that sends the token.
+pub(super) type Connection = InterceptedService<Channel, Bearer>;
 
 /// Where calls go and how their answers are shown.
 pub(super) struct Session {
@@ -79,10 +83,17 @@ impl Session {
         Ok(SyncServiceClient::new(connection).max_decoding_message_size(MAX_RESPONSE))
     }
 
+    pub(super) async fn schemas(&self) -> Result<SchemaServiceClient<Connection>, Failure> {
+        let connection = self.connect(&self.target.migrator).await?;
+        Ok(SchemaServiceClient::new(connection).max_decoding_message_size(MAX_RESPONSE))
+    }
+
     async fn connect(&self, url: &str) -> Result<Connection, Failure> {
         let unusable = |what: &str, source: anyhow::Error| Failure::Target { what: what.to_owned(), source };
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| unusable(url, error.into()))?;
         let mut endpoint = endpoint.connect_timeout(self.target.timeout).tcp_nodelay(true);
+        // A stream has no deadline, so a server that vanished is noticed by its silence.
+        endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
         match &self.target.ca {
             Some(ca_file) => {
                 let options = tls::ClientOptions {

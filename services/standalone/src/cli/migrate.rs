@@ -1,0 +1,172 @@
+//! `grey migrate`: the schemas of tenant databases.
+
+mod baseline;
+mod follow;
+mod plan;
+mod progress;
+mod run;
+mod select;
+mod status;
+mod text;
+mod validate;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use grey_proto::schema::{Target, UpgradeOptions};
+
+use super::session::Session;
+use super::{Failure, positive};
+use select::{Selected, Selector};
+
+pub(super) use follow::pinned;
+
+/// What to do with schemas.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print what an upgrade would run, and what speaks against it, without running anything
+    Plan(plan::Plan),
+    /// Upgrade the databases of tenants, and watch until all have ended
+    Up(run::Up),
+    /// Tell where the databases of tenants are
+    Status(status::Status),
+    /// Undo migrations, newest first, and watch until all have ended
+    Undo(run::Undo),
+    /// Check a service's migration files without any database
+    Validate(validate::Validate),
+    /// Declare that databases are at a schema already, such as those that Flyway has migrated
+    Baseline(baseline::Baseline),
+    /// Follow one upgrade until it has ended
+    Watch(follow::Watch),
+    /// Stop an upgrade; what it has done is undone
+    Cancel(run::Cancel),
+}
+
+/// Which tenants.
+#[derive(Debug, Args)]
+pub(super) struct Tenants {
+    /// all, tenants as a,b,c, tier=gold, region=eu, label:key=value; several joined by + must all hold
+    #[arg(long, value_name = "SELECTOR")]
+    tenants: Selector,
+}
+
+/// Where an upgrade should lead; nothing: to the newest schema there is.
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
+pub(super) struct Goal {
+    /// Up to this schema
+    #[arg(long, value_name = "SCHEMA")]
+    to: Option<String>,
+    /// Up to the newest schema that this version of the service works on
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+}
+
+/// What an upgrade may do that it would not do by itself.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of the upgrade")]
+pub(super) struct Allowed {
+    /// Accept the refusals of this rule; may be given several times
+    #[arg(long, value_name = "RULE")]
+    accept: Vec<String>,
+    /// Run migrations that are older than the newest applied one
+    #[arg(long)]
+    out_of_order: bool,
+    /// Back each database up before the first step
+    #[arg(long)]
+    backup: bool,
+    /// How long each upgrade may take; else as the migrator is configured
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    limit: Option<Duration>,
+}
+
+/// What is asked before many databases are changed.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Consent {
+    /// Do not ask before more than one tenant is changed
+    #[arg(long, short)]
+    yes: bool,
+    /// Why, kept with the upgrades
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Dialect {
+    /// PostgreSQL
+    Postgres,
+    /// MySQL and MariaDB
+    Mysql,
+    /// SQLite
+    Sqlite,
+}
+
+impl Command {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Plan(args) => args.run(session).await,
+            Self::Up(args) => args.run(session).await,
+            Self::Status(args) => args.run(session).await,
+            Self::Undo(args) => args.run(session).await,
+            Self::Validate(args) => args.run(session).await,
+            Self::Baseline(args) => args.run(session).await,
+            Self::Watch(args) => args.run(session).await,
+            Self::Cancel(args) => args.run(session).await,
+        }
+    }
+}
+
+impl Goal {
+    fn target(&self) -> Option<Target> {
+        Some(Target {
+            schema: self.to.clone().unwrap_or_default(),
+            service_version: self.version.clone().unwrap_or_default(),
+        })
+    }
+}
+
+impl Allowed {
+    fn options(&self) -> Option<UpgradeOptions> {
+        Some(UpgradeOptions {
+            out_of_order: self.out_of_order,
+            accept: self.accept.clone(),
+            backup: self.backup,
+            timeout: self.limit.map(Into::into),
+        })
+    }
+}
+
+impl Consent {
+    /// Asks the person at the terminal, if there is more than one tenant and nobody has agreed yet.
+    fn ask(&self, attempted: &str, selected: &Selected) -> Result<(), Failure> {
+        let count = selected.tenants.len();
+        if self.yes || count <= 1 {
+            return Ok(());
+        }
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return Err(Failure::Input(format!("{attempted}: {count} tenants are selected; agree by --yes")));
+        }
+        let asked = write!(io::stderr(), "{attempted}: {count} tenants. Go on? [y/N] ");
+        asked.and_then(|()| io::stderr().flush()).map_err(Failure::Output)?;
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|source| Failure::Read { path: "standard input".into(), source })?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::Input(format!("{attempted}: not agreed to"))),
+        }
+    }
+}
+
+impl Dialect {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
