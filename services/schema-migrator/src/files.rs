@@ -12,6 +12,8 @@
 //! | `-- grey: backfill table=orders key=id batch=1000 pause=50ms` | before an UPDATE with `key BETWEEN :low AND :high` | it runs over key ranges |
 //! | `-- grey: online tool=gh-ost table=orders` | before an ALTER TABLE | that tool changes the table (MySQL family) |
 //! | `-- grey: views of=orders,customers version=1.2` | alone | a schema of views for that version (PostgreSQL) |
+//! | `-- grey: view of=customers` | below `views`, before a query or an ALTER VIEW | the shape of one of them |
+//! | `-- grey: drop-views version=1.2` | alone | that schema of views is dropped |
 //!
 //! [`Folder::load`] tells all faults at once. What a statement *does* is judged later, by [`crate::lint`].
 
@@ -29,7 +31,7 @@ mod step;
 pub use checksum::Checksum;
 pub use fault::{Fault, FaultKind, FilesError};
 pub use load::{Folder, MAX_FILE_BYTES, MAX_FILES, MAX_SERVICE_BYTES};
-pub use step::{Backfill, External, SqlName, Statement, Step, Tool, Views};
+pub use step::{Backfill, External, Shape, SqlName, Statement, Step, Tool, Views};
 
 pub(crate) use lexis::{Piece, pieces};
 

@@ -7,3 +7,4 @@ pub mod lint;
 pub mod plan;
 pub mod run;
 pub mod tenant;
+pub mod views;

@@ -1,7 +1,7 @@
 //! Directives in comments: `-- grey: …`.
 
 use super::split::{Cut, Remark};
-use super::step::{Backfill, External, SqlName, Statement, Step, Tool, Views};
+use super::step::{Backfill, External, Shape, SqlName, Statement, Step, Tool, Views};
 use super::{Dialect, FaultKind, lexis};
 use grey_core::schema::SchemaVersion;
 use sqlparser::tokenizer::Token;
@@ -18,9 +18,24 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Directive {
     NoTransaction,
-    Backfill { table: SqlName, key: SqlName, batch: u32, pause: Duration },
-    Online { tool: Tool, table: SqlName },
-    Views { of: Vec<SqlName>, version: Option<SchemaVersion> },
+    Backfill {
+        table: SqlName,
+        key: SqlName,
+        batch: u32,
+        pause: Duration,
+    },
+    Online {
+        tool: Tool,
+        table: SqlName,
+    },
+    /// No tables: the schema of views is dropped.
+    Views {
+        of: Vec<SqlName>,
+        version: Option<SchemaVersion>,
+    },
+    View {
+        of: SqlName,
+    },
 }
 
 impl Directive {
@@ -53,11 +68,10 @@ impl Directive {
             "views" => {
                 let of = arguments.take("of").ok_or("`views` needs of=, a list of tables")?;
                 let of = of.split(',').map(plain_name).collect::<Result<Vec<_>, _>>()?;
-                let version = arguments.take("version").map(|it| it.parse()).transpose();
-                let version =
-                    version.map_err(|error: grey_core::schema::InvalidSchemaVersion| error.to_string())?;
-                Self::Views { of, version }
+                Self::Views { of, version: arguments.version()? }
             }
+            "drop-views" => Self::Views { of: Vec::new(), version: arguments.version()? },
+            "view" => Self::View { of: arguments.required("of")? },
             _ => return Err(format!("`{name}` is not known")),
         };
         arguments.end(directive)
@@ -96,6 +110,11 @@ impl<'a> Arguments<'a> {
     fn required(&mut self, key: &str) -> Result<SqlName, String> {
         let value = self.take(key).ok_or_else(|| format!("`{}` needs {key}=", self.name))?;
         plain_name(&value)
+    }
+
+    fn version(&mut self) -> Result<Option<SchemaVersion>, String> {
+        let version = self.take("version").map(|it| it.parse()).transpose();
+        version.map_err(|error: grey_core::schema::InvalidSchemaVersion| error.to_string())
     }
 
     fn number(&mut self, key: &str, default: u32, most: u32) -> Result<u32, String> {
@@ -142,7 +161,9 @@ pub(super) fn step(
             let clause = clause(&statement.sql, dialect, &table).map_err(fault)?;
             Ok(Step::External(External { tool, table, clause, statement }))
         }
-        Directive::NoTransaction | Directive::Views { .. } => Ok(Step::Sql(statement)),
+        Directive::NoTransaction | Directive::Views { .. } | Directive::View { .. } => {
+            Ok(Step::Sql(statement))
+        }
     }
 }
 
@@ -154,10 +175,39 @@ pub(super) fn views(
     dialect: Dialect,
 ) -> Result<Step, FaultKind> {
     if dialect == Dialect::Postgres {
-        Ok(Step::Views(Views { version, of, line }))
+        Ok(Step::Views(Views { version, of, shapes: Vec::new(), line }))
     } else {
         Err(FaultKind::Directive("`views` is for PostgreSQL: other dialects have no search path".to_owned()))
     }
+}
+
+/// Gives the views that were made last the shape of one of them.
+pub(super) fn shape(
+    of: SqlName,
+    statement: Statement,
+    is_query: bool,
+    steps: &mut [Step],
+) -> Result<(), (u32, FaultKind)> {
+    let fault = |line: u32, text: &str| Err((line, FaultKind::Directive(text.to_owned())));
+    let line = statement.line;
+    let (pieces, _) = lexis::pieces(&statement.sql, Dialect::Postgres);
+    let mut words = pieces.iter().filter(|piece| !piece.is_blank());
+    let alters =
+        words.next().is_some_and(|it| it.is("ALTER")) && words.next().is_some_and(|it| it.is("VIEW"));
+    if !is_query && !alters {
+        return fault(line, "`view` belongs to a query, or to an ALTER VIEW");
+    }
+    let Some(Step::Views(views)) = steps.last_mut().filter(|step| matches!(step, Step::Views(_))) else {
+        return fault(line, "`view` belongs below `views`");
+    };
+    if !views.of.contains(&of) {
+        return fault(line, "`view` is of a table that `views` does not name");
+    }
+    if is_query && views.shapes.iter().any(|shape| shape.of == of) {
+        return fault(line, "`view` has one query for a table, before any ALTER VIEW");
+    }
+    views.shapes.push(Shape { of, statement, is_query });
+    Ok(())
 }
 
 /// Finds `:low` and `:high` in an UPDATE, each once, bounding `key` with both ends included.

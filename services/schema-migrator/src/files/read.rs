@@ -72,6 +72,13 @@ impl<'a> Reader<'a> {
             needs.extend(guarded.needs_no_transaction().map(|kind| (cut.line, kind)));
             keeps_transaction &= guarded.keeps_transaction();
             let step = match pending {
+                Some((_, Directive::View { of })) => {
+                    let is_query = guarded.is_query();
+                    if let Err((line, kind)) = directive::shape(of, statement, is_query, &mut steps) {
+                        self.fault(line, kind);
+                    }
+                    continue;
+                }
                 None => Ok(Step::Sql(statement)),
                 Some((_, directive)) => directive::step(directive, statement, self.dialect),
             };

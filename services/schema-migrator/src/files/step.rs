@@ -56,9 +56,14 @@ impl fmt::Display for Step {
                 writeln!(f, "-- grey: online tool={} table={}", it.tool, it.table)?;
                 f.write_str(&it.statement.sql)
             }
+            Self::Views(it) if it.of.is_empty() => write!(f, "-- grey: drop-views version={}", it.version),
             Self::Views(it) => {
                 let of = it.of.iter().map(SqlName::as_str).collect::<Vec<_>>().join(",");
-                write!(f, "-- grey: views version={} of={of}", it.version)
+                write!(f, "-- grey: views version={} of={of}", it.version)?;
+                for shape in &it.shapes {
+                    write!(f, "\n-- grey: view of={}\n{}", shape.of, shape.statement.sql)?;
+                }
+                Ok(())
             }
         }
     }
@@ -144,10 +149,23 @@ pub struct External {
 pub struct Views {
     /// The version whose schema of views it is; the migration's own unless the directive says another.
     pub version: SchemaVersion,
-    /// The tables, each seen through a view of its name; never empty.
+    /// The tables, each seen through a view of its name; none: the version's schema of views is dropped.
     pub of: Vec<SqlName>,
+    /// Where a view is not the table as it is.
+    pub shapes: Vec<Shape>,
     /// The line of the directive, counted from 1.
     pub line: u32,
+}
+
+/// The shape of one view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// The table.
+    pub of: SqlName,
+    /// A query that is the view, or an ALTER VIEW that gives its columns defaults.
+    pub statement: Statement,
+    /// Whether it is the query.
+    pub is_query: bool,
 }
 
 /// An SQL name that needs no quotes, perhaps qualified by a schema: `orders`, `billing.orders`.
