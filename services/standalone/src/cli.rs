@@ -6,6 +6,7 @@ mod output;
 mod session;
 mod write;
 
+mod database;
 mod demo;
 mod events;
 pub(crate) mod explain;
@@ -125,6 +126,9 @@ pub enum Command {
     /// Pins: tenants held to versions
     #[command(subcommand)]
     Pin(pin::Command),
+    /// Databases of tenants: where they are, with sealed credentials
+    #[command(subcommand)]
+    Database(database::Command),
     /// Policies: experiments, canaries, balancing, failover
     #[command(subcommand)]
     Policy(policy::Command),
@@ -165,6 +169,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Service(command) => command.run(&session).await,
         Command::Version(command) => command.run(&session).await,
         Command::Pin(command) => command.run(&session).await,
+        Command::Database(command) => command.run(&session).await,
         Command::Policy(command) => command.run(&session).await,
         Command::Instance(command) => command.run(&session).await,
         Command::Sync(command) => command.run(&session).await,

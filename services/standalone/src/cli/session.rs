@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use grey_core::error::Reason;
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
+use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
@@ -57,6 +58,11 @@ impl Session {
     pub(super) async fn pins(&self) -> Result<PinServiceClient<Connection>, Failure> {
         let connection = self.connect(&self.target.control).await?;
         Ok(PinServiceClient::new(connection).max_decoding_message_size(MAX_RESPONSE))
+    }
+
+    pub(super) async fn databases(&self) -> Result<DatabaseServiceClient<Connection>, Failure> {
+        let connection = self.connect(&self.target.control).await?;
+        Ok(DatabaseServiceClient::new(connection).max_decoding_message_size(MAX_RESPONSE))
     }
 
     pub(super) async fn history(&self) -> Result<HistoryServiceClient<Connection>, Failure> {
