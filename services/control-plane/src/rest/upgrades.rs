@@ -19,6 +19,7 @@ use grey_proto::schema::{
 use grey_proto::status::{ApiError, ErrorBody};
 use serde::{Deserialize, Serialize};
 
+use super::input::adopt;
 use super::{Answer, Input, Reply};
 use crate::access::Operation;
 use crate::api::Api;
@@ -85,8 +86,10 @@ async fn start_for_version(State(api): State<Api>, input: Input) -> Answer<Start
     if version.is_empty() {
         return Err(InvalidMessage::new("version", "must be service:version").into());
     }
-    super::input::adopt("service", &mut wanted.service, service)?;
-    super::input::adopt("version", &mut wanted.version, version)?;
+    if !service.is_empty() {
+        adopt("service", &mut wanted.service, service)?;
+    }
+    adopt("version", &mut wanted.version, version)?;
     let upgrade = api.start_upgrade(&caller, wanted.request(input.path("id"))).await?;
     Ok(started(upgrade))
 }

@@ -44,7 +44,7 @@ const METHODS: [(&str, usize); 26] = [
 ];
 
 /// The least role of each route.
-pub(crate) const ROUTES: [(Method, &str, usize); 28] = [
+pub(crate) const ROUTES: [(Method, &str, usize); 34] = [
     (Method::GET, "/api/tenants", 0),
     (Method::GET, "/api/tenants/acme", 0),
     (Method::PUT, "/api/tenants/acme", 2),
@@ -57,6 +57,12 @@ pub(crate) const ROUTES: [(Method, &str, usize); 28] = [
     (Method::DELETE, "/api/tenants/acme/services/payment/database", 2),
     (Method::GET, "/api/databases?tenant=acme&service=payment", 0),
     (Method::POST, "/api/databases/rotate-keys", 2),
+    (Method::POST, "/api/tenants/acme/schema-upgrade", 1),
+    (Method::POST, "/api/grey-router/upgrade-schema/acme/payment:v1.0", 1),
+    (Method::GET, "/api/upgrades?tenant=acme&service=payment", 0),
+    (Method::GET, "/api/upgrades/up-1", 0),
+    (Method::GET, "/api/upgrades/up-1/events", 0),
+    (Method::POST, "/api/upgrades/up-1/cancel", 1),
     (Method::GET, "/api/services", 0),
     (Method::GET, "/api/services/payment", 0),
     (Method::PUT, "/api/services/payment", 2),

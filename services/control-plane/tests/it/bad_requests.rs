@@ -29,6 +29,11 @@ fn invalid(code: u16) -> (u16, String) {
     (code, "INVALID_ARGUMENT".to_owned())
 }
 
+/// Whether all that there is to say may be in the path.
+fn needs_no_body(path: &str) -> bool {
+    path.contains("/upgrade-schema/") || path.ends_with("/cancel")
+}
+
 fn takes_a_body(method: &Method) -> bool {
     *method == Method::PUT || *method == Method::POST
 }
@@ -41,6 +46,9 @@ async fn malformed_and_oversized_bodies_are_refused_by_every_route(plane: Plane)
         let json = |body: &str| request().header("content-type", "application/json").body(body.to_owned());
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         for body in ["", "{", "[]", "null", "7", "{\"nonsense\": 1}", "\u{0}", "{\"id\": 5}", &deep] {
+            if body.is_empty() && needs_no_body(path) {
+                continue;
+            }
             let (code, reason) = refusal(json(body)).await;
             assert_eq!((code, reason), invalid(400), "{method} {path} {body:.20}");
         }
@@ -72,6 +80,7 @@ async fn malformed_ids_are_refused_by_every_route(plane: Plane) {
                 let body = match path {
                     _ if path.ends_with("/version") => json!({"version": "1.0"}),
                     "/api/services/payment" => json!({"defaultVersion": "1.0"}),
+                    _ if path.ends_with("/schema-upgrade") => json!({"service": "payment"}),
                     _ if path.ends_with("/database") => json!({"url": URL}),
                     _ => json!({}),
                 };
@@ -128,6 +137,7 @@ fn filler(path: &str) -> Value {
         _ if path.ends_with("/version") => json!({"version": "1.0"}),
         "/api/services/payment" => json!({"defaultVersion": "1.0"}),
         _ if path.ends_with("/database") => json!({"url": URL}),
+        _ if path.ends_with("/schema-upgrade") => json!({"service": "payment"}),
         "/api/explain" => json!({"call": {"tenant": "acme", "service": "payment"}}),
         _ => json!({}),
     }
