@@ -1,6 +1,7 @@
 //! Plans, runs, verifies and undoes the schema migrations of tenant databases.
 
 pub mod backfill;
+pub mod backup;
 pub mod external;
 pub mod files;
 pub mod lint;

@@ -21,8 +21,11 @@ pub use whole::{Goal, MigrateError, Migration, migrate};
 use crate::files::{Dialect, Scripts};
 use crate::plan::{Direction, Plan};
 use crate::tenant::{Connection, Error, Stop};
+use crate::{backfill, backup, external};
 use grey_core::schema::SchemaVersion;
 use script::Script;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -39,11 +42,31 @@ pub struct Job<'a> {
     pub stop: Stop,
     /// How long taking everything back may take, once the job has failed or was stopped.
     pub undo_time: Duration,
+    /// Whether the database is backed up before anything is run.
+    pub backup: bool,
+    /// What it is run with.
+    pub equipment: &'a Equipment,
+}
+
+/// What migrations are run with besides the database.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Equipment {
+    /// Tools that may be run.
+    pub tools: external::Tools,
+    /// How backfills give way to others.
+    pub pacing: backfill::Pacing,
+    /// How backups are made; without it none can be.
+    pub backups: Option<backup::Options>,
 }
 
 /// What is going on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Progress {
+    /// The database is backed up.
+    BackedUp {
+        /// The file.
+        path: PathBuf,
+    },
     /// A migration is begun, or gone on with.
     Begun {
         /// Its version.
@@ -106,7 +129,7 @@ pub enum Progress {
 }
 
 /// Is told what is going on; it must not block for long.
-pub type Listener<'a> = &'a mut (dyn FnMut(Progress) + Send);
+pub type Listener<'a> = &'a mut (dyn FnMut(Progress) + Send + Sync);
 
 /// How a run ended, and where the database is now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -215,7 +238,8 @@ pub async fn recover(
 struct Worker<'a> {
     connection: &'a Connection,
     job: &'a Job<'a>,
-    listener: Listener<'a>,
+    /// In a lock only so that the worker can be lent to other threads.
+    listener: Mutex<Listener<'a>>,
     /// When to stop: the job's, until something is taken back.
     stop: Stop,
     /// Whose migrations it runs: the job's, or those of the upgrade that crashed.
@@ -226,11 +250,15 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(connection: &'a Connection, job: &'a Job<'a>, listener: Listener<'a>) -> Self {
         let (upgrade, actor) = (job.upgrade.to_owned(), job.actor.to_owned());
-        Self { connection, job, listener, stop: job.stop.clone(), upgrade, actor }
+        Self { connection, job, listener: Mutex::new(listener), stop: job.stop.clone(), upgrade, actor }
     }
 
     fn tell(&mut self, progress: Progress) {
-        (self.listener)(progress);
+        (self.listener())(progress);
+    }
+
+    fn listener(&mut self) -> &mut Listener<'a> {
+        self.listener.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dialect(&self) -> Dialect {

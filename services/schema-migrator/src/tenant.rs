@@ -19,6 +19,7 @@ pub use baseline::{baseline, flyway};
 pub use catalog::Catalog;
 pub(crate) use classify::is_missing_object;
 pub use connect::Connection;
+pub(crate) use connect::{mysql_options, percent_decoded, postgres_options};
 pub use fleet::read_many;
 pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};

@@ -115,8 +115,14 @@ impl Worker<'_> {
         for mut record in records.drain(..).collect::<Vec<_>>() {
             let index = usize::try_from(record.step).unwrap_or(usize::MAX).wrapping_sub(1);
             let step = script.steps.get(index).filter(|_| record.direction == script.direction);
-            if let (Mark::Started, Some(Step::Sql(statement))) = (record.mark, step) {
-                match self.took_effect(statement, &record).await {
+            let begun = step.filter(|_| record.mark == Mark::Started);
+            if let Some(step @ (Step::Sql(_) | Step::External(_))) = begun {
+                let done = match step {
+                    Step::Sql(statement) => self.took_effect(statement, &record).await,
+                    Step::External(external) => self.was_changed(external, &record).await,
+                    Step::Backfill(_) | Step::Views(_) => Ok(true),
+                };
+                match done {
                     Ok(true) => record.mark = Mark::Done,
                     Ok(false) => {
                         self.connection.forget(&record).await?;

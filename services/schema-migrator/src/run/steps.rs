@@ -3,9 +3,10 @@
 use super::script::Script;
 use super::way::{Probe, Way, is_setting, way};
 use super::{Progress, Worker};
-use crate::files::{Dialect, Statement, Step};
+use crate::files::{Dialect, External, Statement, Step};
 use crate::plan::{Direction, Outcome};
 use crate::tenant::{Error, Mark, NewEntry, Record, is_missing_object, now_ms};
+use crate::{backfill, external, views};
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 impl Worker<'_> {
@@ -72,7 +73,10 @@ impl Worker<'_> {
                 Step::Sql(Statement { sql, line }) => {
                     self.connection.execute(transaction, sql, *line, &self.stop).await?;
                 }
-                other => {
+                Step::Views(views) => {
+                    Box::pin(views::apply(self.connection, transaction, views, &self.stop)).await?;
+                }
+                other @ (Step::Backfill(_) | Step::External(_)) => {
                     let text = format!("the step on line {} cannot run in a transaction", other.line());
                     return Err(Error::Conflict(text));
                 }
@@ -158,8 +162,16 @@ impl Worker<'_> {
                 }
                 Ok(done)
             }
-            // The others know by themselves how far they came.
-            (Some(_), _) => Ok(false),
+            (Some(record), Step::External(external)) => {
+                let done = self.was_changed(external, record).await?;
+                if done {
+                    let record = Record { mark: Mark::Done, ..record.clone() };
+                    self.connection.journal(self.connection.db(), &record).await?;
+                }
+                Ok(done)
+            }
+            // A backfill knows by itself how far it came.
+            (Some(_), Step::Backfill(_) | Step::Views(_)) => Ok(false),
         }
     }
 
@@ -186,11 +198,61 @@ impl Worker<'_> {
                 Way::Together => self.with_record(statement, record).await,
                 Way::Alone(probe) => self.alone(statement, record, probe).await,
             },
-            other => {
-                let text = format!("the step on line {} is of a kind that is not known", other.line());
-                Err(Error::Conflict(text))
+            Step::Backfill(backfill) => {
+                let (stop, pacing) = (self.stop.clone(), self.job.equipment.pacing);
+                let (version, number) = (record.version.clone(), record.step);
+                let connection = self.connection;
+                let listener = self.listener();
+                let mut rows = |it: backfill::Progress| {
+                    let version = version.clone();
+                    listener(Progress::Rows { version, step: number, done: it.done, total: it.total });
+                };
+                Box::pin(backfill::run(connection, backfill, record, &pacing, &mut rows, &stop)).await
+            }
+            Step::External(external) => Box::pin(self.by_tool(external, record)).await,
+            Step::Views(views) => Box::pin(views::run(self.connection, views, record, &self.stop)).await,
+        }
+    }
+
+    /// A tool changes a table. It leaves the table as it was or changes it, which the catalog tells.
+    async fn by_tool(&mut self, external: &External, mut record: Record) -> Result<(), Error> {
+        let db = self.connection.db();
+        let sql = &external.statement.sql;
+        let catalog = self.connection.catalog().await?;
+        record.fingerprint = Some(catalog.fingerprint_of(sql, self.dialect()));
+        self.connection.journal(db, &record).await?;
+        let (stop, job) = (self.stop.clone(), self.job);
+        let (version, number) = (record.version.clone(), record.step);
+        let connection = self.connection;
+        let listener = self.listener();
+        let mut rows = |it: external::Progress| {
+            let version = version.clone();
+            let (done, total) = it.rows.unwrap_or((it.percent.into(), 100));
+            listener(Progress::Rows { version, step: number, done, total });
+        };
+        let done =
+            Box::pin(external::run(connection, external, &job.equipment.tools, &mut rows, &stop)).await;
+        match done.map_err(Error::from) {
+            Ok(()) => {
+                record.mark = Mark::Done;
+                self.connection.journal(db, &record).await
+            }
+            Err(error) if error.is_unreachable() => Err(error),
+            Err(error) => {
+                if !self.was_changed(external, &record).await? {
+                    self.connection.forget(&record).await?;
+                }
+                Err(error)
             }
         }
+    }
+
+    /// Whether a tool that was begun has changed its table; what it left beside it is removed.
+    pub(super) async fn was_changed(&self, external: &External, record: &Record) -> Result<bool, Error> {
+        Box::pin(external::clean_up(self.connection, external)).await?;
+        let catalog = self.connection.catalog().await?;
+        let now = catalog.fingerprint_of(&external.statement.sql, self.dialect());
+        Ok(record.fingerprint.as_ref() != Some(&now))
     }
 
     /// A statement and its record in one transaction.

@@ -1,6 +1,7 @@
 //! A whole run on one tenant's database: connected, locked, recovered, planned, refused or run.
 
 use super::{Ended, Job, Listener, Outcome, Progress, recover, run};
+use crate::backup::backup;
 use crate::plan::{self, Plan, Refused, plan, plan_undo};
 use crate::tenant::{Connection, Error, Stop, Target, Timeouts};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -119,6 +120,13 @@ async fn once(
     }
     let plan = Box::pin(make_plan(&connection, migration, job)).await?;
     plan.verdict()?;
+    if job.backup && !plan.is_empty() {
+        let options = job.equipment.backups.as_ref().ok_or_else(|| {
+            Error::Conflict("back the tenant's database up: no folder for backups is configured".to_owned())
+        })?;
+        let path = Box::pin(backup(&connection, options, job.upgrade, &job.stop)).await?;
+        listener(Progress::BackedUp { path });
+    }
     Ok(Box::pin(run(&connection, job, &plan, listener)).await?)
 }
 

@@ -6,10 +6,11 @@ use grey_core::schema::SchemaVersion;
 use grey_runtime::Secret;
 use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::{self, Options};
-use grey_schema_migrator::run::{Ended, Goal, Job, MigrateError, Migration, Progress, migrate};
+use grey_schema_migrator::run::{Ended, Equipment, Goal, Job, MigrateError, Migration, Progress, migrate};
 use grey_schema_migrator::tenant::{Connection, Stop, Target, Timeouts};
 use grey_testkit::{MariaDb, Postgres};
 use sea_orm::{ConnectionTrait, Database, Statement};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
 static MARIADB: OnceCell<MariaDb> = OnceCell::const_new();
+static EQUIPMENT: OnceLock<Equipment> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// One PostgreSQL server for all tests; each has databases of its own on it.
@@ -152,7 +154,8 @@ impl World {
 }
 
 pub(crate) fn job<'a>(upgrade: &'a str, scripts: &'a Scripts, stop: Stop) -> Job<'a> {
-    Job { upgrade, actor: "test", scripts, stop, undo_time: LONG }
+    let equipment = EQUIPMENT.get_or_init(Equipment::default);
+    Job { upgrade, actor: "test", scripts, stop, undo_time: LONG, backup: false, equipment }
 }
 
 pub(crate) fn target(dialect: Dialect, url: String) -> Target {
