@@ -133,7 +133,7 @@ impl World {
         scripts: &Scripts,
         goal: Goal,
         time: Duration,
-        listener: &mut (dyn FnMut(Progress) + Send),
+        listener: &mut (dyn FnMut(Progress) + Send + Sync),
     ) -> Result<Ended, MigrateError> {
         let stop = Stop::within(time, CancellationToken::new());
         self.migrate_as("u1", scripts, goal, stop, listener).await
@@ -145,7 +145,7 @@ impl World {
         scripts: &Scripts,
         goal: Goal,
         stop: Stop,
-        listener: &mut (dyn FnMut(Progress) + Send),
+        listener: &mut (dyn FnMut(Progress) + Send + Sync),
     ) -> Result<Ended, MigrateError> {
         let job = job(upgrade, scripts, stop);
         let migration = Migration { target: &self.target, timeouts: timeouts(), goal, options: lenient() };

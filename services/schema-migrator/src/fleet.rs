@@ -1,0 +1,89 @@
+//! Where many databases are, and which of them need work: read together, judged once per kind of history.
+
+use crate::files::{Checksum, Dialect, Scripts};
+use crate::plan::{self, Entry, Facts, History, Leftover, Options};
+use crate::tenant::{Error, Target, Timeouts, read_many};
+use grey_core::schema::SchemaVersion;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where a database is, compared with the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The schema.
+    pub schema: Option<SchemaVersion>,
+    /// Migrations that are not applied.
+    pub pending: u32,
+    /// Whether an upgrade to the target would do anything, or be refused.
+    pub needs_work: bool,
+    /// Of the files that it was compared with.
+    pub fingerprint: Option<Checksum>,
+}
+
+/// What of a history decides what is to be done.
+type Kind = (Dialect, Vec<(String, Option<String>, &'static str)>, usize);
+
+/// Looks at all `targets`, in their order, over at most `concurrency` connections at a time. A dialect without scripts
+/// needs no work.
+pub async fn check(
+    targets: &[Target],
+    scripts: &BTreeMap<Dialect, Arc<Scripts>>,
+    to: &plan::Target,
+    timeouts: &Timeouts,
+    concurrency: usize,
+) -> Vec<Result<Standing, Error>> {
+    let histories = Box::pin(read_many(targets, timeouts, concurrency)).await;
+    let fingerprints: BTreeMap<Dialect, Checksum> =
+        scripts.iter().map(|(dialect, scripts)| (*dialect, scripts.fingerprint())).collect();
+    // Tenants of one fleet have the same few histories, and judging one parses every migration.
+    let mut judged: BTreeMap<Kind, Standing> = BTreeMap::new();
+    let mut standings = Vec::with_capacity(targets.len());
+    for (target, history) in targets.iter().zip(histories) {
+        standings.push(history.map(|history| {
+            let judge =
+                || judge(scripts.get(&target.dialect), fingerprints.get(&target.dialect), &history, to);
+            judged.entry(kind(target.dialect, &history)).or_insert_with(judge).clone()
+        }));
+    }
+    standings
+}
+
+fn kind(dialect: Dialect, history: &History) -> Kind {
+    let entry = |entry: &Entry| {
+        let checksum = entry.checksum.as_ref().map(|checksum| checksum.as_str().to_owned());
+        (entry.version.to_string(), checksum, entry.outcome.as_str())
+    };
+    let leftover = |left: &Leftover| (left.version.to_string(), None, left.direction.as_str());
+    let entries = history.entries.iter().map(entry);
+    (dialect, entries.chain(history.leftovers.iter().map(leftover)).collect(), history.leftovers.len())
+}
+
+fn judge(
+    scripts: Option<&Arc<Scripts>>,
+    fingerprint: Option<&Checksum>,
+    history: &History,
+    to: &plan::Target,
+) -> Standing {
+    let schema = history.present().cloned();
+    let Some(scripts) = scripts else {
+        return Standing { schema, pending: 0, needs_work: false, fingerprint: None };
+    };
+    let plan = plan::plan(scripts, history, to, &Options::default(), &Facts::default());
+    Standing {
+        schema,
+        pending: pending(scripts, history),
+        needs_work: !plan.is_empty() || plan.verdict().is_err(),
+        fingerprint: fingerprint.cloned(),
+    }
+}
+
+/// Migrations that are not applied.
+#[must_use]
+pub fn pending(scripts: &Scripts, history: &History) -> u32 {
+    let (applied, baseline) = (history.applied(), history.baseline());
+    let missing = scripts.migrations.iter().filter(|migration| {
+        !applied.contains_key(&migration.schema)
+            && baseline.is_none_or(|baseline| migration.schema > *baseline)
+    });
+    u32::try_from(missing.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,176 @@
+//! The operations of `grey.schema.v1`, and who may ask for them.
+
+mod baseline;
+mod schemas;
+mod start;
+mod upgrades;
+
+use crate::jobs::Queue;
+use crate::prepare::{Grounds, invalid};
+use futures::{Stream, StreamExt};
+use grey_core::ids::{ServiceId, TenantId};
+use grey_edge::{Caller, Role, admit};
+use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
+use grey_proto::schema::{
+    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, GetUpgradeRequest,
+    GetUpgradeResponse, ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse,
+    PlanRequest, PlanResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest, StartUpgradeResponse,
+    StartUpgradesRequest, StartUpgradesResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest,
+    WatchUpgradeResponse,
+};
+use grey_proto::status::{ApiError, to_status};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+/// Names whoever the caller asks for.
+pub const ACTOR_HEADER: &str = "x-grey-actor";
+
+/// Most bytes of a name in [`ACTOR_HEADER`].
+const MAX_ACTOR: usize = 128;
+
+/// Most bytes of a reason.
+const MAX_REASON: usize = 500;
+
+/// Most tenants of one request.
+const MAX_TENANTS: usize = 1_000;
+
+/// What the operations work on. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    queue: Queue,
+    grounds: Grounds,
+    settings: Settings,
+    watchers: Arc<Semaphore>,
+    draining: CancellationToken,
+}
+
+/// What bounds the operations.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether backups can be made.
+    pub backups: bool,
+    /// Connections to tenants' databases that one request opens at the same time.
+    pub fleet_concurrency: usize,
+    /// The longest time that an upgrade may be given.
+    pub max_timeout: Duration,
+    /// How often an upgrade that another replica runs is looked at.
+    pub poll: Duration,
+    /// Streams that are open at the same time.
+    pub max_watchers: usize,
+}
+
+impl Api {
+    /// Streams end when `draining` begins.
+    #[must_use]
+    pub fn new(queue: Queue, grounds: Grounds, settings: Settings, draining: CancellationToken) -> Self {
+        let watchers = Arc::new(Semaphore::new(settings.max_watchers));
+        Self { queue, grounds, settings, watchers, draining }
+    }
+
+    /// The service, each request at most `max_bytes` long.
+    #[must_use]
+    pub fn routes(&self, max_bytes: usize) -> Routes {
+        Routes::new(SchemaServiceServer::new(self.clone()).max_decoding_message_size(max_bytes))
+    }
+}
+
+/// A caller, and on whose behalf it asks.
+#[derive(Debug, Clone)]
+struct Asker {
+    caller: Caller,
+    /// `name`, or `name via caller`.
+    actor: String,
+}
+
+impl Asker {
+    /// # Errors
+    /// Nobody known asks, or its role does not allow it.
+    fn of<T>(request: &Request<T>, role: Role, what: &str) -> Result<Self, ApiError> {
+        let caller = admit(request.extensions(), role, what)?;
+        let actor = match behalf(request.metadata()) {
+            Some(name) => format!("{name} via {}", caller.name()),
+            None => caller.name().to_owned(),
+        };
+        Ok(Self { caller, actor })
+    }
+}
+
+fn behalf(metadata: &MetadataMap) -> Option<String> {
+    let name = metadata.get(ACTOR_HEADER)?.to_str().ok()?.trim();
+    let usable = !name.is_empty() && name.len() <= MAX_ACTOR && !name.chars().any(char::is_control);
+    usable.then(|| name.to_owned())
+}
+
+fn tenant_id(text: &str) -> Result<TenantId, ApiError> {
+    TenantId::new(text).map_err(|error| invalid("tenant", error))
+}
+
+fn service_id(text: &str) -> Result<ServiceId, ApiError> {
+    ServiceId::new(text).map_err(|error| invalid("service", error))
+}
+
+fn page_size(asked: u32) -> Result<u32, ApiError> {
+    match asked {
+        0 => Ok(100),
+        1..=1_000 => Ok(asked),
+        _ => Err(invalid("page_size", "must be at most 1000")),
+    }
+}
+
+fn reason(text: &str) -> Result<String, ApiError> {
+    if text.len() > MAX_REASON {
+        return Err(invalid("reason", format!("must have at most {MAX_REASON} bytes")));
+    }
+    Ok(text.to_owned())
+}
+
+type Changes = Pin<Box<dyn Stream<Item = Result<WatchUpgradeResponse, Status>> + Send>>;
+
+/// Answers each method by the function of the same name.
+macro_rules! answer {
+    ($($method:ident: $role:ident, $what:literal, ($request:ident) -> $response:ident,)* ; $($more:tt)*) => {
+        #[tonic::async_trait]
+        impl SchemaService for Api {
+            $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                let asker = Asker::of(&request, Role::$role, $what)?;
+                let answer = Box::pin(self.$method(&asker, request.into_inner())).await?;
+                Ok(Response::new(answer))
+            })*
+            $($more)*
+        }
+    };
+}
+
+answer! {
+    plan: Viewer, "plan upgrades", (PlanRequest) -> PlanResponse,
+    start_upgrade: Operator, "upgrade databases", (StartUpgradeRequest) -> StartUpgradeResponse,
+    start_upgrades: Operator, "upgrade databases", (StartUpgradesRequest) -> StartUpgradesResponse,
+    rollback: Operator, "undo migrations", (RollbackRequest) -> RollbackResponse,
+    get_upgrade: Viewer, "read upgrades", (GetUpgradeRequest) -> GetUpgradeResponse,
+    list_upgrades: Viewer, "list upgrades", (ListUpgradesRequest) -> ListUpgradesResponse,
+    cancel_upgrade: Operator, "cancel upgrades", (CancelUpgradeRequest) -> CancelUpgradeResponse,
+    list_schemas: Viewer, "list schemas", (ListSchemasRequest) -> ListSchemasResponse,
+    validate: Viewer, "check migrations", (ValidateRequest) -> ValidateResponse,
+    baseline: Operator, "declare baselines", (BaselineRequest) -> BaselineResponse, ;
+
+    type WatchUpgradeStream = Changes;
+
+    async fn watch_upgrade(
+        &self,
+        request: Request<WatchUpgradeRequest>,
+    ) -> Result<Response<Self::WatchUpgradeStream>, Status> {
+        Asker::of(&request, Role::Viewer, "follow upgrades")?;
+        let changes = self.follow(request.into_inner()).await?;
+        let told = |change: Result<_, ApiError>| {
+            let upgrade = change.map_err(|error| to_status(&error))?;
+            Ok(WatchUpgradeResponse { upgrade: Some(upgrade) })
+        };
+        Ok(Response::new(changes.map(told).boxed()))
+    }
+}

@@ -1,0 +1,342 @@
+//! Planning and starting upgrades, of one tenant or of many.
+
+use super::{Api, Asker, MAX_TENANTS, reason, service_id, tenant_id};
+use crate::files::{Dialect, Scripts};
+use crate::fleet::check;
+use crate::jobs::{Refused, Seen, Wanted};
+use crate::prepare::{Registered, invalid, verdict, waiting_steps};
+use crate::run::Goal;
+use futures::StreamExt;
+use grey_core::error::Reason;
+use grey_core::ids::{ServiceId, TenantId};
+use grey_edge::Role;
+use grey_proto::schema::{
+    Flip, FlipState, PlanRequest, PlanResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest,
+    StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse, StartedUpgrade, Target, Upgrade,
+    UpgradeDirection, UpgradeOptions,
+};
+use grey_proto::status::ApiError;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Most bytes of an idempotency key.
+const MAX_KEY: usize = 64;
+
+impl Api {
+    pub(super) async fn plan(&self, _: &Asker, request: PlanRequest) -> Result<PlanResponse, ApiError> {
+        let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
+        let options = self.grounds.options(&request.options.unwrap_or_default())?;
+        let registered = self.grounds.registered(&tenant, &service).await?;
+        let scripts = self.grounds.scripts(&service, registered.target.dialect).await?;
+        let target = request.target.unwrap_or_default();
+        let goal = self.grounds.goal(&service, UpgradeDirection::Up, &target).await?;
+        let plan = Box::pin(self.grounds.plan(&registered.target, &scripts, &goal, &options)).await?;
+        Ok(PlanResponse { plan: Some(plan.to_message(&tenant)) })
+    }
+
+    pub(super) async fn start_upgrade(
+        &self,
+        asker: &Asker,
+        request: StartUpgradeRequest,
+    ) -> Result<StartUpgradeResponse, ApiError> {
+        if request.idempotency_key.len() > MAX_KEY {
+            return Err(invalid("idempotency_key", format!("must have at most {MAX_KEY} bytes")));
+        }
+        let mut wanted = self.wanted(
+            asker,
+            UpgradeDirection::Up,
+            (&request.tenant, &request.service),
+            request.target,
+            request.options,
+            &request.reason,
+        )?;
+        wanted.idempotency_key = request.idempotency_key;
+        wanted.flip = request.flip.map(|flip| pending_flip(flip, &wanted)).transpose()?;
+        Ok(StartUpgradeResponse { upgrade: Some(self.start(wanted).await?) })
+    }
+
+    pub(super) async fn rollback(
+        &self,
+        asker: &Asker,
+        request: RollbackRequest,
+    ) -> Result<RollbackResponse, ApiError> {
+        let target = Target { schema: request.schema, service_version: String::new() };
+        let wanted = self.wanted(
+            asker,
+            UpgradeDirection::Down,
+            (&request.tenant, &request.service),
+            Some(target),
+            request.options,
+            &request.reason,
+        )?;
+        Ok(RollbackResponse { upgrade: Some(self.start(wanted).await?) })
+    }
+
+    /// Checks a request without asking anyone.
+    fn wanted(
+        &self,
+        asker: &Asker,
+        direction: UpgradeDirection,
+        (tenant, service): (&str, &str),
+        target: Option<Target>,
+        options: Option<UpgradeOptions>,
+        why: &str,
+    ) -> Result<Wanted, ApiError> {
+        let options = options.unwrap_or_default();
+        self.grounds.options(&options)?;
+        if options.out_of_order || !options.accept.is_empty() {
+            asker.caller.require(Role::Admin, "accept what speaks against an upgrade")?;
+        }
+        if options.backup && !self.settings.backups {
+            let text = "back the database up first: no folder for backups is configured";
+            return Err(ApiError::new(Reason::MigrationRefused, text));
+        }
+        if let Some(timeout) = options.timeout {
+            let longest = self.settings.max_timeout;
+            let sane = (0..1_000_000_000).contains(&timeout.nanos);
+            let timeout = std::time::Duration::try_from(timeout)
+                .ok()
+                .filter(|timeout| sane && !timeout.is_zero() && *timeout <= longest);
+            let limit = grey_runtime::config::duration::format(longest);
+            timeout
+                .ok_or_else(|| invalid("options.timeout", format!("must be positive and at most {limit}")))?;
+        }
+        Ok(Wanted {
+            tenant: tenant_id(tenant)?,
+            service: service_id(service)?,
+            direction,
+            target: target.unwrap_or_default(),
+            options,
+            actor: asker.actor.clone(),
+            reason: reason(why)?,
+            from: String::new(),
+            steps: Vec::new(),
+            server: String::new(),
+            flip: None,
+            idempotency_key: String::new(),
+        })
+    }
+
+    /// Plans an upgrade, so that what cannot succeed is refused at once, and queues it.
+    async fn start(&self, mut wanted: Wanted) -> Result<Upgrade, ApiError> {
+        if let Some(job) = self.queue.repeated(&wanted).await? {
+            return Ok(job.upgrade);
+        }
+        if let Some(upgrade) = self.queue.busy(&wanted.tenant, &wanted.service).await? {
+            return Err(Refused::Busy { upgrade }.into());
+        }
+        let registered = self.grounds.registered(&wanted.tenant, &wanted.service).await?;
+        let scripts = self.grounds.scripts(&wanted.service, registered.target.dialect).await?;
+        let goal = self.grounds.goal(&wanted.service, wanted.direction, &wanted.target).await?;
+        self.plan_into(&mut wanted, &registered, &scripts, &goal).await?;
+        let job = self.queue.enqueue(&wanted).await?;
+        tell(&job.upgrade);
+        Ok(job.upgrade)
+    }
+
+    async fn plan_into(
+        &self,
+        wanted: &mut Wanted,
+        registered: &Registered,
+        scripts: &Scripts,
+        goal: &Goal,
+    ) -> Result<(), ApiError> {
+        let options = self.grounds.options(&wanted.options)?;
+        let plan = Box::pin(self.grounds.plan(&registered.target, scripts, goal, &options)).await?;
+        verdict(&plan)?;
+        wanted.from = plan.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        wanted.steps = waiting_steps(&plan);
+        wanted.server.clone_from(&registered.server);
+        Ok(())
+    }
+
+    pub(super) async fn start_upgrades(
+        &self,
+        asker: &Asker,
+        request: StartUpgradesRequest,
+    ) -> Result<StartUpgradesResponse, ApiError> {
+        if request.tenants.is_empty() || request.tenants.len() > MAX_TENANTS {
+            return Err(invalid("tenants", format!("must be between 1 and {MAX_TENANTS}")));
+        }
+        let mut every = Vec::with_capacity(request.tenants.len());
+        let mut once = BTreeSet::new();
+        for tenant in &request.tenants {
+            let (direction, names) = (UpgradeDirection::Up, (tenant.as_str(), request.service.as_str()));
+            let (target, options) = (request.target.clone(), request.options.clone());
+            every.push(self.wanted(asker, direction, names, target, options, &request.reason)?);
+            if !once.insert(tenant) {
+                return Err(invalid("tenants", format!("names `{tenant}` twice")));
+            }
+        }
+        let service = service_id(&request.service)?;
+        let target = request.target.unwrap_or_default();
+        let goal = self.grounds.goal(&service, UpgradeDirection::Up, &target).await?;
+        let results = Box::pin(self.start_all(&service, &goal, every)).await?;
+        let started = |tenant: &String| match results.get(tenant) {
+            Some(Ok(upgrade)) => StartedUpgrade {
+                tenant: tenant.clone(),
+                upgrade: Some(upgrade.clone()),
+                ..StartedUpgrade::default()
+            },
+            Some(Err(error)) => StartedUpgrade {
+                tenant: tenant.clone(),
+                upgrade: None,
+                reason: error.reason.as_str().to_owned(),
+                error: error.message.clone(),
+            },
+            None => StartedUpgrade { tenant: tenant.clone(), ..StartedUpgrade::default() },
+        };
+        Ok(StartUpgradesResponse { upgrades: request.tenants.iter().map(started).collect() })
+    }
+
+    /// Starts upgrades: those with nothing to do are noted as done, all others are planned and queued.
+    async fn start_all(
+        &self,
+        service: &ServiceId,
+        goal: &Goal,
+        every: Vec<Wanted>,
+    ) -> Result<HashMap<String, Result<Upgrade, ApiError>>, ApiError> {
+        let tenants: Vec<TenantId> = every.iter().map(|wanted| wanted.tenant.clone()).collect();
+        let (registered, mut results) = self.registered_all(service, &tenants).await?;
+        let busy: HashMap<String, String> =
+            self.queue.under_way(service.as_str()).await?.into_iter().collect();
+        let scripts = self.scripts_of(service, registered.values().map(|it| it.target.dialect)).await?;
+        let mut ready = Vec::new();
+        for wanted in every {
+            let tenant = wanted.tenant.to_string();
+            let Some(found) = registered.get(&tenant) else { continue };
+            if let Some(upgrade) = busy.get(&tenant) {
+                results.insert(tenant, Err(Refused::Busy { upgrade: upgrade.clone() }.into()));
+                continue;
+            }
+            match scripts.get(&found.target.dialect) {
+                Some(Ok(_)) => ready.push((wanted, found.clone())),
+                Some(Err(error)) => drop(results.insert(tenant, Err(error.clone()))),
+                None => {}
+            }
+        }
+        let scripts: BTreeMap<Dialect, Arc<Scripts>> =
+            scripts.into_iter().filter_map(|(dialect, loaded)| Some((dialect, loaded.ok()?))).collect();
+        let ready = self.skip(ready, &scripts, goal, &mut results).await?;
+        let started = ready.into_iter().map(|(mut wanted, found)| {
+            let scripts = scripts.get(&found.target.dialect).cloned();
+            async move {
+                let tenant = wanted.tenant.to_string();
+                let queued = async {
+                    let scripts = scripts.ok_or_else(|| invalid("service", "has no migrations"))?;
+                    self.plan_into(&mut wanted, &found, &scripts, goal).await?;
+                    let job = self.queue.enqueue(&wanted).await?;
+                    tell(&job.upgrade);
+                    Ok(job.upgrade)
+                };
+                let queued = Box::pin(queued).await;
+                (tenant, queued)
+            }
+        });
+        let limit = self.settings.fleet_concurrency;
+        let started: Vec<_> = futures::stream::iter(started).buffer_unordered(limit).collect().await;
+        results.extend(started);
+        Ok(results)
+    }
+
+    /// Takes out of `ready` whoever has nothing to do.
+    async fn skip(
+        &self,
+        ready: Vec<(Wanted, Registered)>,
+        scripts: &BTreeMap<Dialect, Arc<Scripts>>,
+        goal: &Goal,
+        results: &mut HashMap<String, Result<Upgrade, ApiError>>,
+    ) -> Result<Vec<(Wanted, Registered)>, ApiError> {
+        let Goal::Up(to) = goal else { return Ok(ready) };
+        let targets: Vec<_> = ready.iter().map(|(_, found)| found.target.clone()).collect();
+        let limit = self.settings.fleet_concurrency;
+        let standings = Box::pin(check(&targets, scripts, to, self.grounds.timeouts(), limit)).await;
+        let (mut idle, mut seen, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for ((mut wanted, found), standing) in ready.into_iter().zip(standings) {
+            match standing {
+                Ok(standing) if !standing.needs_work => {
+                    wanted.from = standing.schema.as_ref().map(ToString::to_string).unwrap_or_default();
+                    wanted.server = found.server;
+                    let names = (wanted.tenant.to_string(), wanted.service.to_string());
+                    seen.push((names.0, names.1, Seen::from(&standing)));
+                    idle.push(wanted);
+                }
+                Ok(_) => rest.push((wanted, found)),
+                Err(error) => {
+                    let error = crate::prepare::database_error(&error);
+                    results.insert(wanted.tenant.to_string(), Err(error));
+                }
+            }
+        }
+        for job in self.queue.record_done(&idle).await? {
+            results.insert(job.upgrade.tenant.clone(), Ok(job.upgrade));
+        }
+        self.queue.note_all(&seen).await?;
+        Ok(rest)
+    }
+
+    /// The registered databases of these tenants, and why others have none.
+    async fn registered_all(
+        &self,
+        service: &ServiceId,
+        tenants: &[TenantId],
+    ) -> Result<(HashMap<String, Registered>, HashMap<String, Result<Upgrade, ApiError>>), ApiError> {
+        let sealed = self.grounds.control().databases(Some(service), tenants).await?;
+        let (mut registered, mut results) = (HashMap::new(), HashMap::new());
+        for sealed in &sealed {
+            let tenant = sealed.database.as_ref().map(|it| it.tenant.clone()).unwrap_or_default();
+            match self.grounds.open(sealed) {
+                Ok(found) => drop(registered.insert(tenant, found)),
+                Err(error) => drop(results.insert(tenant, Err(error))),
+            }
+        }
+        for tenant in tenants {
+            if !registered.contains_key(tenant.as_str()) && !results.contains_key(tenant.as_str()) {
+                let error = crate::control::unregistered(tenant, service);
+                results.insert(tenant.to_string(), Err(error));
+            }
+        }
+        Ok((registered, results))
+    }
+
+    /// The files for each of these dialects.
+    pub(super) async fn scripts_of(
+        &self,
+        service: &ServiceId,
+        dialects: impl Iterator<Item = Dialect>,
+    ) -> Result<BTreeMap<Dialect, Result<Arc<Scripts>, ApiError>>, ApiError> {
+        let mut loaded = BTreeMap::new();
+        for dialect in dialects.collect::<BTreeSet<_>>() {
+            loaded.insert(dialect, self.grounds.scripts(service, dialect).await);
+        }
+        Ok(loaded)
+    }
+}
+
+fn pending_flip(mut flip: Flip, wanted: &Wanted) -> Result<Flip, ApiError> {
+    let pin = flip.pin.as_mut().ok_or_else(|| invalid("flip.pin", "is missing"))?;
+    for (field, given, own) in [
+        ("flip.pin.tenant", &mut pin.tenant, wanted.tenant.as_str()),
+        ("flip.pin.service", &mut pin.service, wanted.service.as_str()),
+    ] {
+        if !given.is_empty() && given != own {
+            return Err(invalid(field, "is not that of the upgrade"));
+        }
+        own.clone_into(given);
+    }
+    grey_core::version::Version::new(&pin.version).map_err(|error| invalid("flip.pin.version", error))?;
+    flip.set_state(FlipState::Pending);
+    flip.error.clear();
+    Ok(flip)
+}
+
+fn tell(upgrade: &Upgrade) {
+    tracing::info!(
+        upgrade.id = upgrade.id,
+        tenant.id = upgrade.tenant,
+        service.id = upgrade.service,
+        actor = upgrade.actor,
+        steps = upgrade.steps.len(),
+        "upgrade is queued"
+    );
+}
