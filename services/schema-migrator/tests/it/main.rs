@@ -9,5 +9,6 @@ mod lint;
 mod plan;
 mod run;
 mod run_faults;
+mod run_kill;
 mod run_locks;
 mod run_world;
