@@ -59,7 +59,7 @@ pub(super) async fn remove(
     let databases =
         tenant_databases::Entity::delete_many().filter(tenant_databases::Column::Tenant.eq(id.as_str()));
     databases.exec(attempt.transaction).await.map_err(during("remove the tenant's databases"))?;
-    // Without the key nothing opens any more what was sealed with it, in backups neither.
+    // Without the key nothing opens any more what was sealed with it, wherever a copy is left.
     let key = tenant_keys::Entity::delete_by_id(id.as_str()).exec(attempt.transaction).await;
     key.map_err(during("remove the tenant's data key"))?;
     let tenant = tenants::Entity::delete_by_id(id.as_str()).exec(attempt.transaction).await;
