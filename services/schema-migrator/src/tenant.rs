@@ -13,17 +13,18 @@ mod history;
 mod journal;
 mod lock;
 mod names;
+mod pool;
 mod sql;
 
 pub use baseline::{baseline, flyway};
 pub use catalog::Catalog;
 pub(crate) use classify::is_missing_object;
 pub use connect::Connection;
-pub(crate) use connect::{mysql_options, percent_decoded, postgres_options};
 pub use fleet::read_many;
 pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};
 pub use names::Names;
+pub(crate) use pool::{mysql_options, percent_decoded, postgres_options};
 pub(crate) use sql::Sql;
 
 use crate::files::Dialect;

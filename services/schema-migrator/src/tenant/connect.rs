@@ -1,20 +1,14 @@
 //! One session with a tenant's database.
 
 use super::lock::Lock;
+use super::pool::{Beside, pool};
 use super::{Error, Names, Sql, Stop, Target, Timeouts, classify};
 use crate::files::Dialect;
-use sea_orm::sqlx::ConnectOptions as _;
-use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, QueryResult, SqliteTransactionMode,
-    SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
-    TransactionTrait,
+    Statement, TransactionOptions, TransactionTrait,
 };
 use std::future::Future;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,12 +21,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longer than any statement of ours takes on a database that is well.
 const OWN_DEADLINE: Duration = Duration::from_secs(30);
-
-/// A path that nothing is at: where a pool would find a second connection.
-const NOWHERE: &str = "/nonexistent/grey";
-
-/// SQLite's instructions between two looks at whether to stop.
-const SQLITE_STEPS: i32 = 10_000;
 
 /// One session with a tenant's database, with the migrator's settings.
 #[derive(Debug)]
@@ -47,8 +35,7 @@ pub struct Connection {
     /// The schema or database that statements work in.
     place: String,
     pub(super) server: Option<crate::plan::Server>,
-    /// Tells SQLite to stop the present statement.
-    interrupt: Arc<AtomicBool>,
+    pub(super) beside: Arc<Beside>,
     lost: AtomicBool,
 }
 
@@ -58,11 +45,11 @@ impl Connection {
     /// # Errors
     /// When the database does not answer or does not let the migrator in.
     pub async fn open(target: &Target, timeouts: &Timeouts) -> Result<Self, Error> {
-        let interrupt = Arc::new(AtomicBool::new(false));
+        let beside = Arc::<Beside>::default();
         let attempted = "connect to the tenant's database";
         // Its own deadline does not count a server that takes the connection and then says nothing.
         let limit = timeouts.connect + Duration::from_millis(200);
-        let db = timeout(limit, Box::pin(pool(target, timeouts, &interrupt)))
+        let db = timeout(limit, Box::pin(pool(target, timeouts, &beside)))
             .await
             .map_err(|_| Error::Unreachable { attempted, why: "no answer in time".to_owned() })??;
         let mut connection = Self {
@@ -74,7 +61,7 @@ impl Connection {
             session: 0,
             place: "main".to_owned(),
             server: None,
-            interrupt,
+            beside,
             lost: AtomicBool::new(false),
         };
         timeout(limit, Box::pin(connection.set_up()))
@@ -229,7 +216,7 @@ impl Connection {
                 break;
             }
         }
-        self.interrupt.store(false, Ordering::Relaxed);
+        self.beside.interrupt.store(false, Ordering::Relaxed);
         match ended {
             // It had ended by itself: that is as good as never having been told to stop.
             Ok(Ok(value)) => Ok(value),
@@ -247,7 +234,7 @@ impl Connection {
 
     /// Tells the server, over another connection, to stop what this session runs, or to `end` the session.
     async fn stop_statement(&self, end: bool) {
-        self.interrupt.store(true, Ordering::Relaxed);
+        self.beside.interrupt.store(true, Ordering::Relaxed);
         let sql = match (self.target.dialect, end) {
             (Dialect::Postgres, false) => format!("SELECT pg_cancel_backend({})", self.session),
             (Dialect::Postgres, true) => format!("SELECT pg_terminate_backend({})", self.session),
@@ -406,100 +393,4 @@ fn server(version: &str, mariadb: bool) -> Option<crate::plan::Server> {
     let major = numbers.next()?.parse().ok()?;
     let minor = numbers.next().and_then(|text| text.parse().ok()).unwrap_or(0);
     Some(crate::plan::Server { major, minor, mariadb })
-}
-
-/// The file of a SQLite URL.
-pub(crate) fn sqlite_file(target: &Target) -> Result<PathBuf, Error> {
-    SqliteConnectOptions::from_str(target.url.expose())
-        .map(|options| options.get_filename().to_path_buf())
-        .map_err(|_| unusable())
-}
-
-/// The host, port, user and database of a PostgreSQL URL.
-pub(crate) fn postgres_options(target: &Target) -> Result<PgConnectOptions, Error> {
-    PgConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())
-}
-
-/// The host, port, user and database of a MySQL URL.
-pub(crate) fn mysql_options(target: &Target) -> Result<MySqlConnectOptions, Error> {
-    MySqlConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())
-}
-
-fn unusable() -> Error {
-    Error::Refused { attempted: "connect to the tenant's database", why: "the URL is not usable".to_owned() }
-}
-
-/// A pool that only ever makes one connection: a second one would have neither the lock nor the settings.
-async fn pool(
-    target: &Target,
-    timeouts: &Timeouts,
-    interrupt: &Arc<AtomicBool>,
-) -> Result<DatabaseConnection, Error> {
-    macro_rules! one {
-        ($pool:ty) => {
-            <$pool>::new()
-                .max_connections(1)
-                .acquire_timeout(timeouts.connect)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
-    }
-    let failed = |error| classify::connecting(&error);
-    match target.dialect {
-        Dialect::Postgres => {
-            let options = postgres_options(target)?
-                .application_name("grey-schema-migrator")
-                .disable_statement_logging();
-            let pool = one!(PgPoolOptions).connect_with(options).await.map_err(failed)?;
-            pool.set_connect_options(PgConnectOptions::new_without_pgpass().socket(NOWHERE));
-            Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
-        }
-        Dialect::MySql => {
-            // Files are written for the server's own mode and time zone.
-            let options = mysql_options(target)?
-                .pipes_as_concat(false)
-                .no_engine_substitution(false)
-                .timezone(None)
-                .disable_statement_logging();
-            let pool = one!(MySqlPoolOptions).connect_with(options).await.map_err(failed)?;
-            pool.set_connect_options(MySqlConnectOptions::new().socket(NOWHERE));
-            Ok(SqlxMySqlConnector::from_sqlx_mysql_pool(pool))
-        }
-        Dialect::Sqlite => {
-            let options = SqliteConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())?;
-            // Rebuilding a table drops it, which with enforced foreign keys would delete the rows that refer to it.
-            let options = options.busy_timeout(timeouts.lock).foreign_keys(false).disable_statement_logging();
-            let interrupt = Arc::clone(interrupt);
-            let pool = one!(SqlitePoolOptions)
-                .after_connect(move |connection, _| {
-                    let interrupt = Arc::clone(&interrupt);
-                    Box::pin(async move {
-                        let mut handle = connection.lock_handle().await?;
-                        handle.set_progress_handler(SQLITE_STEPS, move || !interrupt.load(Ordering::Relaxed));
-                        Ok(())
-                    })
-                })
-                .connect_with(options)
-                .await
-                .map_err(failed)?;
-            pool.set_connect_options(SqliteConnectOptions::new().filename(NOWHERE));
-            Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
-        }
-    }
-}
-
-/// Undoes the percent signs of a part of a URL.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16).and_then(|it| u8::try_from(it).ok());
-            bytes.push(digit()? * 16 + digit()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

@@ -4,11 +4,13 @@
 //! the connection nor the process, and are still held while a statement of a dead client runs on. SQLite has no sessions:
 //! there it is the operating system's lock on a file beside the database, which ends with the process.
 
-use super::connect::{column, sqlite_file};
+use super::connect::column;
+use super::pool::sqlite_file;
 use super::{Connection, Error, Stop, names};
 use crate::files::Dialect;
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -22,8 +24,8 @@ pub(super) enum Lock {
     Advisory(i64),
     /// The MySQL family's name.
     Named(String),
-    /// SQLite's file, locked while it is open.
-    Beside(#[expect(dead_code, reason = "held, not read")] File),
+    /// SQLite's file, locked while it is open; the connection's worker thread has it too.
+    Beside,
 }
 
 impl Connection {
@@ -77,7 +79,10 @@ impl Connection {
         let open = File::options().create(true).append(true).open(PathBuf::from(path));
         let file = open.map_err(refused)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock::Beside(file))),
+            Ok(()) => {
+                *self.beside.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+                Ok(Some(Lock::Beside))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(refused(error)),
         }
@@ -102,7 +107,7 @@ impl Connection {
                     "SELECT CAST(COALESCE(IS_USED_LOCK('{name}') = CONNECTION_ID(), 0) AS SIGNED) AS held"
                 )
             }
-            Some(Lock::Beside(_)) => return Ok(()),
+            Some(Lock::Beside) => return Ok(()),
             None => return Err(Error::Unreachable { attempted, why: "it was not taken".to_owned() }),
         };
         let rows = self.rows(&self.db, attempted, self.sql().plain(query)).await?;

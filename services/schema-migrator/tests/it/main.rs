@@ -9,6 +9,8 @@ mod lint;
 mod plan;
 mod run;
 mod run_faults;
+mod run_history;
 mod run_kill;
 mod run_locks;
+mod run_property;
 mod run_world;
