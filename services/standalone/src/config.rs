@@ -1,5 +1,7 @@
 //! What an operator can set of the services in one process; `config.default.toml` is the reference.
 
+mod migrator;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use grey_runtime::{Faults, Secret, Validate, access, telemetry, tls};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub(crate) use migrator::Links;
 
 /// The compiled-in defaults, with a comment on every setting.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -32,9 +36,17 @@ pub struct Config {
     pub registry_sync: RegistrySync,
     /// The mirror of the tenant API.
     pub tenant_sync: Ports,
+    /// The schema migrator.
+    pub schema_migrator: SchemaMigrator,
+    /// Seals the credentials of tenants' databases; without keys, one is made in the data directory.
+    #[serde(default)]
+    pub vault: grey_vault::Options,
     /// Encrypts all ports; none: they are plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<tls::ServerOptions>,
+    /// Whom the services of this process trust when they call each other over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_tls: Option<tls::ClientOptions>,
     /// Who may call.
     pub access: access::Options,
     /// Logs, traces and metrics.
@@ -51,6 +63,8 @@ pub struct Standalone {
     pub instances: PathBuf,
     /// The configuration file of tenant-sync; empty: none.
     pub tenant_sync: PathBuf,
+    /// The configuration file of the schema migrator; empty: its defaults.
+    pub schema_migrator: PathBuf,
 }
 
 /// The data plane.
@@ -91,6 +105,18 @@ pub struct RegistrySync {
     pub trusted: bool,
 }
 
+/// The schema migrator.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaMigrator {
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where health and metrics are served.
+    pub http: SocketAddr,
+    /// The folder with the migration files; empty: as its configuration file says.
+    pub migrations: PathBuf,
+}
+
 impl Config {
     /// The defaults, then the file, then the environment `env`.
     ///
@@ -112,6 +138,8 @@ impl Config {
             &mut self.registry_sync.http,
             &mut self.tenant_sync.grpc,
             &mut self.tenant_sync.http,
+            &mut self.schema_migrator.grpc,
+            &mut self.schema_migrator.http,
         ];
         for port in ports {
             port.set_port(0);
@@ -133,8 +161,12 @@ impl Config {
         Ok(config)
     }
 
-    /// What the control plane is started with.
-    pub(crate) fn for_control_plane(&self, data_dir: &Path) -> Result<grey_control_plane::Config, Error> {
+    /// What the control plane is started with, and how it reaches the schema migrator.
+    pub(crate) fn for_control_plane(
+        &self,
+        data_dir: &Path,
+        links: Option<&Links>,
+    ) -> Result<grey_control_plane::Config, Error> {
         let mut config: grey_control_plane::Config = defaults(grey_control_plane::DEFAULTS)?;
         config.grpc.listen = self.control_plane.grpc;
         config.http.listen = self.control_plane.http;
@@ -142,6 +174,9 @@ impl Config {
         config.tls.clone_from(&self.tls);
         config.access.clone_from(&self.access);
         config.telemetry.clone_from(&self.telemetry);
+        if let Some(links) = links {
+            links.apply(&mut config);
+        }
         Ok(config)
     }
 
@@ -212,6 +247,12 @@ impl Validate for Config {
         faults.section("router", &self.router);
         faults.section("access", &self.access);
         check_roles(faults, &self.access);
+        faults.section("vault", &self.vault);
+        let fits = self.tls.is_some() || self.client_tls.is_none();
+        faults.check(fits, "client_tls", "needs [tls]");
+        if let Some(client_tls) = &self.client_tls {
+            faults.section("client_tls", client_tls);
+        }
         faults.section("telemetry", &self.telemetry);
     }
 }
@@ -249,7 +290,7 @@ mod tests {
         .unwrap();
         let router = config.for_router().unwrap();
         assert_eq!((router.grpc.listen.port(), router.router.zone.as_str()), (1, "eu-a"));
-        let control = config.for_control_plane(Path::new("/data")).unwrap();
+        let control = config.for_control_plane(Path::new("/data"), None).unwrap();
         assert_eq!(
             (control.http.listen.port(), control.database.url.expose()),
             (2, "sqlite:///data/control.db")

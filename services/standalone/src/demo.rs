@@ -1,5 +1,5 @@
-//! A story on live backends: tenants move, an instance dies and is replaced, a schema gates, a canary grows, a pin is
-//! rolled back, a registry errs.
+//! A story on live backends: tenants move, an instance dies and is replaced, a version waits for its schema, a migration
+//! fails and is undone, a canary grows, a pin is rolled back, a registry errs.
 //!
 //! Nothing in it is pretended. The services are those that ship, the backends are HTTP servers on ports of their own,
 //! every call is routed by gRPC and then made, and the backend that answers must be of the version that was routed.
@@ -7,6 +7,7 @@
 mod admin;
 mod backends;
 mod calls;
+mod databases;
 mod live;
 mod registry;
 mod screen;
@@ -25,9 +26,10 @@ use crate::standalone::{Addresses, Ports, Standalone};
 use admin::Admin;
 use backends::Backends;
 use calls::Caller;
+use databases::{Databases, Migrator};
 use registry::{Mirror, RegistryFile};
 use screen::Screen;
-use story::Story;
+use story::{Cast, Story};
 
 /// Longest time for the story when it is only checked.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
@@ -83,6 +85,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     registry.path().clone_into(&mut config.standalone.instances);
     // As a registry of others is treated: when it drops most of a service, that waits for confirmation.
     config.registry_sync.trusted = false;
+    let databases = Databases::create()?;
+    databases.migrations().clone_into(&mut config.schema_migrator.migrations);
     if options.free_ports {
         config = config.on_free_ports();
     }
@@ -93,7 +97,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let addresses = standalone.addresses(&config);
     let serve = Box::pin(standalone.serve(&shutdown));
     let show = Box::pin(async {
-        let shown = Box::pin(show(options, addresses, backends, registry, &shutdown)).await;
+        let shown = Box::pin(show(options, addresses, backends, registry, databases, &shutdown)).await;
         shutdown.begin();
         shown
     });
@@ -107,6 +111,7 @@ async fn show(
     addresses: Addresses,
     backends: Backends,
     registry: RegistryFile,
+    databases: Databases,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let screen = Screen::new(options.mode);
@@ -114,7 +119,10 @@ async fn show(
     let caller = Caller::connect(addresses.router.grpc).await?;
     let mirror = addresses.registry_sync.context("the demo has a registry")?;
     let mirror = Mirror::connect(mirror.grpc).await?;
-    let mut story = Story::new(admin, caller.clone(), backends, registry, mirror, screen.clone());
+    let migrator = addresses.schema_migrator.context("the demo has a schema migrator")?;
+    let migrator = Migrator::connect(migrator.grpc).await?;
+    let cast = Cast { admin, caller: caller.clone(), backends, registry, mirror, databases, migrator };
+    let mut story = Story::new(cast, screen.clone());
     story.declare().await.context("declare the world")?;
 
     let introduction = introduction(&addresses);
@@ -177,7 +185,8 @@ fn interrupted(check: bool, why: &str) -> anyhow::Result<()> {
 fn introduction(addresses: &Addresses) -> Vec<String> {
     let program =
         std::env::current_exe().map_or_else(|_| "grey".to_owned(), |path| path.display().to_string());
-    let Addresses { control: Ports { grpc: control, .. }, router, registry_sync, .. } = addresses;
+    let Addresses { control: Ports { grpc: control, .. }, router, registry_sync, schema_migrator, .. } =
+        addresses;
     let Ports { grpc: router, http } = router;
     let mut lines: Vec<String> = addresses.to_string().lines().map(str::to_owned).collect();
     lines.push(format!("try            {program} route acme payment --router http://{router}"));
@@ -185,6 +194,12 @@ fn introduction(addresses: &Addresses) -> Vec<String> {
     lines.push(format!("               {program} events --control http://{control}"));
     if let Some(Ports { grpc, .. }) = registry_sync {
         lines.push(format!("               {program} sync status registry --registry-sync http://{grpc}"));
+    }
+    if let Some(Ports { grpc, .. }) = schema_migrator {
+        lines.push(format!("               {program} migrate status --migrator http://{grpc}"));
+        lines.push(format!(
+            "               {program} migrate plan orders --tenants acme --migrator http://{grpc}"
+        ));
     }
     lines.push(format!(
         "               curl -s http://{http}/api/grey-router/route -H 'content-type: application/json' \

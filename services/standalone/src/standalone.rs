@@ -18,6 +18,7 @@ pub struct Standalone {
     router: grey_router::App,
     registry_sync: Option<grey_registry_sync::App>,
     tenant_sync: Option<grey_tenant_sync::App>,
+    schema_migrator: Option<grey_schema_migrator::App>,
     telemetry: Telemetries,
     data_dir: PathBuf,
     // Removed once nothing serves from it any more.
@@ -35,6 +36,8 @@ pub struct Addresses {
     pub registry_sync: Option<Ports>,
     /// The mirror of the tenant API, if there is one.
     pub tenant_sync: Option<Ports>,
+    /// The schema migrator, unless nobody said whom it may trust.
+    pub schema_migrator: Option<Ports>,
     /// Whether they are encrypted.
     pub tls: bool,
 }
@@ -59,7 +62,9 @@ impl Standalone {
         let state = State::memory();
         let mut telemetry = Telemetries { options: config.telemetry.clone(), started: Vec::new() };
 
-        let control = config.for_control_plane(&data_dir).context("configure the control plane")?;
+        let links = config.links(&data_dir).context("configure the schema migrator")?;
+        let control = config.for_control_plane(&data_dir, links.as_ref());
+        let control = control.context("configure the control plane")?;
         let reporting = telemetry.start("grey-control-plane")?;
         let control = Box::pin(grey_control_plane::App::bind(control, state.clone(), reporting));
         let control = control.await.context("bind the control plane")?;
@@ -86,7 +91,29 @@ impl Standalone {
                 Some(app.await.context("bind tenant-sync")?)
             }
         };
-        Ok(Self { control, router, registry_sync, tenant_sync, telemetry, data_dir, temporary })
+        let schema_migrator = match links {
+            None => {
+                tracing::warn!("no schema migrator: with [tls] it needs [client_tls]");
+                None
+            }
+            Some(links) => {
+                let config = config.for_schema_migrator(&data_dir, &links, control.grpc_addr());
+                let config = config.context("configure the schema migrator")?;
+                let reporting = telemetry.start("grey-schema-migrator")?;
+                let app = Box::pin(grey_schema_migrator::App::bind(config, reporting));
+                Some(app.await.context("bind the schema migrator")?)
+            }
+        };
+        Ok(Self {
+            control,
+            router,
+            registry_sync,
+            tenant_sync,
+            schema_migrator,
+            telemetry,
+            data_dir,
+            temporary,
+        })
     }
 
     /// Where the services listen.
@@ -98,6 +125,7 @@ impl Standalone {
             router: ports(self.router.grpc_addr(), self.router.http_addr()),
             registry_sync: self.registry_sync.as_ref().map(|app| ports(app.grpc_addr(), app.http_addr())),
             tenant_sync: self.tenant_sync.as_ref().map(|app| ports(app.grpc_addr(), app.http_addr())),
+            schema_migrator: self.schema_migrator.as_ref().map(|app| ports(app.grpc_addr(), app.http_addr())),
             tls: config.tls.is_some(),
         }
     }
@@ -113,7 +141,9 @@ impl Standalone {
     /// # Errors
     /// A service cannot be started.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Self { control, router, registry_sync, tenant_sync, telemetry, temporary, .. } = self;
+        let Self {
+            control, router, registry_sync, tenant_sync, schema_migrator, telemetry, temporary, ..
+        } = self;
         let control = Box::pin(served("the control plane", shutdown, control.serve(shutdown)));
         let router = Box::pin(served("the router", shutdown, router.serve(shutdown)));
         let registry_sync = Box::pin(async {
@@ -128,11 +158,17 @@ impl Standalone {
                 None => Ok(()),
             }
         });
-        let (control, router, registry_sync, tenant_sync) =
-            tokio::join!(control, router, registry_sync, tenant_sync);
+        let schema_migrator = Box::pin(async {
+            match schema_migrator {
+                Some(app) => served("the schema migrator", shutdown, app.serve(shutdown)).await,
+                None => Ok(()),
+            }
+        });
+        let (control, router, registry_sync, tenant_sync, schema_migrator) =
+            tokio::join!(control, router, registry_sync, tenant_sync, schema_migrator);
         telemetry.shutdown().await;
         let removed = temporary.map_or(Ok(()), TempDir::close).context("remove the temporary directory");
-        control.and(router).and(registry_sync).and(tenant_sync).and(removed)
+        control.and(router).and(registry_sync).and(tenant_sync).and(schema_migrator).and(removed)
     }
 }
 
@@ -174,6 +210,7 @@ impl fmt::Display for Addresses {
             ("router", Some(self.router)),
             ("registry-sync", self.registry_sync),
             ("tenant-sync", self.tenant_sync),
+            ("migrator", self.schema_migrator),
         ];
         let there = services.into_iter().filter_map(|(service, ports)| Some((service, ports?)));
         for (index, (service, Ports { grpc, http })) in there.enumerate() {

@@ -55,6 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "grey-registry-sync",
             "grey-tenant-sync",
             "grey-schema-migrator",
+            "grey-vault",
         ],
     ),
     (
@@ -79,7 +80,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("figment", &["grey-runtime"]),
     ("nacos-sdk", &["grey-registry-sync", "grey-bench"]),
     ("redis", &["grey-state", "grey-testkit", "grey-bench"]),
-    ("sea-orm", &["grey-control-plane", "grey-schema-migrator", "grey-bench"]),
+    ("sea-orm", &["grey-control-plane", "grey-schema-migrator", "grey-standalone", "grey-bench"]),
     ("sea-orm-migration", &["grey-control-plane", "grey-migrations-control", "grey-migrations-migrator"]),
 ];
 

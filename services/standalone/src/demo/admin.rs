@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::Context;
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
 use grey_proto::control::change::Change as Kind;
+use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
-    ApplyChangeSetRequest, Change, DeletePinRequest, ListRoutersRequest, ObserveSchemaRequest, Pin, Policy,
-    ProposedChange, PutPinRequest, PutPolicyRequest, WriteOptions, WriteResult,
+    ApplyChangeSetRequest, Change, DatabaseKind, DeletePinRequest, GetTenantRequest, ListRoutersRequest, Pin,
+    Policy, ProposedChange, PutDatabaseRequest, PutPinRequest, PutPinResponse, PutPolicyRequest,
+    TenantDatabase, WriteOptions, WriteResult,
 };
 use grey_proto::status::{ApiError, from_status};
 use tonic::Status;
@@ -28,6 +30,7 @@ pub(super) struct Admin {
     tenants: TenantServiceClient<Channel>,
     catalog: CatalogServiceClient<Channel>,
     pins: PinServiceClient<Channel>,
+    databases: DatabaseServiceClient<Channel>,
     fleet: FleetServiceClient<Channel>,
 }
 
@@ -55,6 +58,7 @@ impl Admin {
             tenants: TenantServiceClient::new(channel.clone()),
             catalog: CatalogServiceClient::new(channel.clone()),
             pins: PinServiceClient::new(channel.clone()),
+            databases: DatabaseServiceClient::new(channel.clone()),
             fleet: FleetServiceClient::new(channel),
         })
     }
@@ -78,15 +82,37 @@ impl Admin {
         version: &str,
         reason: &str,
     ) -> Result<WriteResult, ApiError> {
+        let response = self.put_pin(tenant, service, version, reason, false).await?;
+        Ok(response.result.unwrap_or_default())
+    }
+
+    /// Pins a tenant once its database has been upgraded; the upgrade that was started.
+    pub(super) async fn pin_migrating(
+        &self,
+        tenant: &str,
+        service: &str,
+        version: &str,
+        reason: &str,
+    ) -> Result<String, ApiError> {
+        Ok(self.put_pin(tenant, service, version, reason, true).await?.upgrade)
+    }
+
+    async fn put_pin(
+        &self,
+        tenant: &str,
+        service: &str,
+        version: &str,
+        reason: &str,
+        migrate: bool,
+    ) -> Result<PutPinResponse, ApiError> {
         let pin = Pin {
             tenant: tenant.to_owned(),
             service: service.to_owned(),
             version: version.to_owned(),
             ..Pin::default()
         };
-        let request = PutPinRequest { pin: Some(pin), write: options(reason), migrate: false };
-        let response = self.pins.clone().put_pin(request).await.map_err(refused)?;
-        Ok(response.into_inner().result.unwrap_or_default())
+        let request = PutPinRequest { pin: Some(pin), write: options(reason), migrate };
+        Ok(self.pins.clone().put_pin(request).await.map_err(refused)?.into_inner())
     }
 
     pub(super) async fn unpin(
@@ -107,14 +133,30 @@ impl Admin {
         Ok(response.into_inner().result.unwrap_or_default())
     }
 
-    pub(super) async fn observe(
+    /// Registers the SQLite file at `url` as a tenant's database for a service.
+    pub(super) async fn put_database(
         &self,
-        schema: grey_proto::control::ObservedSchema,
-        reason: &str,
-    ) -> Result<WriteResult, ApiError> {
-        let request = ObserveSchemaRequest { schema: Some(schema), write: options(reason) };
-        let response = self.tenants.clone().observe_schema(request).await.map_err(refused)?;
-        Ok(response.into_inner().result.unwrap_or_default())
+        tenant: &str,
+        service: &str,
+        url: String,
+    ) -> Result<(), ApiError> {
+        let database = TenantDatabase {
+            tenant: tenant.to_owned(),
+            service: service.to_owned(),
+            kind: DatabaseKind::File.into(),
+            ..TenantDatabase::default()
+        };
+        let request = PutDatabaseRequest { database: Some(database), url };
+        self.databases.clone().put_database(request).await.map_err(refused)?;
+        Ok(())
+    }
+
+    /// The schema that was seen in a tenant's database for a service; empty: none yet.
+    pub(super) async fn schema_of(&self, tenant: &str, service: &str) -> Result<String, ApiError> {
+        let request = GetTenantRequest { id: tenant.to_owned() };
+        let response = self.tenants.clone().get_tenant(request).await.map_err(refused)?.into_inner();
+        let seen = response.schemas.into_iter().find(|schema| schema.service == service);
+        Ok(seen.unwrap_or_default().schema)
     }
 
     /// How many routers live.

@@ -42,8 +42,8 @@ impl Backends {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let mut backends = Self { servers: JoinSet::new(), by_id: BTreeMap::new() };
         for service in world::SERVICES {
-            for version in world::VERSIONS {
-                for (zone, number) in world::zones_of(version).iter().zip(1..) {
+            for version in world::versions_of(service) {
+                for (zone, number) in world::zones_of(service, version).iter().zip(1..) {
                     let id = format!("{service}-{version}-{number}");
                     backends.start_one(service, version, &id, zone).await?;
                 }

@@ -93,14 +93,14 @@ fn lines(screen: &Screen, tally: &Tally, draining: &CancellationToken) {
 /// Calls per second, from the difference between two looks at the tally.
 struct Rates {
     at: Instant,
-    counts: Vec<[u64; world::VERSIONS.len()]>,
-    per_second: Vec<[u64; world::VERSIONS.len()]>,
+    counts: Vec<[u64; world::VERSIONS]>,
+    per_second: Vec<[u64; world::VERSIONS]>,
 }
 
 impl Rates {
     fn new(tally: &Tally) -> Self {
         let counts = tally.by_version();
-        Self { at: Instant::now(), per_second: vec![[0; world::VERSIONS.len()]; counts.len()], counts }
+        Self { at: Instant::now(), per_second: vec![[0; world::VERSIONS]; counts.len()], counts }
     }
 
     /// Looks again, if the last look is long enough ago for a steady figure.
@@ -126,11 +126,11 @@ fn picture(said: &Said, rates: &mut Rates, tally: &Tally, height: usize) -> Stri
         text.push_str(line);
         text.push('\n');
     }
-    let [a, b, c] = world::VERSIONS;
-    writeln!(text, "\n{:14} {a:>8} {b:>8} {c:>8}   calls per second", "")
-        .expect("writing to a string does not fail");
-    for (service, [a, b, c]) in world::SERVICES.iter().zip(&rates.per_second) {
-        writeln!(text, "{service:14} {a:>8} {b:>8} {c:>8}").expect("writing to a string does not fail");
+    text.push_str("\ncalls per second of each version\n");
+    for (service, rates) in world::SERVICES.iter().zip(&rates.per_second) {
+        let one = |(version, rate): (&str, &u64)| format!("  {version} {rate:>6}");
+        let line: String = world::versions_of(service).into_iter().zip(rates).map(one).collect();
+        writeln!(text, "{service:13}{line}").expect("writing to a string does not fail");
     }
     writeln!(text, "all            {}\n", figures(rates, tally)).expect("writing to a string does not fail");
     // The last line of a terminal must stay free, or the picture scrolls.
@@ -168,10 +168,10 @@ mod tests {
         Grey Router demo, q quits
         router         http://127.0.0.1:7400
 
-                           v1.0     v2.0     v2.1   calls per second
-        orders                0        0        0
-        payment             120        0       14
-        users                 0        0        0
+        calls per second of each version
+        orders         v1.1      0  v1.2      0  v1.3      0
+        payment        v1.0    120  v2.0      0  v2.1     14
+        users          v1.0      0  v2.0      0  v2.1      0
         all            134 calls/s, 0 failed, 0 routed again; Route p50 210µs, p99 210µs
 
         step 8

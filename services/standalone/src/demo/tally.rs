@@ -100,8 +100,9 @@ impl Tally {
     }
 
     /// Calls by service and version, in the order of the world.
-    pub(super) fn by_version(&self) -> Vec<[u64; world::VERSIONS.len()]> {
-        let row = |service: &&str| world::VERSIONS.map(|version| self.served_by(service, version));
+    pub(super) fn by_version(&self) -> Vec<[u64; world::VERSIONS]> {
+        let row =
+            |service: &&str| world::versions_of(service).map(|version| self.served_by(service, version));
         world::SERVICES.iter().map(row).collect()
     }
 

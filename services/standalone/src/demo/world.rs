@@ -3,8 +3,7 @@
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::overlay;
 use grey_proto::control::{
-    Canary, Match, ObservedSchema, Overlay, Pin, Policy, SchemaWindow, Service, ServiceVersion, Tenant,
-    TenantStatus, Unit,
+    Canary, Match, Overlay, Pin, Policy, SchemaWindow, Service, ServiceVersion, Tenant, TenantStatus, Unit,
 };
 
 /// Where everything runs.
@@ -15,21 +14,30 @@ pub(super) const ZONES: [&str; 2] = ["eu-a", "eu-b"];
 pub(super) const WORKERS: usize = 4;
 
 pub(super) const SERVICES: [&str; 3] = ["orders", "payment", "users"];
-pub(super) const VERSIONS: [&str; 3] = ["v1.0", "v2.0", "v2.1"];
-/// The version of tenants without a pin.
+/// Versions that each service has.
+pub(super) const VERSIONS: usize = 3;
+/// The version of tenants without a pin, of services that have no database.
 pub(super) const DEFAULT: &str = "v1.0";
 /// The version that the canary moves tenants to.
 pub(super) const CANARY: &str = "v2.1";
 
 /// The tiers that the canary is about.
 const CANARY_TIERS: [&str; 2] = ["free", "silver"];
+/// The service that has a database for each tenant.
+pub(super) const ORDERS: &str = "orders";
+/// The schema that every database of `orders` begins with.
+pub(super) const OLD_SCHEMA: &str = "1.1";
 /// The schema that newer versions of `orders` need.
-pub(super) const NEW_SCHEMA: &str = "2";
+pub(super) const NEW_SCHEMA: &str = "1.2";
+/// Tenants that are on newer versions of `orders` from the start.
+pub(super) const MIGRATED: [(&str, &str); 2] = [("umbrella", "v1.2"), ("stark", "v1.3")];
 
 /// The tenant that is moved and rolled back.
 pub(super) const MOVED: &str = "acme";
-/// The tenant whose database is not migrated yet.
+/// The tenant that is moved to a version which needs a migration.
 pub(super) const UNMIGRATED: &str = "initech";
+/// The tenant whose database does not let that migration through.
+pub(super) const STUCK: &str = "hooli";
 
 /// A tenant that stays on every default.
 pub(super) const UNPINNED: &str = "gringotts";
@@ -63,26 +71,40 @@ pub(super) fn in_canary_tiers(tier: &str) -> bool {
     CANARY_TIERS.contains(&tier)
 }
 
+/// The versions of a service, the default first.
+pub(super) fn versions_of(service: &str) -> [&'static str; VERSIONS] {
+    if service == ORDERS { ["v1.1", "v1.2", "v1.3"] } else { [DEFAULT, "v2.0", CANARY] }
+}
+
+/// The version of a service that serves tenants without a pin.
+pub(super) fn default_of(service: &str) -> &'static str {
+    let [default, ..] = versions_of(service);
+    default
+}
+
 pub(super) fn services() -> Vec<Service> {
     let service =
-        |id: &&str| Service { id: (*id).to_owned(), default_version: DEFAULT.to_owned(), revision: 0 };
+        |id: &&str| Service { id: (*id).to_owned(), default_version: default_of(id).to_owned(), revision: 0 };
     SERVICES.iter().map(service).collect()
 }
 
-/// The versions beside the default. Newer ones of `orders` work on the new schema alone.
+/// The versions, with the schemas that those of `orders` work on.
 pub(super) fn versions() -> Vec<ServiceVersion> {
+    let window = |version: &str| {
+        let min = if version == default_of(ORDERS) { OLD_SCHEMA } else { NEW_SCHEMA };
+        SchemaWindow { min: min.to_owned(), max: String::new() }
+    };
     let version = |service: &str, version: &str| ServiceVersion {
         service: service.to_owned(),
         version: version.to_owned(),
-        schema: (service == "orders")
-            .then(|| SchemaWindow { min: NEW_SCHEMA.to_owned(), max: String::new() }),
+        schema: (service == ORDERS).then(|| window(version)),
         revision: 0,
     };
-    let newer = VERSIONS.iter().filter(|version| **version != DEFAULT);
-    newer.flat_map(|newer| SERVICES.iter().map(|service| version(service, newer))).collect()
+    let of = |service: &&'static str| versions_of(service).map(|one| version(service, one));
+    SERVICES.iter().flat_map(of).collect()
 }
 
-/// The tenants with their observed schemas and first pins, to be applied together.
+/// The tenants with their first pins, to be applied together.
 pub(super) fn tenants() -> Vec<Kind> {
     let tenant = |(id, tier, region): &(&str, &str, &str)| {
         Kind::TenantPut(Tenant {
@@ -93,10 +115,6 @@ pub(super) fn tenants() -> Vec<Kind> {
             ..Tenant::default()
         })
     };
-    let schema = |(id, ..): &(&str, &str, &str)| {
-        let seen = if *id == UNMIGRATED { "1" } else { NEW_SCHEMA };
-        Kind::SchemaObserved(observed(id, seen))
-    };
     let pin = |(tenant, service, version): (&str, &str, &str)| {
         Kind::PinPut(Pin {
             tenant: tenant.to_owned(),
@@ -105,24 +123,8 @@ pub(super) fn tenants() -> Vec<Kind> {
             ..Pin::default()
         })
     };
-    let pins = [
-        ("globex", "users", "v2.0"),
-        ("umbrella", "orders", "v2.0"),
-        ("stark", "orders", "v2.1"),
-        ("ecorp", "payment", "v2.0"),
-        ("tyrell", "users", "v2.1"),
-    ];
-    TENANTS.iter().map(tenant).chain(TENANTS.iter().map(schema)).chain(pins.map(pin)).collect()
-}
-
-/// What was seen in the database that a tenant has for `orders`.
-pub(super) fn observed(tenant: &str, schema: &str) -> ObservedSchema {
-    ObservedSchema {
-        tenant: tenant.to_owned(),
-        service: "orders".to_owned(),
-        schema: schema.to_owned(),
-        ..ObservedSchema::default()
-    }
+    let pins = [("globex", "users", "v2.0"), ("ecorp", "payment", "v2.0"), ("tyrell", "users", "v2.1")];
+    TENANTS.iter().map(tenant).chain(pins.map(pin)).collect()
 }
 
 /// The policy of `payment`: this share of the canary's tenants, in percent.
@@ -140,6 +142,6 @@ pub(super) fn canary(percent: u32) -> Policy {
 }
 
 /// The zones of a version's instances.
-pub(super) fn zones_of(version: &str) -> &'static [&'static str] {
-    if version == DEFAULT { &["eu-a", "eu-a", "eu-b"] } else { &ZONES }
+pub(super) fn zones_of(service: &str, version: &str) -> &'static [&'static str] {
+    if version == default_of(service) { &["eu-a", "eu-a", "eu-b"] } else { &ZONES }
 }

@@ -13,7 +13,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_grey");
 
 /// Settings under which a standalone finds free ports.
-pub(crate) const FREE_PORTS: [(&str, &str); 8] = [
+pub(crate) const FREE_PORTS: [(&str, &str); 10] = [
     ("GREY__ROUTER__GRPC", "127.0.0.1:0"),
     ("GREY__ROUTER__HTTP", "127.0.0.1:0"),
     ("GREY__CONTROL_PLANE__GRPC", "127.0.0.1:0"),
@@ -22,6 +22,8 @@ pub(crate) const FREE_PORTS: [(&str, &str); 8] = [
     ("GREY__REGISTRY_SYNC__HTTP", "127.0.0.1:0"),
     ("GREY__TENANT_SYNC__GRPC", "127.0.0.1:0"),
     ("GREY__TENANT_SYNC__HTTP", "127.0.0.1:0"),
+    ("GREY__SCHEMA_MIGRATOR__GRPC", "127.0.0.1:0"),
+    ("GREY__SCHEMA_MIGRATOR__HTTP", "127.0.0.1:0"),
 ];
 
 /// Where nothing listens.
@@ -34,6 +36,7 @@ pub(crate) struct Grey {
     pub(crate) router: String,
     pub(crate) registry_sync: Option<String>,
     pub(crate) tenant_sync: Option<String>,
+    pub(crate) migrator: Option<String>,
     /// The HTTP addresses of all services.
     pub(crate) http: Vec<String>,
 }
@@ -102,7 +105,8 @@ impl Grey {
         };
         let (control, router) = (grpc("control plane").unwrap(), grpc("router").unwrap());
         let (registry_sync, tenant_sync) = (grpc("registry-sync"), grpc("tenant-sync"));
-        Self { process, control, router, registry_sync, tenant_sync, http }
+        let migrator = grpc("migrator");
+        Self { process, control, router, registry_sync, tenant_sync, migrator, http }
     }
 
     /// Runs a command against it.
@@ -112,6 +116,7 @@ impl Grey {
             ("--router", Some(&self.router)),
             ("--registry-sync", self.registry_sync.as_ref()),
             ("--tenant-sync", self.tenant_sync.as_ref()),
+            ("--migrator", self.migrator.as_ref()),
         ];
         let target = target.iter().flat_map(|(name, url)| [*name, url.map_or(NOWHERE, String::as_str)]);
         run(&args.iter().copied().chain(target).collect::<Vec<_>>(), &[], "").await

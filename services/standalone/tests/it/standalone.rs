@@ -27,7 +27,7 @@ async fn every_service_is_ready_and_ends_cleanly() {
     let grey = Grey::start_with(&[], &env).await;
     grey_runtime::tls::install_provider();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    assert_eq!(grey.http.len(), 4, "{:?}", grey.http);
+    assert_eq!(grey.http.len(), 5, "{:?}", grey.http);
     for url in &grey.http {
         eventually(DEADLINE, "the service is ready", async || {
             let answer = client.get(format!("{url}/health/ready")).send().await;
