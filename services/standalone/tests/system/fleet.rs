@@ -1,70 +1,18 @@
 //! A control plane and routers as processes of their own, on real servers.
 
 use crate::load::{SERVICES, TENANTS, tenant};
+use crate::server::{DEADLINE, Server, settings};
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
     PutServiceRequest, PutTenantRequest, PutVersionRequest, Service, ServiceVersion, Tenant,
 };
 use grey_state::State;
-use grey_testkit::{Postgres, Redis, Spawned, eventually, free_port};
-use std::path::PathBuf;
-use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use grey_testkit::{Postgres, Redis, eventually};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const VERSIONS: [&str; 3] = ["v1.0", "v1.1", "v2.0"];
 /// Instances of one version of a service.
 const REPLICAS: usize = 2;
-
-/// A process that serves gRPC and HTTP, restarted on the same ports.
-pub(crate) struct Server {
-    program: PathBuf,
-    env: Vec<(String, String)>,
-    pub(crate) grpc: String,
-    pub(crate) http: String,
-    process: Option<Spawned>,
-}
-
-impl Server {
-    fn new(program: &str, env: Vec<(String, String)>) -> Self {
-        let (grpc, http) = (free_port().unwrap(), free_port().unwrap());
-        let (grpc, http) = (format!("127.0.0.1:{grpc}"), format!("127.0.0.1:{http}"));
-        let mut env = env;
-        env.push(("GREY__GRPC__LISTEN".to_owned(), grpc.clone()));
-        env.push(("GREY__HTTP__LISTEN".to_owned(), http.clone()));
-        let program = grey_testkit::process::cargo_binary(program).unwrap();
-        let mut server = Self { program, env, grpc, http, process: None };
-        server.start();
-        server
-    }
-
-    pub(crate) fn start(&mut self) {
-        let mut builder = Spawned::builder(&self.program);
-        for (name, value) in &self.env {
-            builder = builder.env(name, value);
-        }
-        self.process = Some(builder.start().unwrap());
-    }
-
-    pub(crate) fn kill9(&mut self) {
-        self.process.take().unwrap().kill9().unwrap();
-    }
-
-    pub(crate) async fn until_ready(&self) {
-        let url = format!("http://{}/health/ready", self.http);
-        eventually(DEADLINE, "the process is ready", async || {
-            let answer = reqwest::get(&url).await;
-            answer.is_ok_and(|a| a.status().is_success())
-        })
-        .await;
-    }
-
-    pub(crate) fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
-        endpoint.timeout(Duration::from_secs(10)).connect_lazy()
-    }
-}
 
 pub(crate) struct Fleet {
     pub(crate) redis: Redis,
@@ -83,22 +31,13 @@ impl Fleet {
         let postgres = Postgres::start().await.unwrap();
         let database = postgres.database("control").await.unwrap();
         let urls = format!("[\"{}\"]", redis.url());
-        let control = vec![
-            ("GREY__DATABASE__URL".to_owned(), database),
-            ("GREY__REDIS__URLS".to_owned(), urls.clone()),
-        ];
-        let router = |id: &str| {
-            vec![
-                ("GREY__ROUTER__ID".to_owned(), id.to_owned()),
-                ("GREY__REDIS__URLS".to_owned(), urls.clone()),
-            ]
-        };
+        let control = settings([("DATABASE__URL", &database), ("REDIS__URLS", &urls)]);
+        let router = |id: &str| settings([("ROUTER__ID", id), ("REDIS__URLS", &urls)]);
         let registry = tempfile::tempdir().unwrap();
         let instances = registry.path().join("instances.yaml");
         std::fs::write(&instances, instances_file()).unwrap();
         let sources = format!("[{{ name = \"file\", kind = \"file\", path = \"{}\" }}]", instances.display());
-        let mirror =
-            vec![("GREY__SOURCES".to_owned(), sources), ("GREY__REDIS__URLS".to_owned(), urls.clone())];
+        let mirror = settings([("SOURCES", &sources), ("REDIS__URLS", &urls)]);
         let mirror = Server::new("grey-registry-sync", mirror);
         let routers = vec![Server::new("grey-router", router("a")), Server::new("grey-router", router("b"))];
         let control = Server::new("grey-control-plane", control);

@@ -1,8 +1,9 @@
 //! Faults under load: no wrong answer, no lost command, no failed call where a router lives.
 
-use crate::fleet::{DEADLINE, Fleet, VERSIONS};
+use crate::fleet::{Fleet, VERSIONS};
 use crate::load::{Load, SERVICES, TENANTS, tenant};
 use crate::model::{self, Answer};
+use crate::server::{DEADLINE, stage};
 use grey_proto::control::change::Change;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
@@ -133,6 +134,7 @@ async fn until_routers_caught_up(fleet: &Fleet) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_under_load_cause_no_wrong_answer_and_lose_no_command() {
+    let _stage = stage().await;
     let mut fleet = Fleet::start().await;
     let a = Load::start(&fleet.routers[0].grpc, CONNECTIONS, PAUSE);
     let b = Load::start(&fleet.routers[1].grpc, CONNECTIONS, PAUSE);

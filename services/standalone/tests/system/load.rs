@@ -1,8 +1,8 @@
 //! Callers that never stop, and remember every answer.
 
 use crate::model::Answer;
-use grey_proto::router::RouteRequest;
 use grey_proto::router::router_service_client::RouterServiceClient;
+use grey_proto::router::{RouteRequest, RouteResponse};
 use rand::Rng as _;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,6 +32,19 @@ pub(crate) struct Load {
 impl Load {
     /// Calls `address` from `connections` connections, each with a call every `pause`.
     pub(crate) fn start(address: &str, connections: usize, pause: Duration) -> Self {
+        Self::judged(address, connections, pause, &SERVICES, |_, _, _| Ok(()))
+    }
+
+    /// The same for calls of `services`, whose answers `judge` looks at: the request, the answer, and when it was asked.
+    /// What it objects to counts as a failure.
+    pub(crate) fn judged(
+        address: &str,
+        connections: usize,
+        pause: Duration,
+        services: &'static [&'static str],
+        judge: impl Fn(&RouteRequest, &RouteResponse, Instant) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        let judge = Arc::new(judge);
         let mut load = Self {
             calls: Arc::default(),
             failures: Arc::default(),
@@ -46,7 +59,7 @@ impl Load {
             let client = RouterServiceClient::new(endpoint.connect_lazy());
             let (calls, failures, answers) =
                 (load.calls.clone(), load.failures.clone(), load.answers.clone());
-            let stop = load.stop.clone();
+            let (stop, judge) = (load.stop.clone(), judge.clone());
             load.tasks.spawn(async move {
                 let mut client = client;
                 let mut mine = BTreeSet::new();
@@ -54,11 +67,15 @@ impl Load {
                 pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
                 while !stop.is_cancelled() {
                     pace.tick().await;
-                    let request = random_call();
-                    let (tenant, service) = (request.tenant.clone(), request.service.clone());
-                    match client.route(request).await {
+                    let request = random_call(services);
+                    let asked = Instant::now();
+                    match client.route(request.clone()).await {
                         Ok(answer) => {
                             let answer = answer.into_inner();
+                            if let Err(objection) = judge(&request, &answer, asked) {
+                                failures.lock().unwrap().push(objection);
+                            }
+                            let RouteRequest { tenant, service, .. } = request;
                             let instance = answer.instance.unwrap_or_default().id;
                             let (revision, version) = (answer.revision, answer.version);
                             mine.insert(Answer { revision, tenant, service, version, instance });
@@ -93,11 +110,11 @@ impl Load {
     }
 }
 
-fn random_call() -> RouteRequest {
+fn random_call(services: &[&str]) -> RouteRequest {
     let mut random = rand::rng();
     RouteRequest {
         tenant: tenant(random.random_range(0..TENANTS)),
-        service: SERVICES[random.random_range(0..SERVICES.len())].to_owned(),
+        service: services[random.random_range(0..services.len())].to_owned(),
         ..RouteRequest::default()
     }
 }

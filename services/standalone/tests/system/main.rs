@@ -1,4 +1,4 @@
-//! Whole-system journeys: separate processes, real PostgreSQL, real Redis, real faults.
+//! Whole-system journeys: separate processes, real PostgreSQL, Redis and Nacos, real faults.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,6 +8,11 @@
 
 mod compose;
 mod fleet;
+mod hosts;
 mod journeys;
 mod load;
 mod model;
+mod nacos;
+mod server;
+mod tenants;
+mod watched;
