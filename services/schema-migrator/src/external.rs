@@ -46,6 +46,13 @@ pub struct Program {
     /// Further arguments, each beginning with `--`, such as `--max-load=Threads_running=25`.
     #[serde(default)]
     pub args: Vec<String>,
+    /// How long it may take to put things in order once it is told to end; then it is killed.
+    #[serde(default = "twenty_seconds", with = "grey_runtime::config::duration")]
+    pub grace: Duration,
+}
+
+fn twenty_seconds() -> Duration {
+    Duration::from_secs(20)
 }
 
 impl Tools {

@@ -98,12 +98,13 @@ impl<'a> Table<'a> {
         let (kept, kind, upto) = (self.kept("k"), self.type_of("k"), self.literal(upto));
         let query = format!(
             "WITH batch AS (SELECT {key} AS k FROM {name} WHERE {after}{key} <= {upto} ORDER BY {key} LIMIT {size}) \
-             SELECT (SELECT {kept} FROM batch ORDER BY k LIMIT 1) AS low, \
-             (SELECT {kind} FROM batch ORDER BY k LIMIT 1) AS low_type, \
-             (SELECT {kept} FROM batch ORDER BY k DESC LIMIT 1) AS high, \
-             (SELECT {kind} FROM batch ORDER BY k DESC LIMIT 1) AS high_type, \
+             SELECT (SELECT {kept} FROM batch ORDER BY batch.k LIMIT 1) AS low, \
+             (SELECT {kind} FROM batch ORDER BY batch.k LIMIT 1) AS low_type, \
+             (SELECT {kept} FROM batch ORDER BY batch.k DESC LIMIT 1) AS high, \
+             (SELECT {kind} FROM batch ORDER BY batch.k DESC LIMIT 1) AS high_type, \
              (SELECT count(*) FROM batch) AS keys_found"
         );
+        // Not `ORDER BY k`: that would be the text, which has the same name.
         let statement = self.connection.sql().plain(query);
         let rows = self.connection.rows(self.connection.db(), ATTEMPTED, statement).await?;
         let Some(row) = rows.first() else { return Ok(None) };

@@ -9,6 +9,7 @@ use grey_runtime::Secret;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -17,8 +18,6 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// How long a tool that was told to end may take to put things in order.
-const GRACE: Duration = Duration::from_secs(20);
 /// How long the rest of the output may take once the tool has ended.
 const REST: Duration = Duration::from_secs(2);
 /// Programs and scripts are looked for here by the tool itself.
@@ -165,7 +164,7 @@ pub(super) async fn supervise(
             }
         };
         told = Some(why);
-        patience = Some(Instant::now() + GRACE);
+        patience = Some(Instant::now() + invocation.program.grace);
         group.signal(Signal::SIGTERM);
     };
     let status = status.map_err(|error| Error::NotStarted { tool, why: format!("wait for it: {error}") })?;
@@ -192,6 +191,9 @@ fn start(invocation: &Invocation<'_>) -> Result<Child, Error> {
     let found = std::fs::metadata(path).map_err(|error| not_started(error.to_string()))?;
     if !found.is_file() {
         return Err(not_started("it is not a file".to_owned()));
+    }
+    if found.permissions().mode() & 0o111 == 0 {
+        return Err(not_started("it is not a program".to_owned()));
     }
     let mut command = if Path::new(SETPRIV).is_file() {
         let mut command = Command::new(SETPRIV);
