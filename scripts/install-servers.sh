@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start for themselves: Redis, PostgreSQL, MariaDB and a Nacos server (r-nacos).
+# Installs the servers that the tests start for themselves: Redis, PostgreSQL, MariaDB and a Nacos server (r-nacos),
+# and the tool pt-online-schema-change (percona-toolkit), which changes MariaDB tables while they are in use.
 # Looks for the programs first, so a second run changes nothing and needs no network.
 # r-nacos is built from source, once: that takes some minutes.
 # Neither starts nor enables a system service, so the usual ports 6379, 5432 and 3306 stay as they were.
@@ -47,20 +48,22 @@ missing() {
     { has redis-server && has redis-cli; } || echo redis-server
     has_postgres || echo postgresql
     { has mariadbd && has mariadb && has mariadb-install-db; } || echo mariadb-server
+    has pt-online-schema-change || echo percona-toolkit
 }
 
 install_rnacos
 
 mapfile -t packages < <(missing)
 if [ "${#packages[@]}" -eq 0 ]; then
-    echo "redis, postgresql, mariadb and r-nacos are installed"
+    echo "redis, postgresql, mariadb, percona-toolkit and r-nacos are installed"
     exit 0
 fi
 
 if ! has apt-get; then
     echo "install-servers: missing: ${packages[*]}; there is no apt-get on this machine." >&2
     echo "Install Redis 6.2+, PostgreSQL 13+ and MariaDB 10.6+ with its package manager, so that redis-server," >&2
-    echo "redis-cli, initdb (or pg_config), mariadbd, mariadb and mariadb-install-db are found, and run this again." >&2
+    echo "redis-cli, initdb (or pg_config), mariadbd, mariadb, mariadb-install-db and pt-online-schema-change (Percona Toolkit)" >&2
+    echo "are found, and run this again." >&2
     exit 1
 fi
 
@@ -103,4 +106,4 @@ if [ "${#packages[@]}" -ne 0 ]; then
     echo "install-servers: apt-get succeeded, but these are still not found: ${packages[*]}" >&2
     exit 1
 fi
-echo "redis, postgresql, mariadb and r-nacos are installed"
+echo "redis, postgresql, mariadb, percona-toolkit and r-nacos are installed"
