@@ -11,6 +11,7 @@ mod fleet;
 mod hosts;
 mod journeys;
 mod load;
+mod migrations;
 mod model;
 mod nacos;
 mod server;
