@@ -112,7 +112,8 @@ impl Worker<'_> {
     /// Finds out of every step that was begun whether it is done; the others lose their records.
     async fn settle(&self, script: &Script<'_>, records: &mut Vec<Record>) -> Result<(), Error> {
         let mut settled = Vec::new();
-        for mut record in records.drain(..).collect::<Vec<_>>() {
+        let mut waiting = std::mem::take(records).into_iter();
+        while let Some(mut record) = waiting.next() {
             let index = usize::try_from(record.step).unwrap_or(usize::MAX).wrapping_sub(1);
             let step = script.steps.get(index).filter(|_| record.direction == script.direction);
             let begun = step.filter(|_| record.mark == Mark::Started);
@@ -130,6 +131,7 @@ impl Worker<'_> {
                     }
                     Err(other) => {
                         settled.push(record);
+                        settled.extend(waiting);
                         *records = settled;
                         return Err(other);
                     }

@@ -1,8 +1,9 @@
 //! The lock on a tenant's history: held by one session at a time, gone with it.
 //!
-//! PostgreSQL: an advisory lock of the session. MySQL family: GET_LOCK. Both are the server's, so they outlive neither
+//! PostgreSQL: an advisory lock of the session. MySQL family: `GET_LOCK`. Both are the server's, so they outlive neither
 //! the connection nor the process, and are still held while a statement of a dead client runs on. SQLite has no sessions:
-//! there it is the operating system's lock on a file beside the database, which ends with the process.
+//! there it is the operating system's lock on a file beside the database, which ends with the process. That one is for
+//! all services of the file, of which only one can write at a time anyway.
 
 use super::connect::column;
 use super::pool::sqlite_file;

@@ -30,7 +30,7 @@ impl Names {
         if id.contains(['.', '_']) || id.len() > LONGEST {
             name.truncate(LONGEST - 9);
             name.push('_');
-            name.push_str(&short_hash(&[id])[..8]);
+            name.extend(short_hash(&[id]).chars().take(8));
         }
         Self { history: format!("{PREFIX}history_{name}"), journal: format!("{PREFIX}journal_{name}") }
     }

@@ -8,6 +8,7 @@ mod files_split;
 mod lint;
 mod plan;
 mod run;
+mod run_cuts;
 mod run_faults;
 mod run_history;
 mod run_kill;
