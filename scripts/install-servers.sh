@@ -2,7 +2,8 @@
 # Installs the servers that the tests start for themselves: Redis, PostgreSQL, MariaDB and a Nacos server (r-nacos),
 # and the tool pt-online-schema-change (percona-toolkit), which changes MariaDB tables while they are in use.
 # Looks for the programs first, so a second run changes nothing and needs no network.
-# r-nacos is built from source, once: that takes some minutes.
+# r-nacos is built from source, once: that takes some minutes. With NACOS=alibaba, Alibaba's own server is fetched, too;
+# the tests use it where they find the same setting.
 # Neither starts nor enables a system service, so the usual ports 6379, 5432 and 3306 stay as they were.
 set -euo pipefail
 
@@ -44,17 +45,34 @@ install_rnacos() {
     rm -rf "$build"
 }
 
+# Alibaba's own server, in Java: only for NACOS=alibaba, which makes the tests use it.
+install_alibaba_nacos() {
+    local folder="${XDG_CACHE_HOME:-$HOME/.cache}/grey-router/tools/nacos-3.1.0" source
+    [ ! -f "$folder/grey/Launcher.class" ] || return 0
+    source="$(cd "$(dirname "${BASH_SOURCE[0]}")/nacos" && pwd)"
+    mvn --batch-mode --quiet --file "$source/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/lib"
+    # An older namesake of the library that the server needs.
+    rm -f "$folder"/lib/hessian-3.*.jar
+    javac -cp "$folder/lib/*" -d "$folder" "$source/Launcher.java"
+    echo "Alibaba's Nacos is installed"
+}
+
 missing() {
     { has redis-server && has redis-cli; } || echo redis-server
     has_postgres || echo postgresql
     { has mariadbd && has mariadb && has mariadb-install-db; } || echo mariadb-server
     has pt-online-schema-change || echo percona-toolkit
+    if [ "${NACOS:-}" = alibaba ]; then
+        has javac || echo openjdk-17-jdk-headless
+        has mvn || echo maven
+    fi
 }
 
 install_rnacos
 
 mapfile -t packages < <(missing)
 if [ "${#packages[@]}" -eq 0 ]; then
+    [ "${NACOS:-}" != alibaba ] || install_alibaba_nacos
     echo "redis, postgresql, mariadb, percona-toolkit and r-nacos are installed"
     exit 0
 fi
@@ -106,4 +124,5 @@ if [ "${#packages[@]}" -ne 0 ]; then
     echo "install-servers: apt-get succeeded, but these are still not found: ${packages[*]}" >&2
     exit 1
 fi
+[ "${NACOS:-}" != alibaba ] || install_alibaba_nacos
 echo "redis, postgresql, mariadb, percona-toolkit and r-nacos are installed"

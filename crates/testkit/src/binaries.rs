@@ -10,6 +10,9 @@ const USUAL_PLACES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin
 /// Where the install script puts the Nacos server, below the user's cache.
 const RNACOS: &str = "grey-router/tools/rnacos-0.8.8/bin/rnacos";
 
+/// Where it puts Alibaba's server, if asked for.
+const ALIBABA_NACOS: &str = "grey-router/tools/nacos-3.1.0";
+
 /// Returns the path of the program `name`, looked for on `PATH` and then in the usual places.
 ///
 /// # Errors
@@ -54,9 +57,22 @@ pub(crate) fn rnacos() -> Result<PathBuf> {
     if found.is_ok() {
         return found;
     }
+    cached(RNACOS).filter(|path| path.is_file()).ok_or_else(|| missing("rnacos"))
+}
+
+/// Returns the directory that holds the launcher and the jars of Alibaba's Nacos.
+///
+/// # Errors
+/// Names the command that installs it when it is absent.
+pub(crate) fn alibaba_nacos() -> Result<PathBuf> {
+    let found = cached(ALIBABA_NACOS).filter(|path| path.join("grey/Launcher.class").is_file());
+    found.ok_or_else(|| anyhow!("find Alibaba's Nacos: run NACOS=alibaba ./scripts/install-servers.sh"))
+}
+
+fn cached(path: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    cache.map(|cache| cache.join(RNACOS)).filter(|path| path.is_file()).ok_or_else(|| missing("rnacos"))
+    Some(cache?.join(path))
 }
 
 fn debian_postgres_dirs() -> Vec<PathBuf> {

@@ -1,7 +1,10 @@
-//! A private Nacos server (r-nacos, which speaks the gRPC protocol of Nacos 2.x).
+//! A private Nacos server: r-nacos, which speaks the gRPC protocol of Nacos 2.x, or Alibaba's own.
+
+mod alibaba;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use crate::server::{Server, not_running};
 const STARTED: &str = "rnacos started";
 
 /// Clients expect gRPC this much above the HTTP port.
-const GRPC_OFFSET: u16 = 1000;
+const GRPC_OFFSET: i32 = 1000;
 
 /// How many ports are looked at for one whose gRPC port is free too.
 const PORT_TRIES: usize = 100;
@@ -27,7 +30,8 @@ const PORT_TRIES: usize = 100;
 /// Longest wait for a server that listens, and knows its user.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A private Nacos server without its console; gone when dropped.
+/// A private Nacos server without its console; gone when dropped. It is r-nacos, unless the environment says
+/// `NACOS=alibaba`.
 ///
 /// Unlike the database servers it runs as the test's own user, in whose cache its program may be.
 #[derive(Debug)]
@@ -37,7 +41,25 @@ pub struct Nacos {
     nest: Nest,
     http: ReservedPort,
     grpc: ReservedPort,
+    _others: Vec<ReservedPort>,
+    make: Make,
     options: NacosBuilder,
+}
+
+/// Which server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Make {
+    Rnacos,
+    Alibaba,
+}
+
+impl Make {
+    fn chosen() -> Self {
+        match std::env::var("NACOS").as_deref() {
+            Ok("alibaba") => Self::Alibaba,
+            _ => Self::Rnacos,
+        }
+    }
 }
 
 /// Options of a [`Nacos`] server.
@@ -90,8 +112,11 @@ impl Nacos {
 
     async fn try_start(options: NacosBuilder) -> Result<Self> {
         let nest = Nest::new("nacos")?;
-        let (http, grpc) = port_pair()?;
-        let nacos = Self { server: Mutex::new(None), nest, http, grpc, options };
+        let make = Make::chosen();
+        let offsets = if make == Make::Alibaba { &alibaba::OFFSETS[..] } else { &[GRPC_OFFSET] };
+        let (http, mut others) = ports(offsets)?;
+        let grpc = others.remove(0);
+        let nacos = Self { server: Mutex::new(None), nest, http, grpc, _others: others, make, options };
         nacos.run().await?;
         Ok(nacos)
     }
@@ -158,6 +183,36 @@ impl Nacos {
     }
 
     async fn run(&self) -> Result<()> {
+        let (mut command, started) = match self.make {
+            Make::Rnacos => (self.rnacos()?, STARTED),
+            Make::Alibaba => (
+                alibaba::command(&self.nest, self.http.number(), self.options.user.is_some())?,
+                alibaba::STARTED,
+            ),
+        };
+        command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
+        let server = Server::start(command, &self.nest.dir().join("server.log"), started).await?;
+        *self.server() = Some(server);
+        if let (Make::Alibaba, Some((name, password))) = (self.make, &self.options.user) {
+            retry(DEADLINE, "make a user", || self.make_user(name, password)).await?;
+        }
+        // It says so before it listens, and a while before it knows its user.
+        retry(DEADLINE, "listen", || self.look()).await
+    }
+
+    /// Makes the first user and with it the wanted one; a new user can log in only after a while.
+    async fn make_user(&self, name: &str, password: &str) -> Result<()> {
+        let mut login = String::new();
+        for form in alibaba::first_user(password) {
+            login = self.post(form.path, &form.body).await?;
+        }
+        for form in alibaba::user(&login, name, password)? {
+            self.post(form.path, &form.body).await?;
+        }
+        Ok(())
+    }
+
+    fn rnacos(&self) -> Result<Command> {
         let data = self.nest.subdir("data")?;
         let mut command = self.nest.command(&binaries::rnacos()?);
         command.env_clear().env("HOME", self.nest.dir()).env("TMPDIR", self.nest.dir());
@@ -178,11 +233,7 @@ impl Nacos {
                 .env("RNACOS_INIT_ADMIN_USERNAME", name)
                 .env("RNACOS_INIT_ADMIN_PASSWORD", password);
         }
-        command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
-        let server = Server::start(command, &self.nest.dir().join("server.log"), STARTED).await?;
-        *self.server() = Some(server);
-        // It says so before it listens, and a while before it knows its user.
-        retry(DEADLINE, "listen", || self.look()).await
+        Ok(command)
     }
 
     /// Whether both ports answer and the user, if there is one, can log in.
@@ -217,16 +268,20 @@ impl Nacos {
     }
 }
 
-fn port_pair() -> Result<(ReservedPort, ReservedPort)> {
+/// A port and those at `offsets` from it.
+fn ports(offsets: &[i32]) -> Result<(ReservedPort, Vec<ReservedPort>)> {
     // Ports that do not serve are kept until the end, or the kernel might offer the same one again.
     let mut unfit = Vec::new();
     for _ in 0..PORT_TRIES {
         let port = ReservedPort::any()?;
-        let grpc = port.number().checked_add(GRPC_OFFSET);
-        match grpc.map(ReservedPort::exactly) {
-            Some(Ok(grpc)) => return Ok((port, grpc)),
-            _ => unfit.push(port),
+        let reserve = |offset: &i32| {
+            let number = u16::try_from(i32::from(port.number()) + offset).ok()?;
+            ReservedPort::exactly(number).ok()
+        };
+        match offsets.iter().map(reserve).collect() {
+            Some(others) => return Ok((port, others)),
+            None => unfit.push(port),
         }
     }
-    anyhow::bail!("find a port with a free one {GRPC_OFFSET} above it, among {}", unfit.len())
+    anyhow::bail!("find a port with free ones at {offsets:?}, among {}", unfit.len())
 }

@@ -23,7 +23,7 @@ pub(crate) fn options(server: SocketAddr) -> Options {
 /// One client of a server, and with it one connection: what it registered vanishes with it.
 pub(crate) struct Fleet {
     naming: NamingService,
-    /// By service, what [`Fleet::replace`] registered.
+    /// By service, what [`Fleet::register_all`] registered.
     registered: Mutex<BTreeMap<String, Vec<ServiceInstance>>>,
 }
 
@@ -62,21 +62,19 @@ impl Fleet {
         Ok(self.naming.deregister_instance(service.to_owned(), group, instance).await?)
     }
 
-    /// Registers `instances` as all that this client has of `service`.
+    /// Makes `instances` all that this client has of `service`.
+    ///
+    /// Servers differ: with r-nacos an instance stays until it is deregistered; with Alibaba's, deregistering one takes
+    /// along what the same client registered with it. So those that are too many leave, then the others register.
     pub(crate) async fn register_all(&self, service: &str, instances: Vec<ServiceInstance>) -> Result<()> {
-        Ok(self.naming.batch_register_instance(service.to_owned(), None, instances).await?)
-    }
-
-    /// Makes `instances` all that this client has of `service`: those that are too many leave, the others register.
-    pub(crate) async fn replace(&self, service: &str, instances: Vec<ServiceInstance>) -> Result<()> {
         let before = self.registered.lock().unwrap().insert(service.to_owned(), instances.clone());
         let is_kept =
             |known: &ServiceInstance| instances.iter().any(|i| i.ip_and_port() == known.ip_and_port());
         for known in before.into_iter().flatten().filter(|known| !is_kept(known)) {
             self.deregister(service, known).await?;
         }
-        for instance in instances {
-            self.register(service, instance).await?;
+        if !instances.is_empty() {
+            self.naming.batch_register_instance(service.to_owned(), None, instances).await?;
         }
         Ok(())
     }

@@ -23,6 +23,9 @@ const LIST_TRIES: u32 = 3;
 /// What the servers see of this client.
 const APP: &str = "grey-registry-sync";
 
+/// What servers call the namespace without a name.
+const PUBLIC: &str = "public";
+
 /// The library finds the port for gRPC this much above the one for HTTP.
 const GRPC_OFFSET: u16 = 1000;
 
@@ -86,7 +89,8 @@ impl Client {
     /// Also fails when they keep changing between two pages, so that one may have been missed.
     pub(super) async fn list(&self, pair: usize) -> Result<BTreeSet<String>, Fault> {
         let (connection, group) = self.pair(pair);
-        let what = format!("list the services of group `{group}` in namespace `{}`", connection.namespace);
+        let namespace = Some(connection.namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or(PUBLIC);
+        let what = format!("list the services of group `{group}` in namespace `{namespace}`");
         for _ in 0..LIST_TRIES {
             if let Some(names) = self.pages(connection, group, &what).await? {
                 return Ok(names);

@@ -43,7 +43,34 @@ impl Fault {
                     Self::Refused { what, cause }
                 }
             }
+            // Alibaba's servers refuse with an answer that lacks what the library expects in every answer.
+            Error::Serialization(error) => Self::Denied {
+                what,
+                cause: format!("the answer cannot be read, which may be a refusal: {error}"),
+            },
             other => Self::Refused { what, cause: other.to_string() },
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use super::*;
+
+    fn answer(result: i32, code: i32) -> String {
+        Fault::of("list", Error::ErrResponse(Some("7".to_owned()), result, code, Some("why".to_owned())))
+            .to_string()
+    }
+
+    #[test]
+    fn refusals_are_told_from_other_answers_and_hold_no_request_id() {
+        assert_eq!(answer(500, 403), "list: denied: 403 why");
+        assert_eq!(answer(401, 500), "list: denied: 500 why");
+        assert_eq!(answer(500, 500), "list: 500 why");
+        let unreadable = serde_json::from_str::<u8>("{}").unwrap_err();
+        let fault = Fault::of("list", Error::Serialization(unreadable));
+        assert!(matches!(fault, Fault::Denied { .. }), "{fault}");
+        assert_eq!(Fault::of("list", Error::NoAvailableServer).to_string(), "list: no available server");
     }
 }
