@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::string_slice, reason = "test code panics")]
 
+mod app_replicas;
 mod examples;
 mod files;
 mod files_split;
+mod jobs_queue;
 mod lint;
 mod plan;
 mod run;
@@ -15,3 +17,7 @@ mod run_kill;
 mod run_locks;
 mod run_property;
 mod run_world;
+mod service;
+mod service_faults;
+mod service_fleet;
+mod service_world;

@@ -1,0 +1,150 @@
+//! Replicas that share the work, die, drain and come back, and a control plane that is away.
+
+use crate::service_world::{PLAIN, Plane, Replica, SOON, Stage, to_version, up};
+use grey_proto::control::Pin;
+use grey_proto::schema::schema_service_client::SchemaServiceClient;
+use grey_proto::schema::{Flip, FlipState, StartUpgradeRequest, StepState, UpgradeState};
+use grey_schema_migrator::Config;
+use grey_schema_migrator::files::Dialect;
+use grey_testkit::{Spawned, eventually};
+use std::path::Path;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// A replica as a process of its own, and how to talk to it.
+async fn process(config: &Config, folder: &Path) -> (Spawned, SchemaServiceClient<Channel>) {
+    let file = folder.join("replica.toml");
+    let mut config = config.clone();
+    config.telemetry.log_filter = "info".to_owned();
+    // What is printed has its secrets masked: those come by the environment.
+    std::fs::write(&file, grey_runtime::config::to_toml(&config).unwrap()).unwrap();
+    let key = config.vault.keys.first().unwrap();
+    let keys = format!("[{{id=\"{}\",secret=\"{}\"}}]", key.id, key.secret.expose());
+    let spawned = Spawned::builder(env!("CARGO_BIN_EXE_grey-schema-migrator"))
+        .arg("--config")
+        .arg(&file)
+        .env("GREY__DATABASE__URL", config.database.url.expose())
+        .env("GREY__CONTROL__TOKEN", "\"\"")
+        .env("GREY__VAULT__KEYS", keys)
+        .start()
+        .unwrap();
+    let line = spawned.wait_for_line("grpc.address", SOON).await.unwrap();
+    let address = line.split("grpc.address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    (spawned, SchemaServiceClient::new(channel))
+}
+
+#[tokio::test]
+async fn the_upgrade_of_a_killed_replica_is_taken_over_and_finished() {
+    let stage = Stage::on_postgres(&PLAIN).await;
+    stage.write("V1.3__held.sql", GATED);
+    let name = stage.tenant(Dialect::Postgres, "acme").await;
+    let postgres = crate::run_world::postgres().await;
+    // The kill hits the replica inside a statement, which waits for this.
+    let gate = hold(&name).await;
+    let mut config = stage.config();
+    config.tenants.lock = Duration::from_secs(60);
+    let (first, mut client) = process(&config, stage.folder.path()).await;
+    let queued = client.start_upgrade(up("acme")).await.unwrap().into_inner().upgrade.unwrap();
+    let second = Replica::start(config).await;
+    eventually(SOON, "the held step runs", async || runs(&second, &queued.id, "1.3").await).await;
+    let worker = second.get(&queued.id).await.worker;
+    first.kill9().unwrap();
+    gate.release().await;
+    let ended = second.ended(&queued.id).await;
+    assert_eq!(ended.state(), UpgradeState::Succeeded, "{}", ended.error);
+    assert_eq!((ended.schema.as_str(), ended.attempts), ("1.3", 2));
+    assert_ne!(ended.worker, worker);
+    let history = "SELECT string_agg(version, ',' ORDER BY seq) FROM grey_schema_history_shop";
+    assert_eq!(postgres.query(&name, history).await.unwrap().trim(), "1.1,1.2,1.3");
+    eventually(SOON, "the schema is reported", async || stage.plane.observed("acme").await == "1.3").await;
+    second.stop().await;
+}
+
+async fn runs(replica: &Replica, id: &str, schema: &str) -> bool {
+    let steps = replica.get(id).await.steps;
+    steps.iter().any(|step| step.schema == schema && step.state() == StepState::Running)
+}
+
+/// A lock that a migration waits for and a test holds.
+struct Gate(sea_orm::DatabaseTransaction);
+
+/// Waits at the gate.
+const GATED: &str = "DO $$ BEGIN PERFORM pg_advisory_xact_lock(4711); END $$;";
+
+impl Gate {
+    async fn release(self) {
+        self.0.commit().await.unwrap();
+    }
+}
+
+async fn hold(name: &str) -> Gate {
+    use sea_orm::{ConnectionTrait, Database, TransactionTrait};
+    let postgres = crate::run_world::postgres().await;
+    let base = postgres.url();
+    let (server, _) = base.rsplit_once('/').unwrap();
+    let db = Database::connect(format!("{server}/{name}")).await.unwrap();
+    let transaction = db.begin().await.unwrap();
+    transaction.execute_unprepared("SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    Gate(transaction)
+}
+
+#[tokio::test]
+async fn a_drained_replica_puts_back_what_it_runs_and_the_queue_survives() {
+    let stage = Stage::on_postgres(&PLAIN).await;
+    stage.write("V1.3__held.sql", GATED);
+    let name = stage.tenant(Dialect::Postgres, "acme").await;
+    stage.tenant(Dialect::Postgres, "later").await;
+    let postgres = crate::run_world::postgres().await;
+    let gate = hold(&name).await;
+    let mut config = stage.config();
+    config.jobs.concurrency = 1;
+    config.drain_grace = Duration::from_millis(50);
+    config.tenants.lock = Duration::from_secs(60);
+    let first = Replica::start(config.clone()).await;
+    let held = first.up("acme").await;
+    let later = first.up("later").await;
+    eventually(SOON, "the held step runs", async || runs(&first, &held.id, "1.3").await).await;
+    assert_eq!(first.get(&later.id).await.state(), UpgradeState::Queued);
+    first.stop().await;
+    let applied = "SELECT count(*) FROM pg_tables WHERE tablename IN ('notes', 'tags')";
+    assert_eq!(postgres.query(&name, applied).await.unwrap().trim(), "0");
+    gate.release().await;
+    let second = Replica::start(config).await;
+    let ended = second.ended(&held.id).await;
+    assert_eq!((ended.state(), ended.attempts), (UpgradeState::Succeeded, 2), "{}", ended.error);
+    assert_eq!(second.ended(&later.id).await.state(), UpgradeState::Succeeded);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_control_plane_missed_is_told_when_it_is_back() {
+    let mut stage = Stage::new(&PLAIN).await;
+    stage.write("V1.3__held.sql", GATED);
+    let name = stage.tenant(Dialect::Postgres, "acme").await;
+    let gate = hold(&name).await;
+    let mut config = stage.config();
+    config.tenants.lock = Duration::from_secs(60);
+    let replica = Replica::start(config.clone()).await;
+    let pin = Pin { version: "2.0".to_owned(), ..Pin::default() };
+    let flip = Some(Flip { pin: Some(pin), ..Flip::default() });
+    let request = StartUpgradeRequest { target: to_version("2.0"), flip, ..up("acme") };
+    let queued = replica.try_start(request).await.unwrap();
+    eventually(SOON, "the held step runs", async || runs(&replica, &queued.id, "1.3").await).await;
+    let addr = stage.plane.addr;
+    let store = stage.plane.stop().await;
+    gate.release().await;
+    let ended = replica.reaches(&queued.id, UpgradeState::Succeeded).await;
+    assert_eq!(ended.flip.unwrap().state(), FlipState::Pending);
+    // Not even a restart loses it.
+    replica.stop().await;
+    stage.plane = Plane::start_at(addr, store).await;
+    let replica = Replica::start(config).await;
+    let ended = replica.ended(&queued.id).await;
+    assert_eq!(ended.flip.unwrap().state(), FlipState::Done);
+    assert_eq!(
+        (stage.plane.observed("acme").await.as_str(), stage.plane.pinned("acme").await.as_str()),
+        ("1.3", "v2.0")
+    );
+    replica.stop().await;
+}
