@@ -29,6 +29,8 @@ pub(crate) enum Program {
     RegistrySync,
     /// The mirror of the tenant API.
     TenantSync,
+    /// What migrates tenants' databases.
+    SchemaMigrator,
 }
 
 impl Program {
@@ -39,6 +41,7 @@ impl Program {
             Self::ControlPlane => "grey-control-plane",
             Self::RegistrySync => "grey-registry-sync",
             Self::TenantSync => "grey-tenant-sync",
+            Self::SchemaMigrator => "grey-schema-migrator",
         }
     }
 
@@ -70,9 +73,14 @@ pub(crate) fn build(programs: &[Program]) -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--profile", profile]);
-    for package in
-        ["grey-bench", "grey-router", "grey-control-plane", "grey-registry-sync", "grey-tenant-sync"]
-    {
+    for package in [
+        "grey-bench",
+        "grey-router",
+        "grey-control-plane",
+        "grey-registry-sync",
+        "grey-tenant-sync",
+        "grey-schema-migrator",
+    ] {
         command.args(["-p", package]);
     }
     for program in programs {

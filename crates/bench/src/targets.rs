@@ -51,4 +51,6 @@ pub(crate) const TARGETS: &[Target] = &[
     target("cold_start", "ratio", Limit::AtMost(2.5)),
     target("registry_to_router", "p99_ms", Limit::AtMost(1_000.0)),
     target("tenant_sync_100k", "ratio", Limit::AtMost(0.02)),
+    target("migrate_fleet", "ratio", Limit::AtLeast(10.0)),
+    target("migrate_overhead", "ratio", Limit::AtMost(1.15)),
 ];

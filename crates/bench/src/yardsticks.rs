@@ -3,6 +3,7 @@
 mod apply;
 mod change;
 mod decide;
+mod migrate;
 mod projection;
 mod registry;
 mod route;
@@ -45,6 +46,10 @@ pub(crate) enum Yardstick {
     /// A sync of 100,000 tenants that finds nothing new, against the first one.
     #[value(name = "tenant_sync_100k")]
     TenantSync,
+    /// A look at 1,000 tenants' schemas with nothing to do, against opening each database.
+    MigrateFleet,
+    /// Small migrations of 200 tenants, against their bare SQL.
+    MigrateOverhead,
 }
 
 impl Yardstick {
@@ -78,6 +83,8 @@ impl Yardstick {
             Self::ColdStart => runtime.block_on(projection::cold_start()),
             Self::RegistryToRouter => runtime.block_on(registry::to_router()),
             Self::TenantSync => runtime.block_on(tenants::sync()),
+            Self::MigrateFleet => runtime.block_on(migrate::fleet()),
+            Self::MigrateOverhead => runtime.block_on(migrate::overhead()),
         };
         measured.with_context(|| format!("measure {}", self.name()))
     }

@@ -70,6 +70,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "grey-registry-sync",
             "grey-tenant-sync",
             "grey-schema-migrator",
+            "grey-vault",
             "grey-testkit",
         ],
     ),
