@@ -54,8 +54,8 @@ impl Truth {
 /// A machine with one instance of each of several versions: real sockets, and a client of Nacos that registers them.
 pub(crate) struct Host {
     naming: NamingService,
-    /// Between the client and Nacos, where the host is to die: the client library has no end of its own.
-    link: Option<Proxy>,
+    /// Between the client and Nacos: the client library has no end of its own.
+    link: Proxy,
     running: BTreeMap<String, Vec<ServiceInstance>>,
     sockets: JoinSet<()>,
     /// Kept so that nobody else listens where an instance died.
@@ -65,15 +65,9 @@ pub(crate) struct Host {
 
 impl Host {
     /// Runs an instance of every pair of a service and a version, which are registered when this returns.
-    pub(crate) async fn start(nacos: &Nacos, pools: &[(&str, &str)], mortal: bool, truth: &Truth) -> Self {
-        let (link, grpc) = if mortal {
-            let link = Proxy::start(nacos.grpc_addr()).await.unwrap();
-            let addr = link.addr();
-            (Some(link), addr)
-        } else {
-            (None, nacos.grpc_addr())
-        };
-        let server = SocketAddr::new(grpc.ip(), grpc.port() - GRPC_OFFSET);
+    pub(crate) async fn start(nacos: &Nacos, pools: &[(&str, &str)], truth: &Truth) -> Self {
+        let link = Proxy::start(nacos.grpc_addr()).await.unwrap();
+        let server = SocketAddr::new(link.addr().ip(), link.addr().port() - GRPC_OFFSET);
         let props = ClientProps::new().server_addr(server.to_string()).env_first(false);
         let naming = timeout(DEADLINE, NamingServiceBuilder::new(props).build()).await.unwrap().unwrap();
         let (mut sockets, mut ports) = (JoinSet::new(), Vec::new());
@@ -117,13 +111,23 @@ impl Host {
         self.register(service).await;
     }
 
+    /// It runs on, and does not reach Nacos.
+    pub(crate) async fn cut_off(&self) {
+        self.link.cut().await.unwrap();
+    }
+
+    /// It reaches Nacos again.
+    pub(crate) async fn rejoin(&self) {
+        self.link.heal().await.unwrap();
+    }
+
     /// Nothing of it answers any more, nor does it say goodbye.
     pub(crate) async fn die(&mut self) {
         for instance in self.running.values().flatten() {
             self.truth.0.lock().unwrap().get_mut(&instance.ip_and_port()).unwrap().alive = false;
         }
         self.sockets.shutdown().await;
-        self.link.as_ref().expect("only mortal hosts die").cut().await.unwrap();
+        self.cut_off().await;
     }
 }
 

@@ -102,9 +102,8 @@ impl World {
         let mut pools: Vec<(&str, &str)> =
             PLAIN.iter().flat_map(|service| VERSIONS.map(|version| (*service, version))).collect();
         pools.push((FLIPPED, VERSIONS[0]));
-        for number in 0..HOSTS {
-            let mortal = number >= HOSTS - MORTAL;
-            world.hosts.push(Host::start(&world.nacos, &pools, mortal, &world.truth).await);
+        for _ in 0..HOSTS {
+            world.hosts.push(Host::start(&world.nacos, &pools, &world.truth).await);
         }
         for router in &world.routers {
             router.until_ready().await;
@@ -318,7 +317,22 @@ async fn registry_faults_under_load_fail_no_call_and_bring_nobody_back_from_the_
     world.check("the death of Nacos");
 
     eprintln!("Nacos comes back empty, and is filled again by those that live");
+    let living = &world.hosts[..HOSTS - 2];
+    for host in living {
+        host.cut_off().await;
+    }
     world.nacos.restart_empty().await.unwrap();
+    let empty = |status: &SyncStatus| {
+        let dropped = status.held.iter().filter(|held| held.reason() == HoldReason::InstanceDrop);
+        status.sources[0].state() == SourceState::Ok && dropped.count() == SERVICES.len()
+    };
+    world.status_where("the loss of everything is held", empty).await;
+    world.until_applied("only those that died are forgotten").await;
+    world.until_called(WHILE).await;
+    world.check("an empty list");
+    for host in living {
+        host.rejoin().await;
+    }
     world.until_settled().await;
     world.check("the return of Nacos");
 
