@@ -42,7 +42,7 @@ fn faults(dialect: Dialect, files: &[(&str, &str)]) -> String {
 }
 
 /// Faults of one file's text.
-fn faults_of(dialect: Dialect, text: &str) -> String {
+pub(crate) fn faults_of(dialect: Dialect, text: &str) -> String {
     faults(dialect, &[("V1__x.sql", text)]).replace("V1__x.sql", "")
 }
 

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::string_slice, reason = "test code panics")]
 
 mod app_replicas;
+mod backfill;
 mod examples;
+mod external;
 mod files;
 mod files_split;
 mod jobs_queue;
 mod lint;
+mod online;
 mod plan;
 mod run;
 mod run_cuts;
@@ -21,3 +24,4 @@ mod service;
 mod service_faults;
 mod service_fleet;
 mod service_world;
+mod views;
