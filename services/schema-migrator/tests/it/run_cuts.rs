@@ -1,4 +1,4 @@
-//! A connection that is lost at each single request: before the server has it, or before its answer is back.
+//! A connection that is lost at one request or another, before the server has it or before its answer is back.
 
 use crate::run_world::{LONG, World, failing, mariadb, postgres, scripts};
 use futures::StreamExt as _;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Requests between two that are tried; the first one moves with the dialect and kind, so all remainders are met.
-const STRIDE: usize = 6;
+const STRIDE: usize = 9;
 
 /// Where a connection is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
