@@ -4,6 +4,7 @@
 mod demo;
 mod grey;
 mod instances;
+mod migrate;
 mod reads;
 mod refusals;
 mod secured;

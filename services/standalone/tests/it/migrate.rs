@@ -1,0 +1,164 @@
+//! `grey migrate`: a standalone with tenants' databases in SQLite files.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::grey::{Done, Grey, file, run};
+
+/// The tenants, and whether they are paying.
+const TENANTS: [(&str, &str); 3] = [("acme", "gold"), ("bluth", "free"), ("ecorp", "gold")];
+
+/// A standalone with a database for each tenant but the last one.
+struct World {
+    grey: Grey,
+    dir: TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("migrations/orders");
+        std::fs::create_dir_all(&files).unwrap();
+        let examples =
+            Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../migrations/orders");
+        for entry in std::fs::read_dir(examples).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), files.join(entry.file_name())).unwrap();
+        }
+        let folder = dir.path().join("migrations");
+        let env = [("GREY__SCHEMA_MIGRATOR__MIGRATIONS", folder.to_str().unwrap())];
+        let grey = Grey::start_with(&[], &env).await;
+        grey.run(&["service", "put", "orders", "--default", "v1.1"]).await.ok();
+        grey.run(&["version", "put", "orders", "v1.2", "--schema-min", "1.2"]).await.ok();
+        for (tenant, tier) in TENANTS {
+            grey.run(&["tenant", "put", tenant, "--tier", tier]).await.ok();
+        }
+        grey.run(&["tenant", "put", "nobase"]).await.ok();
+        let world = Self { grey, dir };
+        for (tenant, _) in TENANTS {
+            let database = file(world.dir.path(), &format!("{tenant}.db"), "");
+            let url = format!("sqlite://{}", database.display());
+            world.grey.run(&["database", "put", tenant, "orders", "--url", &url]).await.ok();
+        }
+        world
+    }
+
+    async fn migrate(&self, args: &[&str]) -> Done {
+        self.grey.run(&[&["migrate"], args].concat()).await
+    }
+
+    async fn schema_of(&self, tenant: &str) -> Value {
+        let args = ["migrate", "status", "orders", "--tenants", tenant, "--live"];
+        self.grey.json(&args).await["schemas"][0]["schema"].clone()
+    }
+}
+
+#[tokio::test]
+async fn a_plan_prints_the_exact_statements_and_changes_nothing() {
+    let world = World::start().await;
+    let done = world.migrate(&["plan", "orders", "--tenants", "all"]).await.ok();
+    assert!(done.out.starts_with("-- tenants   acme, bluth, ecorp\n"), "{done}");
+    assert!(done.out.contains("CREATE INDEX orders_by_status ON orders (status);"), "{done}");
+    let plan = world.grey.json(&["migrate", "plan", "orders", "--tenants", "acme", "--to", "1.1"]).await;
+    assert_eq!(plan["plans"][0]["toSchema"], "1.1", "{plan}");
+    assert_eq!(plan["plans"][0]["steps"].as_array().unwrap().len(), 1, "{plan}");
+    assert_eq!(world.schema_of("acme").await, Value::Null);
+}
+
+#[tokio::test]
+async fn tenants_are_upgraded_by_selector_and_undone() {
+    let world = World::start().await;
+    let up = ["up", "orders", "--tenants", "tier=gold"];
+    world.migrate(&up).await.refused(2, "--yes");
+    let done = world.migrate(&[&up[..], &["--yes", "--to", "1.1"]].concat()).await.ok();
+    assert!(done.out.contains("acme                     succeeded, nothing -> 1.1 in"), "{done}");
+    assert!(done.out.ends_with("2 succeeded, of 2 tenants\n"), "{done}");
+    let all = world.migrate(&["up", "orders", "--tenants", "all", "--yes", "--version", "v1.2"]).await.ok();
+    assert!(all.out.ends_with("3 succeeded, 1 without a database, of 4 tenants\n"), "{all}");
+    assert_eq!(world.schema_of("bluth").await, "1.2");
+
+    let done = world.migrate(&["status", "orders", "--live"]).await.ok();
+    assert!(done.out.contains("TENANT  SERVICE  SCHEMA  PENDING") && done.out.contains("ecorp"), "{done}");
+    let done =
+        world.migrate(&["undo", "orders", "--tenants", "acme,bluth", "--to", "1.1", "--yes"]).await.ok();
+    assert!(done.out.contains("succeeded, 1.2 -> 1.1"), "{done}");
+    assert_eq!((world.schema_of("acme").await, world.schema_of("ecorp").await), ("1.1".into(), "1.2".into()));
+    let pending = world.grey.json(&["migrate", "status", "orders", "--live", "--pending"]).await;
+    assert_eq!(pending["schemas"].as_array().unwrap().len(), 2, "{pending}");
+}
+
+#[tokio::test]
+async fn one_that_fails_is_told_and_the_others_go_on() {
+    let world = World::start().await;
+    file(
+        world.dir.path(),
+        "bluth.db",
+        "this is no database, and long enough to be read as one that is damaged",
+    );
+    let done = world.migrate(&["up", "orders", "--tenants", "all", "--yes", "--json"]).await;
+    assert_eq!(done.code, 1, "{done}");
+    let upgrades = done.json()["upgrades"].as_array().unwrap().clone();
+    let of = |tenant: &str| upgrades.iter().find(|one| one["tenant"] == tenant).unwrap();
+    for good in ["acme", "ecorp"] {
+        assert_eq!(of(good)["upgrade"]["state"], "UPGRADE_STATE_SUCCEEDED", "{done}");
+    }
+    assert_ne!(of("bluth")["upgrade"]["state"], "UPGRADE_STATE_SUCCEEDED", "{done}");
+    assert!(done.err.contains("1 of 3 upgrades did not succeed: bluth"), "{done}");
+}
+
+#[tokio::test]
+async fn files_are_validated_without_a_database() {
+    let world = World::start().await;
+    let done = world.migrate(&["validate", "orders"]).await.ok();
+    assert!(done.out.contains("migrations of orders read"), "{done}");
+    file(&world.dir.path().join("migrations/orders"), "V1.3__broken.sql", "CREATE TABLE 'x (;");
+    let done = world.migrate(&["validate", "orders", "--dialect", "sqlite"]).await;
+    assert_eq!(done.code, 1, "{done}");
+    assert!(format!("{}{}", done.out, done.err).contains("V1.3__broken.sql"), "{done}");
+}
+
+#[tokio::test]
+async fn a_baseline_is_believed() {
+    let world = World::start().await;
+    world.migrate(&["baseline", "orders", "--tenants", "acme", "--at", "1.1"]).await.ok();
+    assert_eq!(world.schema_of("acme").await, "1.1");
+}
+
+#[tokio::test]
+async fn a_pin_waits_for_its_migration() {
+    let world = World::start().await;
+    let pin = ["pin", "set", "acme", "orders", "v1.2"];
+    world.migrate(&["up", "orders", "--tenants", "acme", "--to", "1.1"]).await.ok();
+    let done = world.grey.run(&[&pin[..], &["--migrate", "--wait", "20s"]].concat()).await.ok();
+    assert!(done.out.contains("succeeded, 1.1 -> 1.2"), "{done}");
+    assert!(done.out.ends_with("pinned acme's orders to v1.2\n"), "{done}");
+    let pins = world.grey.json(&["pin", "list", "--tenant", "acme"]).await;
+    assert_eq!(pins["pins"][0]["version"], "v1.2", "{pins}");
+
+    let done = world.grey.run(&["pin", "set", "bluth", "orders", "v1.2", "--migrate"]).await.ok();
+    let upgrade = done.out.split_whitespace().find(|word| word.ends_with(';')).unwrap().trim_end_matches(';');
+    let watched = world.migrate(&["watch", upgrade]).await.ok();
+    assert!(watched.out.contains("bluth") && watched.out.contains("succeeded"), "{watched}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_by_its_reason() {
+    let world = World::start().await;
+    let cases: [(&[&str], &str); 5] = [
+        (&["up", "orders", "--tenants", "nobase"], "UNKNOWN_DATABASE"),
+        (&["plan", "orders", "--tenants", "nobase"], "UNKNOWN_DATABASE"),
+        (&["up", "orders", "--tenants", "acme", "--version", "v9.9"], "UNKNOWN_VERSION"),
+        (&["watch", "0190c0de-0000-7000-8000-000000000000"], "UNKNOWN_UPGRADE"),
+        (&["cancel", "0190c0de-0000-7000-8000-000000000000"], "UNKNOWN_UPGRADE"),
+    ];
+    for (args, reason) in cases {
+        world.migrate(args).await.refused(1, reason);
+    }
+    world.migrate(&["up", "orders", "--tenants", "tier=none"]).await.refused(2, "no tenant is selected");
+    run(&["migrate", "up", "orders", "--tenants", "tier="], &[], "").await.refused(2, "tier");
+    run(&["migrate", "up", "orders"], &[], "").await.refused(2, "--tenants");
+    let nowhere = ["migrate", "status", "--migrator", "http://127.0.0.1:1"];
+    run(&nowhere, &[], "").await.refused(1, "--migrator");
+}
