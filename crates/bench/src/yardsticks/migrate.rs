@@ -15,7 +15,7 @@ const IDLE: usize = 1_000;
 /// Tenants that are migrated.
 const MIGRATED: usize = 200;
 /// Rows of each tenant's table.
-const ROWS: usize = 10_000;
+const ROWS: usize = 5_000;
 /// Databases that are migrated at once, by either.
 const AT_ONCE: usize = 5;
 /// Times that each is measured.
