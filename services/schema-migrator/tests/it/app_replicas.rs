@@ -3,11 +3,14 @@
 use crate::service_world::{PLAIN, Plane, Replica, SOON, Stage, to_version, up};
 use grey_proto::control::Pin;
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
-use grey_proto::schema::{Flip, FlipState, StartUpgradeRequest, StepState, UpgradeState};
+use grey_proto::schema::{
+    Flip, FlipState, StartUpgradeRequest, StepState, UpgradeState, UpgradeStep, WatchUpgradeRequest,
+};
 use grey_schema_migrator::Config;
 use grey_schema_migrator::files::Dialect;
 use grey_testkit::{Spawned, eventually};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -147,4 +150,46 @@ async fn what_the_control_plane_missed_is_told_when_it_is_back() {
         ("1.3", "v2.0")
     );
     replica.stop().await;
+}
+
+#[tokio::test]
+async fn followers_at_any_replica_see_an_upgrade_wait_run_and_end() {
+    let stage = Stage::on_postgres(&PLAIN).await;
+    stage.write("V1.3__held.sql", GATED);
+    let name = stage.tenant(Dialect::Postgres, "acme").await;
+    let gate = hold(&name).await;
+    let mut config = stage.config();
+    config.tenants.lock = Duration::from_secs(60);
+    let first = Replica::start(config.clone()).await;
+    let second = Replica::start(config).await;
+    let queued = first.up("acme").await;
+    // The gate opens once both have been told that the held step runs: it runs at one of the two.
+    let told = AtomicUsize::new(0);
+    let (at_first, at_second, ()) =
+        tokio::join!(follow(&first, &queued.id, &told), follow(&second, &queued.id, &told), async {
+            eventually(SOON, "both see it run", async || told.load(Ordering::Relaxed) == 2).await;
+            gate.release().await;
+        });
+    for states in [at_first, at_second] {
+        assert_eq!(states.last(), Some(&UpgradeState::Succeeded), "{states:?}");
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Follows an upgrade to its end and counts itself once its third step runs.
+async fn follow(replica: &Replica, id: &str, told: &AtomicUsize) -> Vec<UpgradeState> {
+    let request = WatchUpgradeRequest { id: id.to_owned() };
+    let mut changes = replica.grpc().watch_upgrade(request).await.unwrap().into_inner();
+    let (mut states, mut counted) = (Vec::new(), false);
+    while let Some(change) = changes.message().await.unwrap() {
+        let upgrade = change.upgrade.unwrap();
+        states.push(upgrade.state());
+        let steps: Vec<_> = upgrade.steps.iter().map(UpgradeStep::state).collect();
+        if !counted && steps == [StepState::Done, StepState::Done, StepState::Running] {
+            told.fetch_add(1, Ordering::Relaxed);
+            counted = true;
+        }
+    }
+    states
 }

@@ -55,20 +55,6 @@ async fn an_upgrade_runs_on_every_dialect_and_everything_is_told() {
 }
 
 #[tokio::test]
-async fn whoever_follows_sees_every_state_and_step() {
-    let stage = Stage::new(&PLAIN).await;
-    // Nothing is run by the replica that is asked, so that its followers see what another one does by looking.
-    let replica = stage.replica().await;
-    stage.sqlite("acme").await;
-    let queued = replica.up("acme").await;
-    let told = replica.follow(&queued.id).await;
-    let mut states: Vec<_> = told.iter().map(|upgrade| upgrade.state()).collect();
-    states.dedup();
-    assert!(states.ends_with(&[UpgradeState::Running, UpgradeState::Succeeded]), "{states:?}");
-    replica.stop().await;
-}
-
-#[tokio::test]
 async fn a_tenant_is_pinned_once_its_upgrade_has_succeeded() {
     let stage = Stage::new(&PLAIN).await;
     let replica = stage.replica().await;
