@@ -1,7 +1,7 @@
 //! A tool as a supervised child process.
 
 use super::login::Private;
-use super::output::{Lines, Progress, Tail, progress as read_progress};
+use super::output::{Lines, Progress, Stream, Tail, progress as read_progress};
 use super::{Error, Program, TenantError};
 use crate::files::{External, Tool};
 use crate::tenant::Stop;
@@ -235,13 +235,13 @@ impl Output {
     /// Reads from either; never comes back when both are at their end.
     async fn read(&mut self, progress: &mut (dyn FnMut(Progress) + Send)) {
         let (mut out, mut err) = ([0; 4096], [0; 4096]);
-        let lines = tokio::select! {
-            read = from(&mut self.streams.0, &mut out) => self.lines.0.feed(read),
-            read = from(&mut self.streams.1, &mut err) => self.lines.1.feed(read),
+        let (stream, lines) = tokio::select! {
+            read = from(&mut self.streams.0, &mut out) => (Stream::Output, self.lines.0.feed(read)),
+            read = from(&mut self.streams.1, &mut err) => (Stream::Errors, self.lines.1.feed(read)),
         };
         for line in lines {
             match read_progress(&line) {
-                None => self.tail.keep(&line),
+                None => self.tail.keep(stream, &line),
                 Some(now) if self.last != Some(now) => {
                     self.last = Some(now);
                     progress(now);
@@ -252,8 +252,11 @@ impl Output {
     }
 
     fn finish(&mut self) {
-        for line in [self.lines.0.end(), self.lines.1.end()].into_iter().flatten() {
-            self.tail.keep(&line);
+        let ends = [(Stream::Output, self.lines.0.end()), (Stream::Errors, self.lines.1.end())];
+        for (stream, line) in ends {
+            if let Some(line) = line {
+                self.tail.keep(stream, &line);
+            }
         }
     }
 }

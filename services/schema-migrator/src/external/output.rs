@@ -44,37 +44,48 @@ impl Lines {
     }
 }
 
-/// The end of what a tool wrote, without its password.
+/// One of the streams of a tool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stream {
+    Output,
+    Errors,
+}
+
+/// The end of what a tool wrote, without its password; each stream has its own, so that much output does not make errors
+/// be forgotten.
 pub(super) struct Tail {
     secret: String,
-    lines: VecDeque<String>,
+    output: VecDeque<String>,
+    errors: VecDeque<String>,
 }
 
 impl Tail {
     pub(super) fn new(secret: &str) -> Self {
-        Self { secret: secret.to_owned(), lines: VecDeque::new() }
+        Self { secret: secret.to_owned(), output: VecDeque::new(), errors: VecDeque::new() }
     }
 
-    /// Keeps a line, unless it is one of many that tell of progress.
-    pub(super) fn keep(&mut self, line: &str) {
-        if self.lines.len() == KEPT_LINES {
-            self.lines.pop_front();
-        }
+    /// Keeps a line.
+    pub(super) fn keep(&mut self, stream: Stream, line: &str) {
         let line = if self.secret.is_empty() { line.to_owned() } else { line.replace(&self.secret, "***") };
-        self.lines.push_back(line);
+        let lines = match stream {
+            Stream::Output => &mut self.output,
+            Stream::Errors => &mut self.errors,
+        };
+        if lines.len() == KEPT_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
     }
 
     /// Whether a line has `text`.
     pub(super) fn tells(&self, text: &str) -> bool {
-        self.lines.iter().any(|line| line.contains(text))
+        self.output.iter().chain(&self.errors).any(|line| line.contains(text))
     }
 
-    /// The lines, in one.
+    /// The lines in one, those of errors last.
     pub(super) fn text(&self) -> String {
-        if self.lines.is_empty() {
-            return "it wrote nothing".to_owned();
-        }
-        self.lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+        let lines: Vec<_> = self.output.iter().chain(&self.errors).map(String::as_str).collect();
+        if lines.is_empty() { "it wrote nothing".to_owned() } else { lines.join(" | ") }
     }
 }
 
@@ -132,10 +143,11 @@ mod tests {
         lines.feed(&vec![b'x'; 1_000_000]);
         assert_eq!(lines.end().unwrap().len(), LONGEST_LINE);
         let mut tail = Tail::new("s3cret");
+        tail.keep(Stream::Errors, "FATAL s3cret");
         for number in 0..1_000 {
-            tail.keep(&format!("line {number} s3cret"));
+            tail.keep(Stream::Output, &format!("line {number} s3cret"));
         }
-        assert_eq!(tail.lines.len(), KEPT_LINES);
-        assert!(tail.text().ends_with("line 999 ***") && !tail.text().contains("s3cret"));
+        assert_eq!((tail.output.len(), tail.errors.len()), (KEPT_LINES, 1));
+        assert!(tail.text().ends_with("line 999 *** | FATAL ***") && !tail.text().contains("s3cret"));
     }
 }

@@ -195,7 +195,7 @@ async fn cancelling_stops_between_ranges_and_the_journal_tells_where() {
         let stopping = Stop::within(LONG, token.clone());
         let mut progress = |it: Progress| {
             if it.done >= 60 {
-                token.cancel()
+                token.cancel();
             }
         };
         let ended = Box::pin(run(&connection, &step, record(), &pacing, &mut progress, &stopping)).await;

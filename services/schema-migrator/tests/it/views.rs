@@ -4,6 +4,7 @@ use crate::backfill::record;
 use crate::files::{faults_of, load};
 use crate::run_world::{LONG, World, postgres, version};
 use grey_schema_migrator::files::{Dialect, Step, Views};
+use grey_schema_migrator::run::{Goal, Outcome};
 use grey_schema_migrator::tenant::{Connection, Error, Mark, Stop};
 use grey_schema_migrator::views::{drop_unused, list, run, schema_name, switch};
 use tokio_util::sync::CancellationToken;
@@ -214,4 +215,29 @@ async fn making_views_again_gives_them_the_new_shape() {
     assert_eq!(schema_name(&connection, &version("1.2")), "acme_shop_v1_2");
     world.sql("INSERT INTO acme_shop_v1_2.customers (id, note) VALUES (1, 'x')").await;
     assert_eq!(world.sql("SELECT note FROM acme.customers").await, "x");
+}
+
+#[tokio::test]
+async fn a_migration_makes_its_views_and_its_undo_drops_them() {
+    let world = World::new(Dialect::Postgres).await;
+    let table = ("V1__t.sql", CUSTOMERS);
+    let change = (
+        "V2__x.sql",
+        "-- grey: views version=1 of=customers\nALTER TABLE customers RENAME state TO status;\n-- grey: views of=customers",
+    );
+    let back = (
+        "U2__x.sql",
+        "-- grey: drop-views\n-- grey: drop-views version=1\nALTER TABLE customers RENAME status TO state;",
+    );
+    let scripts = load(Dialect::Postgres, &[table, ("U1__t.sql", "DROP TABLE customers"), change, back]);
+    assert_eq!(world.up(&scripts).await.unwrap().outcome, Outcome::Succeeded);
+    let connection = world.open().await;
+    assert_eq!(schemas(&connection).await, ["1 grey_shop_v1", "2 grey_shop_v2 current"]);
+    world.sql("INSERT INTO grey_shop_v1.customers (full_name, state) VALUES ('ann', 'x')").await;
+    assert_eq!(world.sql("SELECT status FROM grey_shop_v2.customers").await, "x");
+    let goal = Goal::Down(Some(version("1")));
+    let ended = world.migrate(&scripts, goal, LONG, &mut |_| {}).await.unwrap();
+    assert_eq!(ended.outcome, Outcome::Succeeded);
+    assert!(list(&connection).await.unwrap().is_empty());
+    assert_eq!(world.sql("SELECT state FROM customers").await, "x");
 }
