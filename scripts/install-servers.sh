@@ -51,9 +51,10 @@ install_alibaba_nacos() {
     [ ! -f "$folder/grey/Launcher.class" ] || return 0
     source="$(cd "$(dirname "${BASH_SOURCE[0]}")/nacos" && pwd)"
     mvn --batch-mode --quiet --file "$source/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/lib"
-    # An older namesake of the library that the server needs.
-    rm -f "$folder"/lib/hessian-3.*.jar
-    javac -cp "$folder/lib/*" -d "$folder" "$source/Launcher.java"
+    # Two libraries share names, and the server needs both: Caucho's has to be found first.
+    mkdir -p "$folder/first"
+    mv "$folder"/lib/hessian-4.*.jar "$folder/first/"
+    javac -cp "$folder/first/*:$folder/lib/*" -d "$folder" "$source/Launcher.java"
     echo "Alibaba's Nacos is installed"
 }
 

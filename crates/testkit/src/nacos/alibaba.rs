@@ -43,7 +43,8 @@ pub(super) fn command(nest: &Nest, port: u16, auth: bool) -> Result<Command> {
     command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx384m", "-Dnacos.standalone=true"]);
     command.arg(format!("-Dnacos.home={}", home.display()));
     command.arg(format!("-Duser.home={}", nest.dir().display()));
-    command.arg("-cp").arg(format!("{}:{}:{}/lib/*", conf.display(), jars.display(), jars.display()));
+    let (conf, jars) = (conf.display(), jars.display());
+    command.arg("-cp").arg(format!("{conf}:{jars}:{jars}/first/*:{jars}/lib/*"));
     command.arg("grey.Launcher");
     Ok(command)
 }

@@ -99,7 +99,11 @@ pub(crate) async fn register_persistent(
 }
 
 fn props(server: SocketAddr, namespace: &str) -> ClientProps {
-    ClientProps::new().server_addr(server.to_string()).namespace(namespace).env_first(false)
+    ClientProps::new()
+        .server_addr(server.to_string())
+        .namespace(namespace)
+        .env_first(false)
+        .cache_dir("/dev/null")
 }
 
 /// The instance `number` of any service, of `version`.

@@ -26,6 +26,9 @@ const APP: &str = "grey-registry-sync";
 /// What servers call the namespace without a name.
 const PUBLIC: &str = "public";
 
+/// A path below which nothing can be written.
+const NO_DIRECTORY: &str = "/dev/null";
+
 /// The library finds the port for gRPC this much above the one for HTTP.
 const GRPC_OFFSET: u16 = 1000;
 
@@ -247,6 +250,8 @@ async fn connect(
         // The environment of the process is not where this is configured.
         .env_first(false)
         .naming_load_cache_at_start(false)
+        // The library writes every change to a file below the user's home, unless it cannot: nobody reads it.
+        .cache_dir(NO_DIRECTORY)
         // Whoever takes what is read here guards against losing everything at once.
         .naming_push_empty_protection(false);
     let mut builder = NamingServiceBuilder::new(props);
