@@ -30,6 +30,8 @@ pub(super) fn command(nest: &Nest, port: u16, auth: bool) -> Result<Command> {
         format!("nacos.core.auth.admin.enabled={auth}"),
         "nacos.core.auth.console.enabled=false".to_owned(),
         "nacos.core.auth.system.type=nacos".to_owned(),
+        // Milliseconds; the embedded database is slow to start on a busy machine.
+        "db.pool.config.connectionTimeout=45000".to_owned(),
         "nacos.core.auth.server.identity.key=grey".to_owned(),
         "nacos.core.auth.server.identity.value=grey".to_owned(),
         // Base64 of a text long enough for a key; it guards nothing.
