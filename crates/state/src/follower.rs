@@ -110,19 +110,36 @@ impl Follower {
         };
         match self.state.feed.read(&position, self.options.batch, self.options.wait).await? {
             FeedRead::Idle => {
+                self.compare(drift).await?;
                 self.tables.contact();
                 Ok(true)
             }
             FeedRead::Entries(entries) => {
                 if !self.tables.apply(&entries) {
-                    tracing::warn!(table.revision = %self.tables.load().position().revision, "table has drifted from the feed");
-                    drift.noticed();
+                    self.drifted(drift);
                 }
                 self.tables.contact();
                 Ok(true)
             }
             FeedRead::Lost => self.load(drift).await,
         }
+    }
+
+    /// Compares the table with what the publisher has at the same revision. Without an event to tell, this is how a
+    /// table is found wrong whose revision came to mean something else: the log and the store were both restored.
+    async fn compare(&self, drift: &mut Drift) -> Result<(), Error> {
+        let projected = self.state.projection.status().await?;
+        let differs = projected.is_some_and(|projected| self.tables.differs_from(&projected));
+        if differs && drift.due.is_none() {
+            self.tables.count_drift();
+            self.drifted(drift);
+        }
+        Ok(())
+    }
+
+    fn drifted(&self, drift: &mut Drift) {
+        tracing::warn!(table.revision = %self.tables.load().position().revision, "table has drifted from the publisher's");
+        drift.noticed();
     }
 
     async fn load(&self, drift: &mut Drift) -> Result<bool, Error> {

@@ -7,7 +7,7 @@
 mod lead;
 mod log;
 
-pub use log::{EventLog, LogError};
+pub use log::{EventLog, LogError, Snapshot};
 
 use crate::{Error, FencingToken, State};
 use grey_core::change::Revision;

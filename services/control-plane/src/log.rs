@@ -4,7 +4,7 @@ mod snapshot;
 
 use async_trait::async_trait;
 use grey_core::change::{Event, Generation, Position, Record, Revision};
-use grey_state::publisher::{EventLog, LogError};
+use grey_state::publisher::{EventLog, LogError, Snapshot};
 use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect};
 use tokio::sync::mpsc;
 
@@ -56,7 +56,7 @@ impl EventLog for Database {
         Self::events(self, after, limit).await.map_err(log_error("read the log's events"))
     }
 
-    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Position, LogError> {
+    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Snapshot, LogError> {
         self.send_snapshot(&records).await.map_err(log_error("read a snapshot of the control database"))
     }
 

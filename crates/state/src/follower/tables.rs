@@ -2,6 +2,7 @@
 
 use crate::feed::FeedEntry;
 use crate::instances::ServiceInstances;
+use crate::projection::ProjectionStatus;
 use arc_swap::{ArcSwap, Guard};
 use grey_core::change::{Event, Position, Revision};
 use grey_core::table::Table;
@@ -182,9 +183,19 @@ impl Tables {
             in_step = entry.digest == 0 || entry.digest == table.digest();
         }
         if !in_step {
-            self.0.drifts.fetch_add(1, Relaxed);
+            self.count_drift();
         }
         in_step
+    }
+
+    /// Whether the publisher has something else at the table's own position.
+    pub(super) fn differs_from(&self, projected: &ProjectionStatus) -> bool {
+        let table = self.load();
+        projected.position == *table.position() && projected.digest != 0 && projected.digest != table.digest()
+    }
+
+    pub(super) fn count_drift(&self) {
+        self.0.drifts.fetch_add(1, Relaxed);
     }
 
     /// Takes a loaded table; false if that would be a step back.

@@ -25,8 +25,7 @@ impl Publisher {
     /// Mends what needs mending, then publishes each commit. Returns to be started over when something was
     /// found damaged.
     pub(super) async fn lead(&self, token: FencingToken) -> Result<(), Interrupted> {
-        let mut mirror = self.mend(token).await?;
-        let mut last = self.event(mirror.position().revision).await?;
+        let (mut mirror, mut last) = self.mend(token).await?;
         self.handle.0.published.store(mirror.position().revision.0, Relaxed);
         let mut next_check = Instant::now() + self.options.check;
         let mut next_deep_check = Instant::now() + self.options.deep_check;
@@ -140,8 +139,9 @@ impl Publisher {
 
     // === mending ===
 
-    /// Brings feed and projection to the log's head, and returns a table at exactly that revision.
-    async fn mend(&self, token: FencingToken) -> Result<Table, Interrupted> {
+    /// Brings feed and projection to the log's head, and returns a table at exactly that revision with the event
+    /// that led to it.
+    async fn mend(&self, token: FencingToken) -> Result<(Table, Option<Event>), Interrupted> {
         let head = self.state.feed.head().await?;
         let mut log = self.log.head().await?;
         let own_feed = head.as_ref().filter(|h| h.generation == log.generation);
@@ -157,7 +157,7 @@ impl Publisher {
         let usable = |status: &ProjectionStatus| {
             status.position.generation == log.generation && status.position.revision <= log.revision
         };
-        let (mirror, projected) = match projected.filter(usable) {
+        let ((mirror, last), projected) = match projected.filter(usable) {
             Some(status) => (self.read_log().await?, status),
             None => self.rebuild(token).await?,
         };
@@ -167,7 +167,7 @@ impl Publisher {
         }
         self.mend_feed(token, head, &mirror).await?;
         self.mend_projection(token, projected, &mirror).await?;
-        Ok(mirror)
+        Ok((mirror, last))
     }
 
     /// Whether the log holds another event than the feed at the feed's end.
@@ -231,8 +231,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// A table of the log's present state.
-    async fn read_log(&self) -> Result<Table, Interrupted> {
+    /// A table of the log's present state, and the event that led to it.
+    async fn read_log(&self) -> Result<(Table, Option<Event>), Interrupted> {
         let (sender, mut receiver) = mpsc::channel::<Vec<Record>>(RECORDS_IN_FLIGHT);
         let mut table = Table::default();
         let fold = async {
@@ -240,16 +240,20 @@ impl Publisher {
                 records.into_iter().for_each(|record| table.insert(record));
             }
         };
-        let (position, ()) = tokio::join!(self.log.snapshot(sender), fold);
-        table.set_position(position?);
-        Ok(table)
+        let (snapshot, ()) = tokio::join!(self.log.snapshot(sender), fold);
+        let snapshot = snapshot?;
+        table.set_position(snapshot.position);
+        Ok((table, snapshot.last))
     }
 
-    /// Writes the whole projection anew from the log, and returns a table of the same records.
+    /// Writes the whole projection anew from the log, and returns what [`Self::read_log`] does.
     ///
     /// The projection states the revision from before the records were read: it may hold later effects,
     /// which those who load it make exact by the feed.
-    async fn rebuild(&self, token: FencingToken) -> Result<(Table, ProjectionStatus), Interrupted> {
+    async fn rebuild(
+        &self,
+        token: FencingToken,
+    ) -> Result<((Table, Option<Event>), ProjectionStatus), Interrupted> {
         tracing::info!("rebuilding the projection");
         self.handle.0.rebuilds.fetch_add(1, Relaxed);
         let before = self.log.head().await?;
@@ -265,12 +269,12 @@ impl Publisher {
             drop(receiver);
             Ok::<_, crate::Error>(rebuild)
         };
-        let (position, rebuild) = tokio::join!(self.log.snapshot(sender), write);
-        let (position, rebuild) = (position?, rebuild?);
-        let digest = if position == before { table.digest() } else { 0 };
+        let (snapshot, rebuild) = tokio::join!(self.log.snapshot(sender), write);
+        let (snapshot, rebuild) = (snapshot?, rebuild?);
+        let digest = if snapshot.position == before { table.digest() } else { 0 };
         rebuild.finish(digest).await?;
-        table.set_position(position);
-        Ok((table, ProjectionStatus { position: before, digest }))
+        table.set_position(snapshot.position);
+        Ok(((table, snapshot.last), ProjectionStatus { position: before, digest }))
     }
 }
 
@@ -280,8 +284,9 @@ fn before(revision: Revision) -> Revision {
 }
 
 /// Whether the same revision of the log used to hold something else: it was restored and written to since.
+/// A digest that was not reckoned counts as another one: there is nothing left to mend such a status by.
 fn was_rewritten(projected: &ProjectionStatus, mirror: &Table) -> bool {
-    projected.position == *mirror.position() && projected.digest != 0 && projected.digest != mirror.digest()
+    projected.position == *mirror.position() && projected.digest != mirror.digest()
 }
 
 fn status_of(mirror: &Table) -> ProjectionStatus {

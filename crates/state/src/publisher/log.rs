@@ -15,6 +15,15 @@ pub struct LogError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// What a log held at one moment, besides its records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Where the log stood.
+    pub position: Position,
+    /// The event at that position. By it a log that was restored and written to since is recognised.
+    pub last: Option<Event>,
+}
+
 /// The log of committed events, as the control database keeps it.
 #[async_trait]
 pub trait EventLog: Send + Sync {
@@ -35,7 +44,7 @@ pub trait EventLog: Send + Sync {
     ///
     /// # Errors
     /// As for [`Self::events`].
-    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Position, LogError>;
+    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Snapshot, LogError>;
 
     /// Starts a new generation if the present one is `present`: the database was found to be older than what
     /// it had published. Generations are UUIDs of version 7, so a later one sorts after an earlier one.

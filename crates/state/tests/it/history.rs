@@ -11,7 +11,7 @@ use grey_core::version::Version;
 use grey_state::feed::FeedEntry;
 use grey_state::follower::{self, Follower, Tables};
 use grey_state::heartbeats::Heartbeat;
-use grey_state::publisher::{self, EventLog, Handle, LogError, Publisher};
+use grey_state::publisher::{self, EventLog, Handle, LogError, Publisher, Snapshot};
 use grey_state::{FencingToken, State, memory};
 use grey_testkit::{Redis, eventually};
 use proptest::prelude::*;
@@ -24,11 +24,14 @@ use tokio_util::sync::CancellationToken;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A log in memory that can be set back, as a restored database is.
-struct Log(Mutex<(Generation, Vec<Event>)>);
+struct Log(Mutex<(Generation, Vec<Event>)>, AfterSnapshot);
+
+/// What happens to the log right after its next snapshot was read.
+type AfterSnapshot = Mutex<Option<Box<dyn FnOnce(&Log) + Send>>>;
 
 impl Log {
     fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new((generation(), Vec::new()))))
+        Arc::new(Self(Mutex::new((generation(), Vec::new())), Mutex::default()))
     }
 
     fn commit(&self, changes: Vec<Change>) {
@@ -67,8 +70,11 @@ impl EventLog for Log {
         Ok(log.1.iter().filter(|e| e.revision > after).take(limit).cloned().collect())
     }
 
-    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Position, LogError> {
-        let table = self.table();
+    async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Snapshot, LogError> {
+        let (table, last) = (self.table(), self.0.lock().unwrap().1.last().cloned());
+        if let Some(then) = self.1.lock().unwrap().take() {
+            then(self);
+        }
         let services = table.service_records().map(Record::Service).collect();
         let tenants = table.tenant_records().map(Record::Tenant).collect();
         for batch in [services, tenants] {
@@ -76,7 +82,7 @@ impl EventLog for Log {
                 break;
             }
         }
-        Ok(table.position().clone())
+        Ok(Snapshot { position: table.position().clone(), last })
     }
 
     async fn start_generation(&self, present: &Generation) -> Result<Position, LogError> {
@@ -392,11 +398,16 @@ async fn a_follower_never_goes_back_within_a_generation() {
     older.set_back(2);
     let (_publisher, handle) = publish(&behind, &older);
     eventually(DEADLINE, "the older store is published", async || handle.published() == Revision(2)).await;
+    let before = log.table().position().clone();
     let (_follower, kept) = follow(&behind, Some(Table::clone(&tables.load_full())));
-    older.commit(vec![]);
-    eventually(DEADLINE, "the follower goes on", async || kept.status().age.is_some()).await;
-    assert!(kept.load().position().revision >= Revision(3));
-    assert!(kept.load().tenant("t2").is_some());
+    eventually(DEADLINE, "the older log starts a new generation", async || {
+        let position = kept.load().position().clone();
+        assert!(position.generation > before.generation || position == before, "went back to {position:?}");
+        position.generation > before.generation
+    })
+    .await;
+    until_equal(&behind, &older, &kept, "the follower takes the restored state").await;
+    assert!(kept.load().tenant("t2").is_none());
 }
 
 #[tokio::test]
@@ -415,6 +426,50 @@ async fn a_table_that_has_drifted_is_loaded_anew() {
     until_equal(&state, &log, &tables, "the drifted table is loaded anew").await;
     assert!(tables.load().tenant("t0").is_some());
     assert!(tables.status().drifts >= 1);
+}
+
+#[tokio::test]
+async fn a_table_that_has_drifted_is_loaded_anew_without_another_event() {
+    let (state, log) = (State::memory(), Log::new());
+    let (_publisher, handle) = publish(&state, &log);
+    log.commit(vec![Change::TenantPut(Tenant::new(tenant(0)))]);
+    eventually(DEADLINE, "the log is published", async || handle.published() == Revision(1)).await;
+    let mut drifted = Table::default();
+    drifted.set_position(log.table().position().clone());
+    let (_follower, tables) = follow(&state, Some(drifted));
+    until_equal(&state, &log, &tables, "the drifted table is loaded anew").await;
+    assert_eq!(tables.status().drifts, 1);
+}
+
+#[tokio::test]
+async fn a_log_rewritten_while_the_publisher_starts_is_noticed() {
+    let (state, log) = (State::memory(), Log::new());
+    log.commit(vec![Change::TenantPut(Tenant::new(tenant(0)))]);
+    *log.1.lock().unwrap() = Some(Box::new(|log| {
+        log.set_back(0);
+        log.commit(vec![Change::TenantPut(Tenant::new(tenant(1)))]);
+    }));
+    let (_publisher, _handle) = publish(&state, &log);
+    let (_follower, tables) = follow(&state, None);
+    until_equal(&state, &log, &tables, "the follower takes the rewritten log").await;
+    assert!(tables.load().tenant("t1").is_some());
+}
+
+#[tokio::test]
+async fn a_log_rewritten_while_nobody_publishes_is_noticed() {
+    let (state, log) = (State::memory(), Log::new());
+    // It leaves the table empty, whose digest is that of a table that was not reckoned.
+    log.commit(vec![Change::TenantRemoved(tenant(0))]);
+    let (publisher, handle) = publish(&state, &log);
+    let (_follower, tables) = follow(&state, None);
+    eventually(DEADLINE, "the log is published", async || handle.published() == Revision(1)).await;
+    until_equal(&state, &log, &tables, "the follower reaches the log").await;
+    publisher.kill();
+    log.set_back(0);
+    log.commit(vec![Change::TenantPut(Tenant::new(tenant(1)))]);
+    let (_publisher, _handle) = publish(&state, &log);
+    until_equal(&state, &log, &tables, "the follower takes the rewritten log").await;
+    assert!(tables.load().tenant("t1").is_some());
 }
 
 #[tokio::test]

@@ -1,35 +1,40 @@
 //! The whole present state as of one position, in batches: a million pins never sit in memory at once.
 
 use grey_core::change::{Position, Record, ServiceRecord, TenantRecord};
+use grey_state::publisher::Snapshot;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::sync::mpsc;
 
 use crate::database::{Database, Error, head};
-use crate::entity::{observed_schemas, pins, policies, services, tenants, versions};
+use crate::entity::{events, observed_schemas, pins, policies, services, signed, tenants, versions};
 
 /// Services and tenants of one batch. With a hundred pins each, a batch of tenants is some megabytes.
 const BATCH: u64 = 200;
 
 impl Database {
-    pub(super) async fn send_snapshot(&self, to: &mpsc::Sender<Vec<Record>>) -> Result<Position, Error> {
+    pub(super) async fn send_snapshot(&self, to: &mpsc::Sender<Vec<Record>>) -> Result<Snapshot, Error> {
         let transaction = self.begin_snapshot().await?;
         let position: Position = self.read("read the log's head", head(&transaction)).await?.try_into()?;
+        let last = events::Entity::find_by_id(signed(position.revision.0)).one(&transaction);
+        let last = self.read("read the last event", last).await?;
+        let last = last.as_ref().map(events::Model::event).transpose()?;
+        let snapshot = Snapshot { position, last };
         let mut after = String::new();
         while let Some((last, records)) = self.services_after(&transaction, &after).await? {
             if to.send(records).await.is_err() {
-                return Ok(position);
+                return Ok(snapshot);
             }
             after = last;
         }
         after.clear();
         while let Some((last, records)) = self.tenants_after(&transaction, &after).await? {
             if to.send(records).await.is_err() {
-                return Ok(position);
+                return Ok(snapshot);
             }
             after = last;
         }
         self.read("end a snapshot", transaction.commit()).await?;
-        Ok(position)
+        Ok(snapshot)
     }
 
     /// The next services by id, and the last of them.

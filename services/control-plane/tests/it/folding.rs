@@ -196,8 +196,11 @@ impl Bench {
             }
             records
         };
-        let (position, records) = tokio::join!(EventLog::snapshot(&self.database, to), collect);
-        (position.unwrap().revision, records)
+        let (snapshot, records) = tokio::join!(EventLog::snapshot(&self.database, to), collect);
+        let snapshot = snapshot.unwrap();
+        let revision = snapshot.position.revision;
+        assert_eq!(snapshot.last.map_or(Revision(0), |event| event.revision), revision);
+        (revision, records)
     }
 }
 
