@@ -12,7 +12,7 @@ use grey_registry_sync::registry::file::{FileRegistry, MAX_BYTES, Options, rende
 use grey_registry_sync::registry::{Listing, Registered, Registry};
 use grey_runtime::{Faults, Validate as _};
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::following::{Following, SOON, Seen};
 use crate::registry_conformance::{Upstream, conforms};
@@ -198,10 +198,13 @@ fn replace_bytes(path: &Path, bytes: &[u8]) {
 async fn a_file_that_is_being_written_is_read_once_it_is_closed() {
     let (_directory, path, following) = followed(40).await;
     let mut file = fs::File::create(&path).unwrap();
-    for line in payment(41).split_inclusive('\n') {
-        file.write_all(line.as_bytes()).unwrap();
-        // So slow that a reader would come across a part of it, which reads well.
-        sleep(Duration::from_millis(5)).await;
+    let text = payment(41);
+    let (start, rest) = text.split_at(payment(20).len());
+    for part in [start, rest] {
+        file.write_all(part.as_bytes()).unwrap();
+        // A part of it reads well, and is not told.
+        let told = following.until("it is told", |seen| seen.alls > 1 || !seen.failures.is_empty());
+        assert!(timeout(A_WHILE, told).await.is_err());
     }
     drop(file);
     until_count(&following, 41).await;
@@ -215,8 +218,9 @@ async fn a_file_that_is_empty_for_a_moment_is_no_failure() {
     fs::remove_file(&path).unwrap();
     until_failed(&following, "No such file").await;
     let mut file = fs::File::create(&path).unwrap();
-    // Long enough for the new name to be noticed.
-    sleep(Duration::from_millis(60)).await;
+    // The new name is noticed, and nothing is told of it.
+    let told = following.until("it is told", |seen| seen.alls > 1 || seen.failures.len() > 1);
+    assert!(timeout(A_WHILE, told).await.is_err());
     file.write_all(payment(3).as_bytes()).unwrap();
     drop(file);
     until_count(&following, 3).await;

@@ -7,9 +7,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use grey_registry_sync::probe::{Mode, Options, Prober, Verdict};
 use grey_runtime::{Faults, Validate as _};
+use grey_testkit::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Far above what even a busy machine needs for an answer.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -175,15 +177,17 @@ async fn an_endless_body_is_not_read() {
 async fn only_so_many_are_probed_at_once() {
     let (listener, address) = listen().await;
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (counted, highest) = (Arc::clone(&now), Arc::clone(&most));
+    let answers = Arc::new(Semaphore::new(0));
+    let (counted, highest, allowed) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&answers));
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let (counted, highest) = (Arc::clone(&counted), Arc::clone(&highest));
+            let allowed = Arc::clone(&allowed);
             tokio::spawn(async move {
                 highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 read_request(&mut stream).await;
-                sleep(Duration::from_millis(20)).await;
+                drop(allowed.acquire().await);
                 counted.fetch_sub(1, Ordering::SeqCst);
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             });
@@ -191,9 +195,17 @@ async fn only_so_many_are_probed_at_once() {
     });
     let prober = Prober::new(&Options { concurrency: 2, ..options(Mode::Http, PATIENT) });
     let probers: Vec<Prober> = vec![prober; 10];
-    let verdicts = join_all(probers.iter().map(|prober| prober.probe(&address))).await;
+    let (verdicts, ()) = tokio::join!(join_all(probers.iter().map(|prober| prober.probe(&address))), async {
+        let reached = async |count: usize| {
+            eventually(PATIENT, "so many are probed", async || now.load(Ordering::SeqCst) >= count).await;
+        };
+        // Both that are allowed are there, and as long as they have no answer no third one comes.
+        reached(2).await;
+        assert!(timeout(IMPATIENT, reached(3)).await.is_err());
+        answers.add_permits(1);
+    });
     assert!(verdicts.iter().all(|verdict| *verdict == alive(None)), "{verdicts:?}");
-    assert!(most.load(Ordering::SeqCst) <= 2);
+    assert_eq!(most.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
