@@ -1,7 +1,9 @@
-//! The edge of control-side services: who may do what, the two ports, and failures told alike over gRPC and REST.
+//! The edge of control-side services: who may do what, the two ports, failures told alike over gRPC and REST, and the
+//! client of one another.
 //!
 //! A service brings its gRPC services and REST routes; [`Ports`] serves them with identity, deadlines, health, metrics
-//! and reflection around. Handlers ask [`admit`] for the [`Caller`], which nobody else can make.
+//! and reflection around. Handlers ask [`admit`] for the [`Caller`], which nobody else can make. Services call each other
+//! by a [`client::Client`].
 //!
 //! What it does *not* do: it knows no operation of any service, and the router, whose calls take microseconds, does not
 //! use it.
@@ -10,6 +12,8 @@ mod access;
 mod failure;
 mod layers;
 mod ports;
+
+pub mod client;
 
 pub use access::{Caller, Gate, Role, admit, check_roles, require_identity};
 pub use failure::Failure;

@@ -159,8 +159,10 @@ impl ClientOptions {
     /// The same for tonic's channels.
     ///
     /// # Errors
-    /// A file that cannot be read, or half an identity.
+    /// A file that cannot be read or holds no certificate, or half an identity.
     pub fn tonic(&self) -> Result<ClientTlsConfig, Error> {
+        // Of a file without any, nobody would be trusted, and only each call would say so.
+        certificates(&self.ca_file)?;
         let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.ca_file)?));
         match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => config = config.identity(Identity::from_pem(read(cert)?, read(key)?)),

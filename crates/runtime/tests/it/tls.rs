@@ -135,6 +135,8 @@ fn unusable_files_are_named() {
     assert!(matches!(&error, Error::NoCertificate { path } if *path == empty), "{error}");
     let error = load(ServerOptions { client_ca_file: Some(empty.clone()), ..good.clone() });
     assert!(matches!(&error, Error::NoCertificate { path } if *path == empty), "{error}");
+    let error = ClientOptions { ca_file: empty.clone(), ..authority.client() }.tonic().unwrap_err();
+    assert!(matches!(&error, Error::NoCertificate { path } if *path == empty), "{error}");
     let (_, other_key) = authority.issue("other");
     let error = load(ServerOptions { key_file: other_key, ..good });
     assert!(matches!(error, Error::Certificate { .. }), "{error}");
