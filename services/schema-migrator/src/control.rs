@@ -202,21 +202,27 @@ impl Control {
         page.into_iter().next().ok_or_else(|| unregistered(tenant, service))
     }
 
+    /// The declared versions of a service, with the schemas that each works on.
+    ///
+    /// # Errors
+    /// The service is not declared, or the control plane does not answer.
+    pub async fn versions(&self, service: &ServiceId) -> Result<Vec<ServiceVersion>, ApiError> {
+        let answer = self.catalog.clone().get_service(GetServiceRequest { id: service.to_string() }).await;
+        let answer = answer.map_err(failed("read the service"))?.into_inner();
+        let known = answer.versions.into_iter().map(ServiceVersion::try_from);
+        known.collect::<Result<_, _>>().map_err(|fault| answered(&fault))
+    }
+
     /// The schemas that a service version works on.
     ///
     /// # Errors
     /// The service or the version is not declared, or the control plane does not answer.
     pub async fn window(&self, service: &ServiceId, version: &Version) -> Result<SchemaWindow, ApiError> {
-        let answer = self.catalog.clone().get_service(GetServiceRequest { id: service.to_string() }).await;
-        let answer = answer.map_err(failed("read the service"))?.into_inner();
-        for message in answer.versions {
-            let known = ServiceVersion::try_from(message).map_err(|fault| answered(&fault))?;
-            if known.version == *version {
-                return Ok(known.window);
-            }
-        }
-        let message = format!("version {version} of service `{service}` is not declared");
-        Err(ApiError::new(Reason::UnknownVersion, message))
+        let known = self.versions(service).await?;
+        known.into_iter().find(|known| known.version == *version).map(|known| known.window).ok_or_else(|| {
+            let message = format!("version {version} of service `{service}` is not declared");
+            ApiError::new(Reason::UnknownVersion, message)
+        })
     }
 
     /// Tells what schema a tenant's database has.

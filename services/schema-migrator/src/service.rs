@@ -1,9 +1,11 @@
 //! The operations of `grey.schema.v1`, and who may ask for them.
 
 mod baseline;
+mod repair;
 mod schemas;
 mod start;
 mod upgrades;
+mod views;
 
 use crate::jobs::Queue;
 use crate::prepare::{Grounds, invalid};
@@ -12,10 +14,12 @@ use grey_core::ids::{ServiceId, TenantId};
 use grey_edge::{Caller, Role, admit};
 use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
 use grey_proto::schema::{
-    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, GetUpgradeRequest,
-    GetUpgradeResponse, ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse,
-    PlanRequest, PlanResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest, StartUpgradeResponse,
-    StartUpgradesRequest, StartUpgradesResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest,
+    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DropViewsRequest,
+    DropViewsResponse, GetJournalRequest, GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse,
+    ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse, ListViewsRequest,
+    ListViewsResponse, PlanRequest, PlanResponse, RepairRequest, RepairResponse, RollbackRequest,
+    RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse,
+    SwitchViewsRequest, SwitchViewsResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest,
     WatchUpgradeResponse,
 };
 use grey_proto::status::{ApiError, to_status};
@@ -157,7 +161,12 @@ answer! {
     cancel_upgrade: Operator, "cancel upgrades", (CancelUpgradeRequest) -> CancelUpgradeResponse,
     list_schemas: Viewer, "list schemas", (ListSchemasRequest) -> ListSchemasResponse,
     validate: Viewer, "check migrations", (ValidateRequest) -> ValidateResponse,
-    baseline: Operator, "declare baselines", (BaselineRequest) -> BaselineResponse, ;
+    baseline: Operator, "declare baselines", (BaselineRequest) -> BaselineResponse,
+    get_journal: Viewer, "read journals", (GetJournalRequest) -> GetJournalResponse,
+    repair: Operator, "repair histories", (RepairRequest) -> RepairResponse,
+    list_views: Viewer, "list schemas of views", (ListViewsRequest) -> ListViewsResponse,
+    switch_views: Operator, "switch views", (SwitchViewsRequest) -> SwitchViewsResponse,
+    drop_views: Operator, "drop views", (DropViewsRequest) -> DropViewsResponse, ;
 
     type WatchUpgradeStream = Changes;
 

@@ -14,6 +14,7 @@ mod journal;
 mod lock;
 mod names;
 mod pool;
+mod repair;
 mod sql;
 
 pub use baseline::{baseline, flyway};
@@ -25,6 +26,7 @@ pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};
 pub use names::Names;
 pub(crate) use pool::{mysql_options, percent_decoded, postgres_options};
+pub use repair::{Declared, Repair, half_done, repair};
 pub(crate) use sql::Sql;
 
 use crate::files::Dialect;

@@ -9,9 +9,11 @@
 //! shows. So a migration makes the views of the version before it, changes the tables, and makes its own views; those of
 //! the version before go once nothing works on it, by [`drop_unused`].
 //!
-//! Which schemas there are is in a table beside the history, and with it which of them new sessions should use.
+//! Which schemas there are is in a table beside the history, and with it which of them new sessions should use. Sessions
+//! set their search path themselves, or [`switch`] sets it for the new sessions of some roles.
 
 mod build;
+mod path;
 mod recorded;
 
 pub use recorded::{Recorded, drop_unused, list, schema_name, switch};

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::{Stream, StreamExt};
 use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
 use grey_proto::schema::{
-    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, GetUpgradeRequest,
-    GetUpgradeResponse, ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse,
-    PlanRequest, PlanResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest, StartUpgradeResponse,
-    StartUpgradesRequest, StartUpgradesResponse, Upgrade, UpgradeState, ValidateRequest, ValidateResponse,
+    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DropViewsRequest,
+    DropViewsResponse, GetJournalRequest, GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse,
+    ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse, ListViewsRequest,
+    ListViewsResponse, PlanRequest, PlanResponse, RepairRequest, RepairResponse, RollbackRequest,
+    RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse,
+    SwitchViewsRequest, SwitchViewsResponse, Upgrade, UpgradeState, ValidateRequest, ValidateResponse,
     WatchUpgradeRequest, WatchUpgradeResponse,
 };
 use grey_proto::status::ApiError;
@@ -199,6 +201,32 @@ impl SchemaService for Answers {
     }
 
     async fn baseline(&self, _: Request<BaselineRequest>) -> Result<Response<BaselineResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn get_journal(
+        &self,
+        _: Request<GetJournalRequest>,
+    ) -> Result<Response<GetJournalResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn repair(&self, _: Request<RepairRequest>) -> Result<Response<RepairResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn list_views(&self, _: Request<ListViewsRequest>) -> Result<Response<ListViewsResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn switch_views(
+        &self,
+        _: Request<SwitchViewsRequest>,
+    ) -> Result<Response<SwitchViewsResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn drop_views(&self, _: Request<DropViewsRequest>) -> Result<Response<DropViewsResponse>, Status> {
         Err(unasked())
     }
 }

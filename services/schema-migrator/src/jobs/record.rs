@@ -124,6 +124,7 @@ pub(super) fn read(row: &QueryResult) -> Result<Job, Error> {
         backup: text("backup")?,
         flip,
         cancelling: column(row, TABLE, "cancelling")?,
+        error_reason: text("reason_code")?,
     };
     Ok(Job {
         upgrade,

@@ -1,10 +1,12 @@
 //! Checking files, and declaring where a database is.
 
 use super::{Api, Asker, reason, service_id, tenant_id};
-use crate::files::Dialect;
+use crate::files::{Dialect, Scripts};
+use crate::fleet;
 use crate::jobs::{Refused, Seen, timestamp};
 use crate::prepare::{database_error, invalid};
 use crate::tenant::{self, Connection, Stop};
+use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
 use grey_proto::schema::{
     BaselineRequest, BaselineResponse, Finding, TenantSchema, ValidateRequest, ValidateResponse,
@@ -13,7 +15,7 @@ use grey_proto::status::ApiError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
-/// How long declaring may take.
+/// How long waiting for the lock may take.
 const TIME: Duration = Duration::from_secs(60);
 
 impl Api {
@@ -54,24 +56,11 @@ impl Api {
             "" => None,
             text => Some(SchemaVersion::new(text).map_err(|error| invalid("schema", error))?),
         };
-        if let Some(upgrade) = self.queue.busy(&tenant, &service).await? {
-            return Err(Refused::Busy { upgrade }.into());
-        }
-        let found = self.grounds.registered(&tenant, &service).await?;
-        let scripts = self.grounds.scripts(&service, found.target.dialect).await?;
+        let connection = Box::pin(self.locked(&tenant, &service)).await?;
+        let scripts = self.grounds.scripts(&service, connection.dialect()).await?;
         let id = uuid::Uuid::now_v7().to_string();
-        let declared = async {
-            let mut connection = Box::pin(Connection::open(&found.target, self.grounds.timeouts())).await?;
-            connection.lock(&Stop::within(TIME, CancellationToken::new())).await?;
-            Box::pin(tenant::baseline(&connection, schema.as_ref(), &asker.actor, &id)).await
-        };
-        let schema = Box::pin(declared).await.map_err(|error| database_error(&error))?;
-        let newer = scripts.migrations.iter().filter(|migration| migration.schema > schema).count();
-        let seen = Seen {
-            schema: schema.to_string(),
-            fingerprint: scripts.fingerprint().to_string(),
-            pending: u32::try_from(newer).unwrap_or(u32::MAX),
-        };
+        let declared = Box::pin(tenant::baseline(&connection, schema.as_ref(), &asker.actor, &id)).await;
+        let schema = declared.map_err(|error| database_error(&error))?;
         tracing::info!(
             tenant.id = %tenant,
             service.id = %service,
@@ -80,16 +69,55 @@ impl Api {
             reason = why,
             "baseline is declared"
         );
+        let seen = Box::pin(self.look(&connection, &scripts)).await?;
+        Ok(BaselineResponse { schema: Some(seen) })
+    }
+
+    /// Connects to a database that nobody upgrades, and locks its history.
+    ///
+    /// # Errors
+    /// An upgrade is queued or runs, another session holds the lock, or the database does not let the migrator in.
+    pub(super) async fn locked(
+        &self,
+        tenant: &TenantId,
+        service: &ServiceId,
+    ) -> Result<Connection, ApiError> {
+        if let Some(upgrade) = self.queue.busy(tenant, service).await? {
+            return Err(Refused::Busy { upgrade }.into());
+        }
+        let found = self.grounds.registered(tenant, service).await?;
+        let locked = async {
+            let mut connection = Box::pin(Connection::open(&found.target, self.grounds.timeouts())).await?;
+            connection.lock(&Stop::within(TIME, CancellationToken::new())).await?;
+            Ok(connection)
+        };
+        Box::pin(locked).await.map_err(|error| database_error(&error))
+    }
+
+    /// Reads where a database is now, and notes it for the control plane.
+    pub(super) async fn look(
+        &self,
+        connection: &Connection,
+        scripts: &Scripts,
+    ) -> Result<TenantSchema, ApiError> {
+        let history = Box::pin(connection.history()).await.map_err(|error| database_error(&error))?;
+        let seen = Seen {
+            schema: history.present().map(ToString::to_string).unwrap_or_default(),
+            fingerprint: scripts.fingerprint().to_string(),
+            pending: fleet::pending(scripts, &history),
+        };
+        let target = connection.target();
+        let (tenant, service) = (target.tenant.to_string(), target.service.to_string());
         let message = TenantSchema {
-            tenant: tenant.to_string(),
-            service: service.to_string(),
+            tenant: tenant.clone(),
+            service: service.clone(),
             schema: seen.schema.clone(),
             pending: seen.pending,
             seen_at: Some(timestamp(now_ms())),
             ..TenantSchema::default()
         };
-        self.queue.note_all(&[(tenant.to_string(), service.to_string(), seen)]).await?;
-        Ok(BaselineResponse { schema: Some(message) })
+        self.queue.note_all(&[(tenant, service, seen)]).await?;
+        Ok(message)
     }
 }
 

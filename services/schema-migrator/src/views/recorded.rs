@@ -1,7 +1,7 @@
 //! Which schemas of views there are, and which of them is the current one.
 
-use super::ATTEMPTED;
 use super::build::column;
+use super::{ATTEMPTED, path};
 use crate::files::{Checksum, Dialect};
 use crate::tenant::{Connection, Error, is_missing_object, now_ms};
 use grey_core::schema::SchemaVersion;
@@ -19,6 +19,8 @@ pub struct Recorded {
     pub schema: String,
     /// Whether new sessions should use it.
     pub current: bool,
+    /// Roles whose new sessions use it by their search path; `PUBLIC`: every role.
+    pub roles: Vec<String>,
 }
 
 /// The name of a version's schema of views: `<schema>_<service>_v1_2`, with `grey` for tenants that have a database of
@@ -70,23 +72,36 @@ pub async fn list(connection: &Connection) -> Result<Vec<Recorded>, Error> {
     if connection.dialect() != Dialect::Postgres {
         return Ok(Vec::new());
     }
-    match read(connection, connection.db()).await {
-        Err(error) if is_missing_object(&error) => Ok(Vec::new()),
-        result => result,
+    let mut known = match read(connection, connection.db()).await {
+        Err(error) if is_missing_object(&error) => return Ok(Vec::new()),
+        result => result?,
+    };
+    for (schema, role) in path::roles(connection, connection.db()).await? {
+        if let Some(it) = known.iter_mut().find(|it| it.schema == schema) {
+            it.roles.push(role);
+        }
     }
+    Ok(known)
 }
 
-/// Says that new sessions should use the views of `version`. The connection must hold the lock on the history.
+/// Says that new sessions should use the views of `version`, and has those of `roles` do so by their search path.
+///
+/// The connection must hold the lock on the history.
 ///
 /// # Errors
-/// When there is no such schema of views.
-pub async fn switch(connection: &Connection, version: &SchemaVersion) -> Result<(), Error> {
+/// When there is no such schema of views, no such role, or the migrator may not change the role; nothing is changed then.
+pub async fn switch(connection: &Connection, version: &SchemaVersion, roles: &[String]) -> Result<(), Error> {
+    connection.verify_lock().await?;
     let known = list(connection).await?;
     let Some(found) = known.into_iter().find(|it| it.version == *version) else {
         return Err(Error::Conflict(format!("there are no views of version {version}")));
     };
     let transaction = connection.begin().await?;
-    match Box::pin(make_current(connection, &transaction, version, &found.schema)).await {
+    let both = async {
+        make_current(connection, &transaction, version, &found.schema).await?;
+        path::lead(connection, &transaction, roles, &found.schema).await
+    };
+    match Box::pin(both).await {
         Ok(()) => connection.commit(transaction).await,
         Err(error) => {
             connection.roll_back(transaction).await;
@@ -100,19 +115,21 @@ pub async fn switch(connection: &Connection, version: &SchemaVersion) -> Result<
 /// A version that has none is left out.
 ///
 /// # Errors
-/// When one of them is current or among `in_use`, the versions that some declared version of the service works on, and
-/// when something else depends on one of the views or is in one of the schemas.
+/// When one of them is current, among `in_use`, the versions that some declared version of the service works on, or in a
+/// role's search path, and when something else depends on one of the views or is in one of the schemas.
 pub async fn drop_unused(
     connection: &Connection,
     versions: &[SchemaVersion],
     in_use: &[SchemaVersion],
 ) -> Result<Vec<Recorded>, Error> {
+    connection.verify_lock().await?;
     let known = list(connection).await?;
     let chosen: Vec<_> = known.into_iter().filter(|it| versions.contains(&it.version)).collect();
     for it in &chosen {
         let why = match it {
             it if it.current => "they are the current ones",
             it if in_use.contains(&it.version) => "a declared version of the service works on them",
+            it if !it.roles.is_empty() => "a role's search path leads to them",
             _ => continue,
         };
         return Err(Error::Conflict(format!("the views of version {} stay: {why}", it.version)));
@@ -154,7 +171,12 @@ pub(super) async fn read(connection: &Connection, on: &impl ConnectionTrait) -> 
     let recorded = |row: &QueryResult| {
         let version = SchemaVersion::new(&column::<String>(row, "version")?);
         let version = version.map_err(|error| Error::Corrupt(error.to_string()))?;
-        Ok(Recorded { version, schema: column(row, "schema_name")?, current: column(row, "is_current")? })
+        Ok(Recorded {
+            version,
+            schema: column(row, "schema_name")?,
+            current: column(row, "is_current")?,
+            roles: Vec::new(),
+        })
     };
     let mut all = rows.iter().map(recorded).collect::<Result<Vec<_>, Error>>()?;
     all.sort_by(|a, b| a.version.cmp(&b.version));

@@ -23,5 +23,7 @@ mod run_world;
 mod service;
 mod service_faults;
 mod service_fleet;
+mod service_repair;
+mod service_views;
 mod service_world;
 mod views;

@@ -8,8 +8,9 @@ use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
-    DatabaseKind, GetTenantRequest, ListPinsRequest, Pin, PutDatabaseRequest, PutServiceRequest,
-    PutTenantRequest, PutVersionRequest, SchemaWindow, Service, ServiceVersion, Tenant, TenantDatabase,
+    DatabaseKind, DeleteVersionRequest, GetTenantRequest, ListPinsRequest, Pin, PutDatabaseRequest,
+    PutServiceRequest, PutTenantRequest, PutVersionRequest, SchemaWindow, Service, ServiceVersion, Tenant,
+    TenantDatabase,
 };
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::schema::{
@@ -102,11 +103,23 @@ impl Plane {
         let service = Service { id: "shop".into(), default_version: "1.0".into(), revision: 0 };
         catalog.put_service(PutServiceRequest { service: Some(service), write: None }).await.unwrap();
         for (version, min, max) in [("2.0", "1.2", ""), ("1.5", "1.1", "1.1")] {
-            let schema = Some(SchemaWindow { min: min.into(), max: max.into() });
-            let (service, version) = ("shop".into(), version.into());
-            let version = ServiceVersion { service, version, schema, revision: 0 };
-            catalog.put_version(PutVersionRequest { version: Some(version), write: None }).await.unwrap();
+            self.put_version(version, min, max).await;
         }
+    }
+
+    /// Declares a version of `shop`, which works on these schemas.
+    pub(crate) async fn put_version(&self, version: &str, min: &str, max: &str) {
+        let mut catalog = CatalogServiceClient::new(self.channel.clone());
+        let schema = Some(SchemaWindow { min: min.into(), max: max.into() });
+        let (service, version) = ("shop".into(), version.into());
+        let version = ServiceVersion { service, version, schema, revision: 0 };
+        catalog.put_version(PutVersionRequest { version: Some(version), write: None }).await.unwrap();
+    }
+
+    pub(crate) async fn delete_version(&self, version: &str) {
+        let mut catalog = CatalogServiceClient::new(self.channel.clone());
+        let (service, version) = ("shop".into(), version.into());
+        catalog.delete_version(DeleteVersionRequest { service, version, write: None }).await.unwrap();
     }
 
     pub(crate) async fn put_tenant(&self, id: &str) {

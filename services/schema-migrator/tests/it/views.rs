@@ -38,7 +38,8 @@ async fn apply(connection: &Connection, step: &Views) -> Result<(), Error> {
 async fn start() -> (World, Connection) {
     let world = World::new(Dialect::Postgres).await;
     world.sql(CUSTOMERS).await;
-    let connection = world.open().await;
+    let mut connection = world.open().await;
+    connection.lock(&Stop::within(LONG, CancellationToken::new())).await.unwrap();
     connection.prepare().await.unwrap();
     (world, connection)
 }
@@ -132,7 +133,7 @@ async fn views_that_are_in_use_or_current_stay_and_others_go() {
     assert_eq!(gone.len(), 1);
     assert_eq!(schemas(&connection).await, ["1.2 grey_shop_v1_2 current"]);
     assert_eq!(world.sql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'grey_shop%'").await, "1");
-    assert!(switch(&connection, &old).await.is_err());
+    assert!(switch(&connection, &old, &[]).await.is_err());
 }
 
 #[tokio::test]
@@ -141,15 +142,28 @@ async fn switching_back_makes_the_other_views_current_and_undoing_drops_its_own(
     for step in steps(BOTH) {
         apply(&connection, &step).await.unwrap();
     }
-    switch(&connection, &version("1.1")).await.unwrap();
+    switch(&connection, &version("1.1"), &[]).await.unwrap();
     assert_eq!(schemas(&connection).await, ["1.1 grey_shop_v1_1 current", "1.2 grey_shop_v1_2"]);
-    switch(&connection, &version("1.2")).await.unwrap();
+    switch(&connection, &version("1.2"), &[]).await.unwrap();
     let drop_own = steps("-- grey: drop-views").pop().unwrap();
     assert_eq!(drop_own.version, version("1.2"));
     apply(&connection, &drop_own).await.unwrap();
     assert_eq!(schemas(&connection).await, ["1.1 grey_shop_v1_1 current"]);
     // What is gone already need not be dropped again.
     apply(&connection, &drop_own).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_the_lock_nothing_is_switched_or_dropped() {
+    let (world, connection) = start().await;
+    for step in steps(BOTH) {
+        apply(&connection, &step).await.unwrap();
+    }
+    let other = world.open().await;
+    let error = switch(&other, &version("1.1"), &[]).await.unwrap_err();
+    assert!(error.to_string().contains("it was not taken"), "{error}");
+    assert!(drop_unused(&other, &[version("1.1")], &[]).await.is_err());
+    assert_eq!(schemas(&other).await, ["1.1 grey_shop_v1_1", "1.2 grey_shop_v1_2 current"]);
 }
 
 #[tokio::test]

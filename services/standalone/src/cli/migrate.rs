@@ -1,14 +1,17 @@
 //! `grey migrate`: the schemas of tenant databases.
 
 mod baseline;
+mod each;
 mod follow;
 mod plan;
 mod progress;
+mod repair;
 mod run;
 mod select;
 mod status;
 mod text;
 mod validate;
+mod views;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -37,6 +40,11 @@ pub enum Command {
     Validate(validate::Validate),
     /// Declare that databases are at a schema already, such as those that Flyway has migrated
     Baseline(baseline::Baseline),
+    /// Show what is half done, and declare what became of it after mending databases by hand
+    Repair(repair::Repair),
+    /// Schemas of views, by which two versions of a service work on the same tables at once
+    #[command(subcommand)]
+    Views(views::Command),
     /// Follow one upgrade until it has ended
     Watch(follow::Watch),
     /// Stop an upgrade; what it has done is undone
@@ -84,7 +92,7 @@ pub(super) struct Allowed {
 /// What is asked before many databases are changed.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Consent {
-    /// Do not ask before more than one tenant is changed
+    /// Do not ask before something is changed that many depend on
     #[arg(long, short)]
     yes: bool,
     /// Why, kept with the upgrades
@@ -112,6 +120,8 @@ impl Command {
             Self::Undo(args) => args.run(session).await,
             Self::Validate(args) => args.run(session).await,
             Self::Baseline(args) => args.run(session).await,
+            Self::Repair(args) => args.run(session).await,
+            Self::Views(command) => command.run(session).await,
             Self::Watch(args) => args.run(session).await,
             Self::Cancel(args) => args.run(session).await,
         }
@@ -141,14 +151,21 @@ impl Allowed {
 impl Consent {
     /// Asks the person at the terminal, if there is more than one tenant and nobody has agreed yet.
     fn ask(&self, attempted: &str, selected: &Selected) -> Result<(), Failure> {
-        let count = selected.tenants.len();
-        if self.yes || count <= 1 {
+        match selected.tenants.len() {
+            0 | 1 => Ok(()),
+            count => self.ask_about(attempted, &format!("{count} tenants")),
+        }
+    }
+
+    /// Asks the person at the terminal, if nobody has agreed yet.
+    fn ask_about(&self, attempted: &str, what: &str) -> Result<(), Failure> {
+        if self.yes {
             return Ok(());
         }
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(Failure::Input(format!("{attempted}: {count} tenants are selected; agree by --yes")));
+            return Err(Failure::Input(format!("{attempted}: {what}; agree by --yes")));
         }
-        let asked = write!(io::stderr(), "{attempted}: {count} tenants. Go on? [y/N] ");
+        let asked = write!(io::stderr(), "{attempted}: {what}. Go on? [y/N] ");
         asked.and_then(|()| io::stderr().flush()).map_err(Failure::Output)?;
         let mut answer = String::new();
         io::stdin()

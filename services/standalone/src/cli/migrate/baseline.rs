@@ -1,16 +1,12 @@
 //! `grey migrate baseline`: databases that something else has migrated.
 
 use clap::Args;
-use futures::StreamExt as _;
-use grey_core::error::Reason;
 use grey_proto::schema::{BaselineRequest, ListSchemasResponse};
 
 use super::super::Failure;
 use super::super::session::Session;
+use super::each::each;
 use super::{Consent, Tenants, text};
-
-/// Databases that are asked at once.
-const AT_ONCE: usize = 4;
 
 /// Which databases, and where they are.
 #[derive(Debug, Args)]
@@ -41,26 +37,12 @@ impl Baseline {
                 session.call(&attempted, client.baseline(request)).await
             }
         };
-        let asked: Vec<_> = selected.tenants.iter().cloned().map(declare).collect();
-        let told: Vec<_> = futures::stream::iter(asked).buffered(AT_ONCE).collect().await;
-        let (mut response, mut failures) = (ListSchemasResponse::default(), Vec::new());
-        for told in told {
-            match told {
-                Ok(declared) => response.schemas.extend(declared.schema),
-                Err(failure) if !selected.named && failure.reason() == Reason::UnknownDatabase => {}
-                Err(failure) => failures.push(failure),
-            }
-        }
-        if response.schemas.is_empty() && failures.is_empty() {
-            return Err(Failure::Input("none of the tenants has a database for the service".to_owned()));
-        }
+        let mut told = each(&selected, declare).await?;
+        let schemas = told.answers.drain(..).filter_map(|declared| declared.schema).collect();
+        let response = ListSchemasResponse { schemas, next_page_token: String::new() };
         if !response.schemas.is_empty() || session.json() {
             session.show(&response, || text::schemas(&response.schemas, text::now()))?;
         }
-        match failures.pop() {
-            None => Ok(()),
-            Some(failure) if failures.is_empty() => Err(failure),
-            Some(failure) => Err(Failure::Several(failures.into_iter().chain([failure]).collect())),
-        }
+        told.end()
     }
 }
