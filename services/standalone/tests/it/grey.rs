@@ -111,6 +111,20 @@ impl Grey {
 
     /// Runs a command against it.
     pub(crate) async fn run(&self, args: &[&str]) -> Done {
+        run(&self.addressed(args), &[], "").await
+    }
+
+    /// Runs a command against it in a terminal, where a person types `input`. All output is in one.
+    pub(crate) async fn run_in_terminal(&self, args: &[&str], input: &str) -> Done {
+        let words = [PROGRAM].into_iter().chain(self.addressed(args)).map(|word| format!("'{word}'"));
+        let line = words.collect::<Vec<_>>().join(" ");
+        // `script` of util-linux runs a command in a terminal of its own.
+        let arguments = ["--quiet", "--return", "--command", &line, "/dev/null"];
+        feed("script", &arguments, &[("SHELL", "/bin/sh")], input).await
+    }
+
+    /// The arguments, and where the services are.
+    fn addressed<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
         let target = [
             ("--control", Some(&self.control)),
             ("--router", Some(&self.router)),
@@ -118,8 +132,8 @@ impl Grey {
             ("--tenant-sync", self.tenant_sync.as_ref()),
             ("--migrator", self.migrator.as_ref()),
         ];
-        let target = target.iter().flat_map(|(name, url)| [*name, url.map_or(NOWHERE, String::as_str)]);
-        run(&args.iter().copied().chain(target).collect::<Vec<_>>(), &[], "").await
+        let target = target.into_iter().flat_map(|(name, url)| [name, url.map_or(NOWHERE, String::as_str)]);
+        args.iter().copied().chain(target).collect()
     }
 
     /// The same with `--json`, and its document.
@@ -144,7 +158,11 @@ impl Grey {
 
 /// Runs a command, with nothing of the product's settings in its environment but `env`.
 pub(crate) async fn run(args: &[&str], env: &[(&str, &str)], input: &str) -> Done {
-    let mut command = tokio::process::Command::new(PROGRAM);
+    feed(PROGRAM, args, env, input).await
+}
+
+async fn feed(program: &str, args: &[&str], env: &[(&str, &str)], input: &str) -> Done {
+    let mut command = tokio::process::Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GREY_")) {
         command.env_remove(name);
     }

@@ -272,6 +272,7 @@ async fn no_tenant_is_served_by_a_version_before_its_database_is_ready() {
     let upgrade = world.accepted(world.call(Method::PUT, path, Some(wanted)).await);
     let ended = world.ended(&upgrade).await;
     assert_eq!(ended["state"], "UPGRADE_STATE_FAILED", "{ended}");
+    assert_eq!(ended["errorReason"], "MIGRATION_REFUSED", "{ended}");
     assert!(ended["error"].to_string().contains("note_present"), "{ended}");
     assert_eq!(ended["flip"]["state"], "FLIP_STATE_REFUSED", "{ended}");
     assert_eq!(world.route("globex").await, pair("v1.1", "1.1"));
