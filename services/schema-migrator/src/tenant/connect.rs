@@ -133,6 +133,11 @@ impl Connection {
 
     /// Rolls back; if that fails, the session is lost and the database does it.
     pub(crate) async fn roll_back(&self, transaction: DatabaseTransaction) {
+        if self.target.dialect == Dialect::Sqlite {
+            // A statement that was stopped has ended the transaction, and where there is none, ending it is a fault.
+            let begun = transaction.execute_unprepared("BEGIN");
+            drop(self.own("roll a transaction back", OWN_DEADLINE, begun).await);
+        }
         if let Err(error) = self.own("roll a transaction back", OWN_DEADLINE, transaction.rollback()).await {
             self.lost.store(true, Ordering::Relaxed);
             tracing::debug!(error = %error, "rollback was not answered");

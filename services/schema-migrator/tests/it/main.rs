@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::string_slice, reason = "test code panics")]
 
+mod app_limits;
 mod app_replicas;
+mod app_secrets;
 mod backfill;
 mod examples;
 mod external;
@@ -16,7 +18,10 @@ mod run;
 mod run_cuts;
 mod run_faults;
 mod run_history;
+mod run_inside;
+mod run_journal;
 mod run_kill;
+mod run_limits;
 mod run_locks;
 mod run_property;
 mod run_world;
