@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::port::ReservedPort;
 
@@ -18,6 +18,10 @@ const MAX_CONNECTIONS: usize = 1024;
 
 /// Longest wait for the server to take a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest wait for the address of a link that is opened again, and the time between two tries.
+const BIND_DEADLINE: Duration = Duration::from_secs(10);
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// Commands on their way; callers wait for each.
 const COMMANDS: usize = 1;
@@ -128,7 +132,7 @@ impl Task {
             self.listener = None;
             self.connections.shutdown().await;
         } else if self.listener.is_none() {
-            self.listener = Some(TcpListener::bind(self.port.addr()).await?);
+            self.listener = Some(bind(self.port.addr()).await?);
         }
         self.link.send_replace(link);
         Ok(())
@@ -139,6 +143,19 @@ impl Task {
             // A connection's end for whatever reason is an ordinary event here.
             let forward = forward(client, self.server, self.link.subscribe());
             self.connections.spawn(async move { drop(forward.await) });
+        }
+    }
+}
+
+/// A process that is being started has a copy of the closed listener until it runs its own program.
+async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let end = Instant::now() + BIND_DEADLINE;
+    loop {
+        match TcpListener::bind(addr).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            result => return result,
         }
     }
 }

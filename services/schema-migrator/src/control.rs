@@ -5,115 +5,30 @@ use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaWindow;
 use grey_core::service::ServiceVersion;
 use grey_core::version::Version;
+use grey_edge::client::{Client, Error, MAX_ANSWER_BYTES, Options, Peer, Transport};
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
+use grey_proto::control::change::Change as Kind;
 use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
-use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
-    GetServiceRequest, ListPinsRequest, ListSealedDatabasesRequest, ObserveSchemaRequest, ObservedSchema,
-    Pin, PutPinRequest, SealedDatabase, WriteOptions,
+    ApplyChangeSetRequest, Change, GetServiceRequest, ListPinsRequest, ListSealedDatabasesRequest,
+    ObservedSchema, Pin, ProposedChange, PutPinRequest, SealedDatabase, WriteOptions,
 };
 use grey_proto::convert::InvalidMessage;
-use grey_proto::status::{ApiError, from_status};
-use grey_runtime::config::duration;
-use grey_runtime::{Faults, Secret, Validate, tls};
-use pbjson_types::Timestamp;
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use grey_proto::status::ApiError;
+use tonic::{Response, Status};
 
+pub use grey_edge::client::is_transient;
+
+/// Whom this service asks.
+const PEER: Peer = Peer { name: "control plane", section: "control" };
 /// Databases of one page: the most that the control plane gives.
 const PAGE: u32 = 1_000;
-/// Largest answer that is read.
-const MAX_ANSWER_BYTES: usize = 16 << 20;
-/// Unanswered pings end a connection after this long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// How the control plane is reached.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// Where its gRPC is.
-    pub url: String,
-    /// A bearer token of the role operator; empty: none is sent.
-    pub token: Secret,
-    /// Whom to trust, for an `https` URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<tls::ClientOptions>,
-    /// For a connection.
-    #[serde(with = "duration")]
-    pub connect_timeout: Duration,
-    /// For one call.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
-    /// Before a schema or a pin that was not taken is sent again.
-    #[serde(with = "duration")]
-    pub pause: Duration,
-}
-
-impl Validate for Options {
-    fn validate(&self, faults: &mut Faults) {
-        let scheme = self.url.starts_with("http://") || self.url.starts_with("https://");
-        faults.check(scheme, "url", "must begin with http:// or https://");
-        let fits = self.tls.is_none() || self.url.starts_with("https://");
-        faults.check(fits, "tls", "needs an https:// url");
-        let ascii = self.token.expose().bytes().all(|byte| byte.is_ascii_graphic());
-        faults.check(ascii, "token", "must be visible ASCII");
-        for (key, value) in
-            [("connect_timeout", self.connect_timeout), ("timeout", self.timeout), ("pause", self.pause)]
-        {
-            faults.check(!value.is_zero(), key, "must be longer than nothing");
-        }
-        if let Some(tls) = &self.tls {
-            faults.section("tls", tls);
-        }
-    }
-}
-
-/// Why the control plane cannot be used as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address or the token cannot be used.
-    #[error("use control plane {url}: {why}")]
-    Configuration {
-        /// As configured.
-        url: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The certificates cannot be used.
-    #[error("use the certificates for control plane {url}")]
-    Tls {
-        /// As configured.
-        url: String,
-        /// What is wrong.
-        source: tls::Error,
-    },
-}
-
-/// Sends the token with every call.
-#[derive(Clone)]
-struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
-
-type Transport = InterceptedService<Channel, Bearer>;
 
 /// A client of the control plane. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
-    tenants: TenantServiceClient<Transport>,
+    client: Client,
     catalog: CatalogServiceClient<Transport>,
     databases: DatabaseServiceClient<Transport>,
     pins: PinServiceClient<Transport>,
@@ -125,23 +40,11 @@ impl Control {
     /// # Errors
     /// The address, the token or the certificates cannot be used.
     pub fn new(options: &Options) -> Result<Self, Error> {
-        let url = options.url.clone();
-        let unusable = |why: String| Error::Configuration { url: options.url.clone(), why };
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|error| unusable(error.to_string()))?
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .tcp_nodelay(true);
-        if let Some(tls) = &options.tls {
-            let config = tls.tonic().map_err(|source| Error::Tls { url, source })?;
-            endpoint = endpoint.tls_config(config).map_err(|error| unusable(error.to_string()))?;
-        }
-        let transport = InterceptedService::new(endpoint.connect_lazy(), Bearer(bearer(options)?));
+        let client = Client::new(PEER, options)?;
+        let transport = client.transport();
         let databases = DatabaseServiceClient::new(transport.clone());
         Ok(Self {
-            tenants: TenantServiceClient::new(transport.clone()),
+            client,
             catalog: CatalogServiceClient::new(transport.clone()),
             databases: databases.max_decoding_message_size(MAX_ANSWER_BYTES),
             pins: PinServiceClient::new(transport),
@@ -187,8 +90,9 @@ impl Control {
             page_size,
             page_token,
         };
-        let answer = self.databases.clone().list_sealed_databases(request).await;
-        let answer = answer.map_err(failed("list registered databases"))?.into_inner();
+        let mut databases = self.databases.clone();
+        let call = databases.list_sealed_databases(request);
+        let answer = self.ask("list registered databases", call).await?;
         Ok((answer.databases, answer.next_page_token))
     }
 
@@ -207,8 +111,9 @@ impl Control {
     /// # Errors
     /// The service is not declared, or the control plane does not answer.
     pub async fn versions(&self, service: &ServiceId) -> Result<Vec<ServiceVersion>, ApiError> {
-        let answer = self.catalog.clone().get_service(GetServiceRequest { id: service.to_string() }).await;
-        let answer = answer.map_err(failed("read the service"))?.into_inner();
+        let mut catalog = self.catalog.clone();
+        let call = catalog.get_service(GetServiceRequest { id: service.to_string() });
+        let answer = self.ask("read the service", call).await?;
         let known = answer.versions.into_iter().map(ServiceVersion::try_from);
         known.collect::<Result<_, _>>().map_err(|fault| answered(&fault))
     }
@@ -225,27 +130,18 @@ impl Control {
         })
     }
 
-    /// Tells what schema a tenant's database has.
+    /// Tells what schemas tenants' databases have: all of it is taken, or nothing.
     ///
     /// # Errors
     /// What the control plane says, or that it does not answer.
-    pub async fn observe(
-        &self,
-        tenant: &str,
-        service: &str,
-        schema: &str,
-        at: Timestamp,
-    ) -> Result<(), ApiError> {
-        let schema = ObservedSchema {
-            tenant: tenant.to_owned(),
-            service: service.to_owned(),
-            schema: schema.to_owned(),
-            observed_at: Some(at),
-            revision: 0,
+    pub async fn observe(&self, seen: Vec<ObservedSchema>) -> Result<(), ApiError> {
+        let proposed = |schema| ProposedChange {
+            change: Some(Change { change: Some(Kind::SchemaObserved(schema)) }),
+            expected_revision: None,
         };
-        let request = ObserveSchemaRequest { schema: Some(schema), write: None };
-        let answer = self.tenants.clone().observe_schema(request).await;
-        answer.map(drop).map_err(failed("report the schema"))
+        let changes = seen.into_iter().map(proposed).collect();
+        let request = ApplyChangeSetRequest { changes, write: None };
+        self.ask("report schemas", self.pins.clone().apply_change_set(request)).await.map(drop)
     }
 
     /// Pins a tenant.
@@ -255,8 +151,7 @@ impl Control {
     pub async fn pin(&self, pin: Pin, expected: Option<u64>, reason: String) -> Result<(), ApiError> {
         let write = WriteOptions { expected_revision: expected, reason, wait: None };
         let request = PutPinRequest { pin: Some(pin), write: Some(write), migrate: false };
-        let answer = self.pins.clone().put_pin(request).await;
-        answer.map(drop).map_err(failed("pin the tenant"))
+        self.ask("pin the tenant", self.pins.clone().put_pin(request)).await.map(drop)
     }
 
     /// The tenant's pin for a service.
@@ -269,48 +164,20 @@ impl Control {
             service: service.to_owned(),
             ..ListPinsRequest::default()
         };
-        let answer = self.pins.clone().list_pins(request).await;
-        let pins = answer.map_err(failed("read the pin"))?.into_inner().pins;
-        Ok(pins.into_iter().find(|pin| pin.tenant == tenant && pin.service == service))
+        let answer = self.ask("read the pin", self.pins.clone().list_pins(request)).await?;
+        Ok(answer.pins.into_iter().find(|pin| pin.tenant == tenant && pin.service == service))
     }
-}
 
-/// Whether the same call may succeed later. A write may have been carried out all the same.
-#[must_use]
-pub fn is_transient(error: &ApiError) -> bool {
-    // Internal is what a broken connection in the middle of an answer looks like.
-    matches!(
-        error.reason,
-        Reason::Unavailable
-            | Reason::RateLimited
-            | Reason::Internal
-            | Reason::Unauthenticated
-            | Reason::Denied
-    )
-}
-
-fn bearer(options: &Options) -> Result<Option<MetadataValue<Ascii>>, Error> {
-    let token = options.token.expose();
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let unusable =
-        |_| Error::Configuration { url: options.url.clone(), why: "the token is not ASCII".into() };
-    let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(unusable)?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// Callers of the migrator are not callers of the control plane: that it lets this service not in is not their fault.
-fn failed(attempted: &'static str) -> impl FnOnce(Status) -> ApiError {
-    move |status| {
-        let mut error = from_status(&status);
-        if matches!(error.reason, Reason::Unauthenticated | Reason::Denied | Reason::Internal) {
-            tracing::warn!(error = %error, reason = error.reason.as_str(), attempted, "control plane refused the migrator");
-            error = ApiError::new(Reason::Unavailable, "the control plane does not serve this migrator");
-        }
-        error.message = format!("{attempted}: {}", error.message);
-        error
+    /// Makes a call; `attempted` says in a verb phrase what it is for.
+    async fn ask<T>(
+        &self,
+        attempted: &'static str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, ApiError> {
+        self.client.call(call).await.map_err(|error| {
+            let error = self.client.for_callers(error);
+            ApiError { message: format!("{attempted}: {}", error.message), ..error }
+        })
     }
 }
 

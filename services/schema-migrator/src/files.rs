@@ -35,6 +35,7 @@ pub use step::{Backfill, External, Shape, SqlName, Statement, Step, Tool, Views}
 
 pub(crate) use lexis::{Piece, pieces};
 
+use crate::lint::Understood;
 use grey_core::ids::ServiceId;
 use grey_core::schema::SchemaVersion;
 use std::fmt;
@@ -153,6 +154,8 @@ pub struct Migration {
     pub check_file: Option<String>,
     /// Queries that must return no row afterwards.
     pub checks: Vec<Statement>,
+    /// What its steps do.
+    pub(crate) understood: Understood,
 }
 
 /// How a migration is undone.
@@ -166,4 +169,6 @@ pub struct Undo {
     pub transactional: bool,
     /// What it does, in order; never empty.
     pub steps: Vec<Step>,
+    /// What its steps do.
+    pub(crate) understood: Understood,
 }

@@ -1,7 +1,8 @@
 //! Where many databases are, and which of them need work: read together, judged once per kind of history.
 
 use crate::files::{Checksum, Dialect, Scripts};
-use crate::plan::{self, Entry, Facts, History, Leftover, Options};
+use crate::plan::{Entry, Facts, History, Leftover, Options};
+use crate::run::Goal;
 use crate::tenant::{Error, Target, Timeouts, read_many};
 use grey_core::schema::SchemaVersion;
 use std::collections::BTreeMap;
@@ -23,15 +24,15 @@ pub struct Standing {
 /// What of a history decides what is to be done.
 type Kind = (Dialect, Vec<(String, Option<String>, &'static str)>, usize);
 
-/// Looks at all `targets`, in their order, over at most `concurrency` connections at a time. A dialect without scripts
-/// needs no work.
+/// Looks at all `targets`, in their order, over at most `concurrency` connections at a time: where each stands on the way
+/// to the goal, and its history. A dialect without scripts needs no work.
 pub async fn check(
     targets: &[Target],
     scripts: &BTreeMap<Dialect, Arc<Scripts>>,
-    to: &plan::Target,
+    goal: &Goal,
     timeouts: &Timeouts,
     concurrency: usize,
-) -> Vec<Result<Standing, Error>> {
+) -> Vec<Result<(Standing, History), Error>> {
     let histories = Box::pin(read_many(targets, timeouts, concurrency)).await;
     let fingerprints: BTreeMap<Dialect, Checksum> =
         scripts.iter().map(|(dialect, scripts)| (*dialect, scripts.fingerprint())).collect();
@@ -41,8 +42,9 @@ pub async fn check(
     for (target, history) in targets.iter().zip(histories) {
         standings.push(history.map(|history| {
             let judge =
-                || judge(scripts.get(&target.dialect), fingerprints.get(&target.dialect), &history, to);
-            judged.entry(kind(target.dialect, &history)).or_insert_with(judge).clone()
+                || judge(scripts.get(&target.dialect), fingerprints.get(&target.dialect), &history, goal);
+            let standing = judged.entry(kind(target.dialect, &history)).or_insert_with(judge).clone();
+            (standing, history)
         }));
     }
     standings
@@ -62,13 +64,13 @@ fn judge(
     scripts: Option<&Arc<Scripts>>,
     fingerprint: Option<&Checksum>,
     history: &History,
-    to: &plan::Target,
+    goal: &Goal,
 ) -> Standing {
     let schema = history.present().cloned();
     let Some(scripts) = scripts else {
         return Standing { schema, pending: 0, needs_work: false, fingerprint: None };
     };
-    let plan = plan::plan(scripts, history, to, &Options::default(), &Facts::default());
+    let plan = goal.plan(scripts, history, &Options::default(), &Facts::default());
     Standing {
         schema,
         pending: pending(scripts, history),

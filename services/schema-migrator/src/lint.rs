@@ -12,7 +12,8 @@ mod pattern;
 
 pub use judge::validate;
 
-pub(crate) use judge::Linter;
+pub(crate) use effect::Understood;
+pub(crate) use judge::{Linter, names};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -289,6 +289,13 @@ impl Plan {
         self.steps.is_empty()
     }
 
+    /// Every name in what would be run, as written and in lower case: its tables are among them.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let names = |step: &PlannedStep| crate::lint::names(&step.migration, self.direction, self.dialect);
+        self.steps.iter().flat_map(names).collect()
+    }
+
     /// All findings: of the plan, then of each step.
     pub fn all_findings(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().chain(self.steps.iter().flat_map(|step| &step.findings))

@@ -4,7 +4,7 @@ use crate::control::{Control, answered};
 use crate::files::{Dialect, FilesError, Folder, Scripts};
 use crate::lint::{Finding, Level, Rule};
 use crate::plan::{self, Plan, Refused, rules};
-use crate::run::{Equipment, Goal};
+use crate::run::{Equipment, Goal, plan_on};
 use crate::tenant::{self, Connection, Timeouts};
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
@@ -211,11 +211,8 @@ impl Grounds {
         let connection = Box::pin(Connection::open(target, &self.timeouts)).await;
         let connection = connection.map_err(|error| database_error(&error))?;
         let history = Box::pin(connection.history()).await.map_err(|error| database_error(&error))?;
-        let facts = Box::pin(connection.facts()).await.map_err(|error| database_error(&error))?;
-        Ok(match goal {
-            Goal::Up(to) => plan::plan(scripts, &history, to, options, &facts),
-            Goal::Down(to) => plan::plan_undo(scripts, &history, to.as_ref(), options, &facts),
-        })
+        let plan = Box::pin(plan_on(&connection, scripts, &history, goal, options)).await;
+        plan.map_err(|error| database_error(&error))
     }
 }
 

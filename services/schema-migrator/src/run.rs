@@ -16,7 +16,7 @@ mod steps;
 mod way;
 mod whole;
 
-pub use whole::{Goal, MigrateError, Migration, migrate};
+pub use whole::{Goal, MigrateError, Migration, migrate, plan_on};
 
 use crate::files::{Dialect, Scripts};
 use crate::plan::{Direction, Plan};
@@ -167,24 +167,18 @@ pub struct Failure {
     pub left: String,
 }
 
-/// Runs a plan. The connection must hold the lock, and nothing may be half done: see [`recover`].
+/// Runs a plan that was made under the lock, which the connection must still hold, from the history that is there. Its
+/// tables are there, and nothing may be half done: see [`recover`].
 ///
 /// # Errors
 /// With [`Error::Unreachable`] when the connection is lost, which leaves something half done; with any other when
 /// nothing was begun.
-pub async fn run(
+async fn run(
     connection: &Connection,
     job: &Job<'_>,
     plan: &Plan,
     listener: Listener<'_>,
 ) -> Result<Ended, Error> {
-    connection.verify_lock().await?;
-    connection.prepare().await?;
-    let history = connection.history().await?;
-    if history.present() != plan.from.as_ref() || !history.leftovers.is_empty() {
-        let text = "run a plan: the database has changed since the plan was made";
-        return Err(Error::Conflict(text.to_owned()));
-    }
     let mut worker = Worker::new(connection, job, listener);
     for planned in &plan.steps {
         let Some(script) = Script::of(&planned.migration, plan.direction) else {

@@ -21,7 +21,7 @@ pub use baseline::{baseline, flyway};
 pub use catalog::Catalog;
 pub(crate) use classify::is_missing_object;
 pub use connect::Connection;
-pub use fleet::read_many;
+pub use fleet::{facts_of_many, read_many};
 pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};
 pub use names::Names;

@@ -3,13 +3,15 @@
 use super::name::{Name, Role};
 use super::read::Reader;
 use super::{Checksum, Dialect, Fault, FaultKind, FilesError, Migration, Scripts, Undo};
+use crate::lint::Understood;
 use grey_core::ids::ServiceId;
 use grey_core::schema::SchemaVersion;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// Most bytes of one file.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -18,16 +20,28 @@ pub const MAX_SERVICE_BYTES: u64 = 64 * 1024 * 1024;
 /// Most files of one service.
 pub const MAX_FILES: usize = 10_000;
 
-/// The folder that holds one folder of migrations per service.
+/// Services whose files are kept in memory; beyond, all are read anew.
+const MAX_KEPT: usize = 1_000;
+
+/// A file that was changed less long ago is read anew: its clock may not tell the next change from this one.
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// The folder that holds one folder of migrations per service. Cheap to clone.
+///
+/// Files that were read without a fault are kept, and read anew once one of them is another one, by size or time.
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
+    kept: Arc<Mutex<BTreeMap<(ServiceId, Dialect), (Stamp, Scripts)>>>,
 }
+
+/// Every file of a service: its name, its size and when it was changed.
+type Stamp = BTreeMap<String, Option<(u64, SystemTime)>>;
 
 impl Folder {
     /// The folder at `root`, which is looked at only when something is loaded.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), kept: Arc::default() }
     }
 
     /// Reads a service's migrations for one dialect. It reads files, so it blocks.
@@ -51,22 +65,50 @@ impl Folder {
             }
             Err(source) => return Err(read(&path, source)),
         };
-        let mut files = BTreeSet::new();
+        let mut stamp = Stamp::new();
         for entry in fs::read_dir(&folder).map_err(|source| read(&folder, source))? {
             let name = entry.map_err(|source| read(&folder, source))?.file_name();
-            files.insert(name.to_string_lossy().into_owned());
-            if files.len() > MAX_FILES {
+            let name = name.to_string_lossy().into_owned();
+            let found = fs::metadata(folder.join(&name)).and_then(|it| Ok((it.len(), it.modified()?))).ok();
+            stamp.insert(name, found);
+            if stamp.len() > MAX_FILES {
                 return Err(FilesError::TooMany { service: service.clone(), limit: MAX_FILES });
             }
         }
+        if let Some(scripts) = self.kept(service, dialect, &stamp) {
+            return Ok(scripts);
+        }
         let mut loading = Loading { root, folder, dialect, bytes: 0, faults: Vec::new() };
-        let migrations = loading.migrations(files.into_iter().collect());
+        let migrations = loading.migrations(stamp.keys().cloned().collect());
         let Loading { mut faults, .. } = loading;
         if faults.is_empty() {
-            return Ok(Scripts { service: service.clone(), dialect, migrations });
+            let scripts = Scripts { service: service.clone(), dialect, migrations };
+            self.keep(stamp, &scripts);
+            return Ok(scripts);
         }
         faults.sort();
         Err(FilesError::Faulty { service: service.clone(), dialect, faults })
+    }
+
+    fn kept(&self, service: &ServiceId, dialect: Dialect, stamp: &Stamp) -> Option<Scripts> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (when, scripts) = kept.get(&(service.clone(), dialect))?;
+        (when == stamp).then(|| scripts.clone())
+    }
+
+    fn keep(&self, stamp: Stamp, scripts: &Scripts) {
+        let now = SystemTime::now();
+        let settled = |found: &Option<(u64, SystemTime)>| {
+            found.is_some_and(|(_, changed)| now.duration_since(changed).is_ok_and(|age| age >= UNSETTLED))
+        };
+        if !stamp.values().all(settled) {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT {
+            kept.clear();
+        }
+        kept.insert((scripts.service.clone(), scripts.dialect), (stamp, scripts.clone()));
     }
 }
 
@@ -149,7 +191,13 @@ impl Loading {
             let text = self.text(&file)?;
             let script = Reader::new(&file, &text, self.dialect, &mut self.faults).script(&schema);
             let (checksum, transactional) = (Checksum::of(&text), script.transactional);
-            Some(Undo { file, checksum, transactional, steps: script.steps })
+            Some(Undo {
+                file,
+                checksum,
+                transactional,
+                steps: script.steps,
+                understood: Understood::default(),
+            })
         });
         let check_file = set.files.remove(&Role::Check).map(|(file, _)| file);
         let checks = check_file.as_ref().and_then(|file| {
@@ -168,6 +216,7 @@ impl Loading {
             undo,
             check_file,
             checks: checks.unwrap_or_default(),
+            understood: Understood::default(),
         })
     }
 

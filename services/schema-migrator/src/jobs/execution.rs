@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 /// Before something that may be there again soon is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Time between two saves of steps that begin or end.
+const SOON: Duration = Duration::from_millis(250);
+
 /// What every execution needs.
 pub(super) struct Surroundings {
     pub(super) name: String,
@@ -135,6 +138,7 @@ impl Execution {
         let Surroundings { queue, options, .. } = &*self.around;
         let mut renewed = Instant::now();
         loop {
+            sleep(options.heartbeat).await;
             match queue.renew(&self.lease, options.lease).await {
                 Ok(Some(cancelling)) => {
                     renewed = Instant::now();
@@ -151,19 +155,20 @@ impl Execution {
                     }
                 }
             }
-            sleep(options.heartbeat).await;
         }
     }
 
-    /// Saves how far it is: steps at once, statements and rows now and then.
+    /// Saves how far it is: steps soon, statements and rows now and then. What ends at once is saved with its end.
     async fn save(&self) -> Infallible {
         let Surroundings { queue, options, .. } = &*self.around;
         let mut saved = Instant::now();
         loop {
             self.tracker.changed().await;
-            while self.tracker.unsaved() == Unsaved::Detail && saved.elapsed() < options.save_every {
+            loop {
+                let detail = self.tracker.unsaved() == Unsaved::Detail;
+                let due = saved + if detail { options.save_every } else { options.save_every.min(SOON) };
                 tokio::select! {
-                    () = tokio::time::sleep_until(saved + options.save_every) => {}
+                    () = tokio::time::sleep_until(due) => break,
                     () = self.tracker.changed() => {}
                 }
             }

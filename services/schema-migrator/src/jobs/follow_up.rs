@@ -9,13 +9,16 @@ use crate::control::{Control, is_transient};
 use crate::metrics::Metrics;
 use grey_core::error::Reason;
 use grey_core::version::Version;
-use grey_proto::control::Pin;
+use grey_proto::control::{ObservedSchema, Pin};
 use grey_proto::schema::{Flip, FlipState};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How long what one replica does is left alone by the others.
 const CLAIM: Duration = Duration::from_secs(120);
+
+/// Schemas that the control plane is told of at once at most.
+const REPORTS: u32 = 100;
 
 /// How often what is queued is counted and what is old is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
@@ -74,7 +77,10 @@ impl FollowUp {
 
     async fn work(&self, stop: &CancellationToken) -> Result<(), Error> {
         while !stop.is_cancelled() {
-            let Some(observed) = self.queue.take_report(CLAIM).await? else { break };
+            let observed = self.queue.take_reports(CLAIM, REPORTS).await?;
+            if observed.is_empty() {
+                break;
+            }
             self.report(&observed).await?;
         }
         while !stop.is_cancelled() {
@@ -84,11 +90,34 @@ impl FollowUp {
         Ok(())
     }
 
-    async fn report(&self, observed: &Observed) -> Result<(), Error> {
+    /// Reports schemas together, or each by itself if one of them is refused.
+    async fn report(&self, observed: &[Observed]) -> Result<(), Error> {
+        if let [one] = observed {
+            return self.report_one(one).await;
+        }
+        let every: Vec<_> = observed.iter().map(message).collect();
+        match self.control.observe(every).await {
+            Ok(()) => return self.queue.reported(observed).await,
+            Err(error) if is_transient(&error) => {
+                tracing::warn!(schemas = observed.len(), error = %error, "schemas are not reported yet");
+                self.metrics.put_off();
+                for observed in observed {
+                    self.queue.report_later(observed, self.pause).await?;
+                }
+                return Ok(());
+            }
+            Err(_) => {}
+        }
+        for observed in observed {
+            self.report_one(observed).await?;
+        }
+        Ok(())
+    }
+
+    async fn report_one(&self, observed: &Observed) -> Result<(), Error> {
         let (tenant, service) = (observed.tenant.as_str(), observed.service.as_str());
-        let at = timestamp(observed.at_ms);
-        match self.control.observe(tenant, service, &observed.seen.schema, at).await {
-            Ok(()) => self.queue.reported(observed).await,
+        match self.control.observe(vec![message(observed)]).await {
+            Ok(()) => self.queue.reported(std::slice::from_ref(observed)).await,
             Err(error) if is_transient(&error) => {
                 tracing::warn!(tenant.id = tenant, service.id = service, error = %error, "schema is not reported yet");
                 self.metrics.put_off();
@@ -97,7 +126,7 @@ impl FollowUp {
             Err(error) => {
                 // The tenant or the service is gone: nobody waits for it.
                 tracing::warn!(tenant.id = tenant, service.id = service, error = %error, "schema is not reported");
-                self.queue.reported(observed).await
+                self.queue.reported(std::slice::from_ref(observed)).await
             }
         }
     }
@@ -147,6 +176,16 @@ impl FollowUp {
         );
         self.metrics.put_off();
         self.queue.flip_later(&upgrade.id, self.pause).await
+    }
+}
+
+fn message(observed: &Observed) -> ObservedSchema {
+    ObservedSchema {
+        tenant: observed.tenant.clone(),
+        service: observed.service.clone(),
+        schema: observed.seen.schema.clone(),
+        observed_at: Some(timestamp(observed.at_ms)),
+        revision: 0,
     }
 }
 

@@ -109,26 +109,29 @@ impl Queue {
             .collect()
     }
 
-    /// Takes a schema that the control plane has yet to be told; others leave it alone for `claim`.
-    pub(super) async fn take_report(&self, claim: Duration) -> Result<Option<Observed>, Error> {
+    /// Takes schemas that the control plane has yet to be told, at most this many; others leave them alone for `claim`.
+    pub(super) async fn take_reports(&self, claim: Duration, most: u32) -> Result<Vec<Observed>, Error> {
         let now = self.database.now();
-        let attempted = "take a schema to report";
+        let attempted = "take schemas to report";
         let sql = format!(
             "UPDATE observed SET claim_until_ms = {now} + $1 WHERE (service, tenant) IN \
              (SELECT service, tenant FROM observed WHERE unreported AND claim_until_ms < {now} \
-             ORDER BY seen_ms LIMIT 1) AND claim_until_ms < {now} RETURNING *"
+             ORDER BY seen_ms LIMIT {most}) AND claim_until_ms < {now} RETURNING *"
         );
         let rows = self.database.rows(attempted, &sql, [millis(claim).into()]).await?;
-        rows.first().map(observed).transpose()
+        rows.iter().map(observed).collect()
     }
 
     /// The control plane knows what was seen then.
-    pub(super) async fn reported(&self, observed: &Observed) -> Result<(), Error> {
+    pub(super) async fn reported(&self, observed: &[Observed]) -> Result<(), Error> {
         let sql = "UPDATE observed SET unreported = false WHERE service = $1 AND tenant = $2 AND change = $3";
-        let values =
-            [observed.service.as_str().into(), observed.tenant.as_str().into(), observed.change.into()];
-        self.database.run("note that a schema is reported", sql, values).await?;
-        Ok(())
+        let transaction = self.database.begin().await?;
+        for observed in observed {
+            let values =
+                [observed.service.as_str().into(), observed.tenant.as_str().into(), observed.change.into()];
+            self.database.run_in(&transaction, "note that a schema is reported", sql, values).await?;
+        }
+        self.database.commit(transaction).await
     }
 
     /// The control plane has to be told again after a while.

@@ -185,6 +185,32 @@ impl Queue {
         }
     }
 
+    /// Queues upgrades that were not asked for under keys; each by itself may be refused.
+    ///
+    /// # Errors
+    /// When the database is away; none is queued then.
+    pub async fn enqueue_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<Job, Refused>>, Error> {
+        let transaction = self.database.begin().await?;
+        let mut queued = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            queued.push(self.insert_unless_busy(&transaction, wanted).await?);
+        }
+        self.database.commit(transaction).await?;
+        let mut results = Vec::with_capacity(wanted.len());
+        for (wanted, job) in wanted.iter().zip(queued) {
+            results.push(match job {
+                Some(job) => Ok(self.told(job)),
+                None => {
+                    let upgrade = self.busy(&wanted.tenant, &wanted.service).await?;
+                    // Empty: it has ended in this very moment.
+                    Err(Refused::Busy { upgrade: upgrade.unwrap_or_default() })
+                }
+            });
+        }
+        self.wake.notify_one();
+        Ok(results)
+    }
+
     /// Notes upgrades that have nothing to do, as done: nobody needs to run them.
     ///
     /// # Errors
@@ -205,6 +231,25 @@ impl Queue {
         wanted: &Wanted,
         state: UpgradeState,
     ) -> Result<Job, Error> {
+        let inserted = self.insert_or(transaction, wanted, state, "").await?;
+        inserted.ok_or_else(|| missing("a row that was written is not there"))
+    }
+
+    async fn insert_unless_busy(
+        &self,
+        transaction: &DatabaseTransaction,
+        wanted: &Wanted,
+    ) -> Result<Option<Job>, Error> {
+        self.insert_or(transaction, wanted, UpgradeState::Queued, "ON CONFLICT DO NOTHING").await
+    }
+
+    async fn insert_or(
+        &self,
+        transaction: &DatabaseTransaction,
+        wanted: &Wanted,
+        state: UpgradeState,
+        on_conflict: &str,
+    ) -> Result<Option<Job>, Error> {
         let now = self.database.now();
         let done = state == UpgradeState::Succeeded;
         let (started, ended) = if done { (now, now) } else { ("NULL", "NULL") };
@@ -214,7 +259,7 @@ impl Queue {
              ended_ms, attempts, worker, lease_until_ms, lease_token, flip, flip_state, flip_claim_ms, backup, \
              cancelling, idempotency_key, request_hash, change) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, '', '', $11, $12, $13, {now}, {started}, {ended}, \
-             0, '', 0, 0, $14, $15, 0, '', false, $16, $17, 1) RETURNING *"
+             0, '', 0, 0, $14, $15, 0, '', false, $16, $17, 1) {on_conflict} RETURNING *"
         );
         let direction = if wanted.direction == UpgradeDirection::Down { "down" } else { "up" };
         let key = (!wanted.idempotency_key.is_empty()).then(|| wanted.idempotency_key.clone());
@@ -238,8 +283,7 @@ impl Queue {
             wanted.hash().into(),
         ];
         let rows = self.database.rows_in(transaction, "queue an upgrade", &sql, values).await?;
-        let row = rows.first().ok_or_else(|| missing("a row that was written is not there"))?;
-        read(row)
+        rows.first().map(read).transpose()
     }
 
     /// The upgrade that the same request has got before.

@@ -1,5 +1,8 @@
 //! What a statement does to tables, as far as the rules ask.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
 /// One thing that a statement does. Names are in lower case and without schema.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Effect {
@@ -62,6 +65,34 @@ pub(super) struct Effects {
     pub(super) alters: Option<Alters>,
     /// PostgreSQL's ALTER TYPE … ADD VALUE.
     pub(super) adds_enum_value: bool,
+}
+
+/// What is known of the steps of a file, once someone has asked: parsing them anew for each tenant would take longer
+/// than all the rest of a plan. It follows from the file, so files are the same with and without it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Understood(OnceLock<Arc<Known>>);
+
+/// What is known of the steps of a file.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Of each step.
+    pub(super) steps: Vec<Effects>,
+    /// Every name in them, as written and in lower case: the names of tables are among them.
+    pub(super) names: BTreeSet<String>,
+}
+
+impl PartialEq for Understood {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Understood {}
+
+impl Understood {
+    pub(super) fn or_find_out(&self, find_out: impl FnOnce() -> Known) -> &Known {
+        self.0.get_or_init(|| Arc::new(find_out()))
+    }
 }
 
 /// An ALTER TABLE of the MySQL family.

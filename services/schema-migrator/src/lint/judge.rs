@@ -1,11 +1,11 @@
 //! The rules, applied to what statements do.
 
-use super::effect::{Added, Effect, Effects, Preset};
+use super::effect::{Added, Effect, Effects, Known, Preset};
 use super::kinds::{may_narrow, rewrites};
 use super::pattern::Words;
 use super::{Finding, Level, Rule, parse};
 use crate::files::{Dialect, Migration, Scripts, Step, Undo};
-use crate::plan::{Facts, Options, rules};
+use crate::plan::{Direction, Facts, Options, rules};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Judges migrations in the order in which they run.
@@ -36,7 +36,7 @@ pub fn validate(scripts: &Scripts, options: &Options) -> Vec<Finding> {
 
 /// One step, as the rules see it.
 struct Seen<'s> {
-    effects: Effects,
+    effects: &'s Effects,
     file: &'s str,
     line: u32,
     transactional: bool,
@@ -53,8 +53,8 @@ impl<'a> Linter<'a> {
 
     /// Remembers what a migration does that ran before.
     pub(crate) fn learn(&mut self, migration: &Migration) {
-        for step in &migration.steps {
-            for effect in &effects(step, self.dialect).effects {
+        for known in &of_migration(migration, self.dialect).steps {
+            for effect in &known.effects {
                 self.remember(effect);
             }
         }
@@ -73,28 +73,30 @@ impl<'a> Linter<'a> {
                 "the server commits after each change of a table: a failure leaves the statements before it";
             self.find(&mut findings, Rule::ImplicitCommit, file, 0, text.to_owned());
         }
-        self.steps(&mut findings, &migration.steps, file, migration.transactional, false);
+        let known = of_migration(migration, self.dialect);
+        self.steps(&mut findings, (&migration.steps, known), file, migration.transactional, false);
         findings
     }
 
     /// Judges a migration that is undone. That something is lost is the nature of it, so it is told only.
     pub(crate) fn down(&mut self, undo: &Undo) -> Vec<Finding> {
         let mut findings = Vec::new();
-        self.steps(&mut findings, &undo.steps, &undo.file, undo.transactional, true);
+        let known = of_undo(undo, self.dialect);
+        self.steps(&mut findings, (&undo.steps, known), &undo.file, undo.transactional, true);
         findings
     }
 
     fn steps(
         &mut self,
         findings: &mut Vec<Finding>,
-        steps: &[Step],
+        (steps, known): (&[Step], &Known),
         file: &str,
         transactional: bool,
         down: bool,
     ) {
-        for step in steps {
+        for (step, effects) in steps.iter().zip(&known.steps) {
             let seen = Seen {
-                effects: effects(step, self.dialect),
+                effects,
                 file,
                 line: step.line(),
                 transactional,
@@ -313,8 +315,33 @@ impl<'a> Linter<'a> {
     }
 }
 
-/// What a step does.
-fn effects(step: &Step, dialect: Dialect) -> Effects {
+/// The names in what is run in that direction, as written and in lower case: its tables are among them.
+pub(crate) fn names(migration: &Migration, direction: Direction, dialect: Dialect) -> BTreeSet<String> {
+    match (direction, &migration.undo) {
+        (Direction::Up, _) => of_migration(migration, dialect).names.clone(),
+        (Direction::Down, Some(undo)) => of_undo(undo, dialect).names.clone(),
+        (Direction::Down, None) => BTreeSet::new(),
+    }
+}
+
+fn of_migration(migration: &Migration, dialect: Dialect) -> &Known {
+    migration.understood.or_find_out(|| known(&migration.steps, dialect))
+}
+
+fn of_undo(undo: &Undo, dialect: Dialect) -> &Known {
+    undo.understood.or_find_out(|| known(&undo.steps, dialect))
+}
+
+fn known(steps: &[Step], dialect: Dialect) -> Known {
+    let mut known = Known { steps: Vec::with_capacity(steps.len()), names: BTreeSet::new() };
+    for step in steps {
+        known.steps.push(effects(step, dialect, &mut known.names));
+    }
+    known
+}
+
+/// What a step does; the names in it are added to `names`.
+fn effects(step: &Step, dialect: Dialect, names: &mut BTreeSet<String>) -> Effects {
     let sql = match step {
         Step::Sql(statement) => statement.sql.clone(),
         Step::Backfill(backfill) => backfill.between("0", "0"),
@@ -322,6 +349,7 @@ fn effects(step: &Step, dialect: Dialect) -> Effects {
         Step::Views(_) => return Effects { understood: true, ..Effects::default() },
     };
     let words = Words::read(&sql, dialect);
+    names.extend(words.names());
     if words.defines_routine() {
         return Effects { understood: true, ..Effects::default() };
     }

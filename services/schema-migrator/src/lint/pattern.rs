@@ -11,6 +11,8 @@ struct Item {
     text: String,
     /// What it is called if it is a name, in lower case.
     name: Option<String>,
+    /// The name as it is written, without quotes.
+    written: String,
 }
 
 /// The significant tokens of a statement.
@@ -21,14 +23,21 @@ impl Words {
         let (pieces, _) = pieces(sql, dialect);
         let item = |piece: &crate::files::Piece| {
             let text = sql.get(piece.range.clone()).unwrap_or_default();
-            let name = match &piece.token {
-                Token::Word(word) => Some(word.value.to_lowercase()),
-                _ => None,
+            let (name, written) = match &piece.token {
+                Token::Word(word) => (Some(word.value.to_lowercase()), word.value.clone()),
+                _ => (None, String::new()),
             };
             let text = if piece.word().is_some() { text.to_ascii_uppercase() } else { text.to_owned() };
-            Item { text, name }
+            Item { text, name, written }
         };
         Self(pieces.iter().filter(|piece| !piece.is_blank()).map(item).collect())
+    }
+
+    /// Every name in it, as written and in lower case.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        let written = |item: &Item| item.name.is_some().then(|| item.written.clone());
+        let lower = |item: &Item| item.name.clone();
+        self.0.iter().flat_map(move |item| written(item).into_iter().chain(lower(item)))
     }
 
     fn at(&self, index: usize) -> &str {

@@ -2,7 +2,8 @@
 
 use super::{Ended, Job, Listener, Outcome, Progress, recover, run};
 use crate::backup::backup;
-use crate::plan::{self, Plan, Refused, plan, plan_undo};
+use crate::files::Scripts;
+use crate::plan::{self, Facts, History, Plan, Refused, plan, plan_undo};
 use crate::tenant::{Connection, Error, Stop, Target, Timeouts};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use grey_core::error::Reason;
@@ -113,28 +114,63 @@ async fn once(
     let mut connection = Connection::open(migration.target, &migration.timeouts).await?;
     // A job that was stopped still has to recover what it has left.
     connection.lock(&Stop::within(migration.timeouts.lock * 2, CancellationToken::new())).await?;
-    if let Some(ended) = Box::pin(recover(&connection, job, &mut *listener)).await?
-        && ended.outcome != Outcome::Succeeded
-    {
-        return Ok(ended);
+    connection.prepare().await?;
+    let mut history = connection.history().await?;
+    if !history.leftovers.is_empty() {
+        if let Some(ended) = Box::pin(recover(&connection, job, &mut *listener)).await?
+            && ended.outcome != Outcome::Succeeded
+        {
+            return Ok(ended);
+        }
+        history = connection.history().await?;
     }
-    let plan = Box::pin(make_plan(&connection, migration, job)).await?;
+    let (goal, options) = (&migration.goal, &migration.options);
+    let plan = Box::pin(plan_on(&connection, job.scripts, &history, goal, options)).await?;
     plan.verdict()?;
-    if job.backup && !plan.is_empty() {
+    if plan.is_empty() {
+        return Ok(Ended { outcome: Outcome::Succeeded, schema: plan.from });
+    }
+    if job.backup {
         let options = job.equipment.backups.as_ref().ok_or_else(|| {
             Error::Conflict("back the tenant's database up: no folder for backups is configured".to_owned())
         })?;
         let path = Box::pin(backup(&connection, options, job.upgrade, &job.stop)).await?;
         listener(Progress::BackedUp { path });
+        // A backup takes long enough for someone to have changed the history by hand.
+        if connection.history().await? != history {
+            let text = "run a plan: the history has changed while the database was backed up";
+            return Err(Error::Conflict(text.to_owned()).into());
+        }
     }
     Ok(Box::pin(run(&connection, job, &plan, listener)).await?)
 }
 
-async fn make_plan(connection: &Connection, migration: &Migration<'_>, job: &Job<'_>) -> Result<Plan, Error> {
-    let history = connection.history().await?;
-    let facts = connection.facts().await?;
-    Ok(match &migration.goal {
-        Goal::Up(to) => plan(job.scripts, &history, to, &migration.options, &facts),
-        Goal::Down(to) => plan_undo(job.scripts, &history, to.as_ref(), &migration.options, &facts),
-    })
+/// Plans by `history`, with what the database tells of the tables that would be touched.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn plan_on(
+    connection: &Connection,
+    scripts: &Scripts,
+    history: &History,
+    goal: &Goal,
+    options: &plan::Options,
+) -> Result<Plan, Error> {
+    let first = goal.plan(scripts, history, options, &Facts::default());
+    if first.is_empty() {
+        return Ok(first);
+    }
+    let facts = connection.facts(&first.names()).await?;
+    Ok(goal.plan(scripts, history, options, &facts))
+}
+
+impl Goal {
+    /// What leads there.
+    #[must_use]
+    pub fn plan(&self, scripts: &Scripts, history: &History, options: &plan::Options, facts: &Facts) -> Plan {
+        match self {
+            Self::Up(to) => plan(scripts, history, to, options, facts),
+            Self::Down(to) => plan_undo(scripts, history, to.as_ref(), options, facts),
+        }
+    }
 }

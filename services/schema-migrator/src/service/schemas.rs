@@ -7,6 +7,7 @@ use crate::fleet::{Standing, check};
 use crate::jobs::{Observed, Seen, timestamp};
 use crate::plan;
 use crate::prepare::invalid;
+use crate::run::Goal;
 use grey_core::ids::ServiceId;
 use grey_proto::control::SealedDatabase;
 use grey_proto::schema::{ListSchemasRequest, ListSchemasResponse, TenantSchema};
@@ -121,8 +122,8 @@ impl Api {
                 Err(error) => drop(faults.insert(dialect, error.message)),
             }
         }
-        let (to, limit) = (plan::Target::Newest, self.settings.fleet_concurrency);
-        let standings = Box::pin(check(&targets, &scripts, &to, self.grounds.timeouts(), limit)).await;
+        let (goal, limit) = (Goal::Up(plan::Target::Newest), self.settings.fleet_concurrency);
+        let standings = Box::pin(check(&targets, &scripts, &goal, self.grounds.timeouts(), limit)).await;
         let now = timestamp(now_ms());
         let known: Vec<String> = targets.iter().map(|target| target.tenant.to_string()).collect();
         let before = self.queue.observed(service.as_str(), &known).await?;
@@ -134,7 +135,7 @@ impl Api {
                 Err(error) => {
                     schemas.push(TenantSchema { error: error.to_string(), ..blank(&tenant, service) });
                 }
-                Ok(standing) => {
+                Ok((standing, _)) => {
                     let seen = Seen::from(&standing);
                     schemas.push(TenantSchema {
                         schema: seen.schema.clone(),

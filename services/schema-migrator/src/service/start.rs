@@ -4,9 +4,10 @@ use super::{Api, Asker, MAX_TENANTS, reason, service_id, tenant_id};
 use crate::files::{Dialect, Scripts};
 use crate::fleet::check;
 use crate::jobs::{Refused, Seen, Wanted};
+use crate::plan::{Facts, History, Plan};
 use crate::prepare::{Registered, invalid, verdict, waiting_steps};
 use crate::run::Goal;
-use futures::StreamExt;
+use crate::tenant::facts_of_many;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_edge::Role;
@@ -144,9 +145,7 @@ impl Api {
         let options = self.grounds.options(&wanted.options)?;
         let plan = Box::pin(self.grounds.plan(&registered.target, scripts, goal, &options)).await?;
         verdict(&plan)?;
-        wanted.from = plan.from.as_ref().map(ToString::to_string).unwrap_or_default();
-        wanted.steps = waiting_steps(&plan);
-        wanted.server.clone_from(&registered.server);
+        fill_in(wanted, &plan, registered);
         Ok(())
     }
 
@@ -217,26 +216,54 @@ impl Api {
         }
         let scripts: BTreeMap<Dialect, Arc<Scripts>> =
             scripts.into_iter().filter_map(|(dialect, loaded)| Some((dialect, loaded.ok()?))).collect();
-        let ready = self.skip(ready, &scripts, goal, &mut results).await?;
-        let started = ready.into_iter().map(|(mut wanted, found)| {
-            let scripts = scripts.get(&found.target.dialect).cloned();
-            async move {
-                let tenant = wanted.tenant.to_string();
-                let queued = async {
-                    let scripts = scripts.ok_or_else(|| invalid("service", "has no migrations"))?;
-                    self.plan_into(&mut wanted, &found, &scripts, goal).await?;
-                    let job = self.queue.enqueue(&wanted).await?;
-                    tell(&job.upgrade);
-                    Ok(job.upgrade)
-                };
-                let queued = Box::pin(queued).await;
-                (tenant, queued)
-            }
-        });
-        let limit = self.settings.fleet_concurrency;
-        let started: Vec<_> = futures::stream::iter(started).buffer_unordered(limit).collect().await;
-        results.extend(started);
+        let rest = self.skip(ready, &scripts, goal, &mut results).await?;
+        Box::pin(self.enqueue_all(rest, &scripts, goal, &mut results)).await?;
         Ok(results)
+    }
+
+    /// Plans those that have something to do, by what their databases tell of the tables in question, and queues whom
+    /// nothing forbids it.
+    async fn enqueue_all(
+        &self,
+        rest: Vec<(Wanted, Registered, History)>,
+        scripts: &BTreeMap<Dialect, Arc<Scripts>>,
+        goal: &Goal,
+        results: &mut HashMap<String, Result<Upgrade, ApiError>>,
+    ) -> Result<(), ApiError> {
+        let (mut names, mut targets) = (BTreeSet::new(), Vec::with_capacity(rest.len()));
+        let plan = |wanted: &Wanted, found: &Registered, history: &History, facts: &Facts| {
+            let scripts = scripts.get(&found.target.dialect);
+            let scripts = scripts.ok_or_else(|| invalid("service", "has no migrations"))?;
+            Ok::<_, ApiError>(goal.plan(scripts, history, &self.grounds.options(&wanted.options)?, facts))
+        };
+        for (wanted, found, history) in &rest {
+            names.extend(plan(wanted, found, history, &Facts::default())?.names());
+            targets.push(found.target.clone());
+        }
+        let limit = self.settings.fleet_concurrency;
+        let facts = Box::pin(facts_of_many(&targets, &names, self.grounds.timeouts(), limit)).await;
+        let mut planned = Vec::with_capacity(rest.len());
+        for ((mut wanted, found, history), facts) in rest.into_iter().zip(facts) {
+            let judged = facts.map_err(|error| crate::prepare::database_error(&error)).and_then(|facts| {
+                let plan = plan(&wanted, &found, &history, &facts)?;
+                verdict(&plan)?;
+                Ok(plan)
+            });
+            match judged {
+                Ok(plan) => {
+                    fill_in(&mut wanted, &plan, &found);
+                    planned.push(wanted);
+                }
+                Err(error) => drop(results.insert(wanted.tenant.to_string(), Err(error))),
+            }
+        }
+        let queued = self.queue.enqueue_all(&planned).await?;
+        for (wanted, job) in planned.iter().zip(queued) {
+            let upgrade = job.map(|job| job.upgrade).map_err(ApiError::from);
+            upgrade.iter().for_each(tell);
+            results.insert(wanted.tenant.to_string(), upgrade);
+        }
+        Ok(())
     }
 
     /// Takes out of `ready` whoever has nothing to do.
@@ -246,22 +273,21 @@ impl Api {
         scripts: &BTreeMap<Dialect, Arc<Scripts>>,
         goal: &Goal,
         results: &mut HashMap<String, Result<Upgrade, ApiError>>,
-    ) -> Result<Vec<(Wanted, Registered)>, ApiError> {
-        let Goal::Up(to) = goal else { return Ok(ready) };
+    ) -> Result<Vec<(Wanted, Registered, History)>, ApiError> {
         let targets: Vec<_> = ready.iter().map(|(_, found)| found.target.clone()).collect();
         let limit = self.settings.fleet_concurrency;
-        let standings = Box::pin(check(&targets, scripts, to, self.grounds.timeouts(), limit)).await;
+        let standings = Box::pin(check(&targets, scripts, goal, self.grounds.timeouts(), limit)).await;
         let (mut idle, mut seen, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for ((mut wanted, found), standing) in ready.into_iter().zip(standings) {
             match standing {
-                Ok(standing) if !standing.needs_work => {
+                Ok((standing, _)) if !standing.needs_work => {
                     wanted.from = standing.schema.as_ref().map(ToString::to_string).unwrap_or_default();
                     wanted.server = found.server;
                     let names = (wanted.tenant.to_string(), wanted.service.to_string());
                     seen.push((names.0, names.1, Seen::from(&standing)));
                     idle.push(wanted);
                 }
-                Ok(_) => rest.push((wanted, found)),
+                Ok((_, history)) => rest.push((wanted, found, history)),
                 Err(error) => {
                     let error = crate::prepare::database_error(&error);
                     results.insert(wanted.tenant.to_string(), Err(error));
@@ -311,6 +337,12 @@ impl Api {
         }
         Ok(loaded)
     }
+}
+
+fn fill_in(wanted: &mut Wanted, plan: &Plan, registered: &Registered) {
+    wanted.from = plan.from.as_ref().map(ToString::to_string).unwrap_or_default();
+    wanted.steps = waiting_steps(plan);
+    wanted.server.clone_from(&registered.server);
 }
 
 fn pending_flip(mut flip: Flip, wanted: &Wanted) -> Result<Flip, ApiError> {

@@ -4,9 +4,10 @@ use super::lock::Lock;
 use super::pool::{Beside, pool};
 use super::{Error, Names, Sql, Stop, Target, Timeouts, classify};
 use crate::files::Dialect;
+use futures::TryFutureExt as _;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, QueryResult, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, QueryResult, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
 };
 use std::future::Future;
 use std::sync::Arc;
@@ -163,6 +164,25 @@ impl Connection {
         statement: Statement,
     ) -> Result<Vec<QueryResult>, Error> {
         self.own(attempted, OWN_DEADLINE, on.query_all_raw(statement)).await
+    }
+
+    /// Runs one of the migrator's own queries without values, outside a transaction. PostgreSQL also takes several
+    /// statements, separated by semicolons, and answers with the rows of all.
+    ///
+    /// A session asks each of them once or twice, so on PostgreSQL they are not prepared: that is a round trip each.
+    pub(crate) async fn ask(
+        &self,
+        attempted: &'static str,
+        query: impl Into<String>,
+    ) -> Result<Vec<QueryResult>, Error> {
+        if self.target.dialect != Dialect::Postgres {
+            return self.rows(&self.db, attempted, self.sql().plain(query)).await;
+        }
+        let script = sqlx::raw_sql(sqlx::AssertSqlSafe(query.into()));
+        let rows = script.fetch_all(self.db.get_postgres_connection_pool());
+        let rows = rows.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))));
+        let rows = self.own(attempted, OWN_DEADLINE, rows).await?;
+        Ok(rows.into_iter().map(QueryResult::from).collect())
     }
 
     /// Runs a statement of a file; returns the rows that it changed. When it is time to stop, the statement is stopped.
@@ -328,11 +348,11 @@ impl Connection {
         if let Some(schema) = &self.target.schema {
             settings.push_str(&format!("; SET search_path = {}", sql.quoted(schema)));
         }
-        let attempted = "set the session up";
-        self.own(attempted, OWN_DEADLINE, self.db.execute_unprepared(&settings)).await?;
-        let query = "SELECT pg_backend_pid()::bigint AS pid, current_schema()::text AS place, \
-                     current_setting('server_version') AS version";
-        let rows = self.rows(&self.db, attempted, sql.plain(query)).await?;
+        settings.push_str(
+            "; SELECT pg_backend_pid()::bigint AS pid, current_schema()::text AS place, \
+             current_setting('server_version') AS version",
+        );
+        let rows = self.ask("set the session up", settings).await?;
         self.session = column(rows.first(), "pid")?;
         let place: Option<String> = column(rows.first(), "place")?;
         let attempted = "find the tenant's schema";

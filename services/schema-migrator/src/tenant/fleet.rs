@@ -1,15 +1,16 @@
-//! The histories of many tenants at once: those that share a server and credentials share a connection and a query.
+//! Asking the databases of many tenants at once: those that share a server and credentials share a connection and a query.
 
 use super::connect::column;
 use super::history::{query, read};
-use super::{Connection, Error, Target, Timeouts};
+use super::{Connection, Error, Target, Timeouts, facts};
 use crate::files::Dialect;
-use crate::plan::History;
-use futures::StreamExt as _;
+use crate::plan::{Facts, History};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use sea_orm::QueryResult;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Histories read by one query; more would make its text long and the answer large.
+/// Databases asked by one query; more would make its text long and the answer large.
 const BATCH: usize = 200;
 
 /// Reads the histories of `targets`, in their order, over at most `concurrency` connections at a time.
@@ -18,28 +19,83 @@ pub async fn read_many(
     timeouts: &Timeouts,
     concurrency: usize,
 ) -> Vec<Result<History, Error>> {
+    let ask = async |batch: Vec<Target>| {
+        if batch.len() > 1
+            && let Ok(all) = histories(&batch, timeouts).await
+        {
+            return all.into_iter().map(Ok).collect();
+        }
+        // One that cannot be read must not hide the others.
+        let mut answers = Vec::with_capacity(batch.len());
+        for target in &batch {
+            answers.push(history(target, timeouts).await);
+        }
+        answers
+    };
+    in_batches(targets, concurrency, |batch| ask(batch).boxed()).await
+}
+
+/// Reads what a plan wants to know of tables with these names in each of `targets`, as [`read_many`] does.
+pub async fn facts_of_many(
+    targets: &[Target],
+    names: &BTreeSet<String>,
+    timeouts: &Timeouts,
+    concurrency: usize,
+) -> Vec<Result<Facts, Error>> {
+    let ask = async |batch: Vec<Target>| {
+        if batch.len() > 1
+            && let Ok(all) = facts_of(&batch, names, timeouts).await
+        {
+            return all.into_iter().map(Ok).collect();
+        }
+        let mut answers = Vec::with_capacity(batch.len());
+        for target in &batch {
+            answers.push(facts_of_one(target, names, timeouts).await);
+        }
+        answers
+    };
+    in_batches(targets, concurrency, |batch| ask(batch).boxed()).await
+}
+
+/// Asks batches of targets that can be read together, some at a time, and puts the answers into the targets' order.
+async fn in_batches<'a, T>(
+    targets: &[Target],
+    concurrency: usize,
+    ask: impl Fn(Vec<Target>) -> BoxFuture<'a, Vec<Result<T, Error>>>,
+) -> Vec<Result<T, Error>> {
     let mut groups: BTreeMap<(Dialect, String), Vec<usize>> = BTreeMap::new();
     for (index, target) in targets.iter().enumerate() {
         groups.entry(key(target, index)).or_default().push(index);
     }
     // A large group is shared out, so that one server with all tenants is not read by one connection alone.
-    let batches: Vec<Vec<usize>> = groups
+    let batches = groups
         .into_values()
         .flat_map(|group| group.chunks(BATCH).map(<[usize]>::to_vec).collect::<Vec<_>>())
-        .collect();
-    let read = batches.into_iter().map(|batch| async move {
-        let group: Vec<&Target> = batch.iter().filter_map(|index| targets.get(*index)).collect();
-        let histories = Box::pin(read_group(&group, timeouts)).await;
-        batch.into_iter().zip(histories).collect::<Vec<_>>()
-    });
-    let done: Vec<_> = futures::stream::iter(read).buffer_unordered(concurrency.max(1)).collect().await;
+        .map(|batch| {
+            let answers = ask(batch.iter().filter_map(|index| targets.get(*index).cloned()).collect());
+            answers.map(|answers| batch.into_iter().zip(answers).collect::<Vec<_>>())
+        })
+        .collect::<Vec<_>>();
+    let done: Vec<_> = futures::stream::iter(batches).buffer_unordered(concurrency.max(1)).collect().await;
     let mut by_index: HashMap<usize, _> = done.into_iter().flatten().collect();
     (0..targets.len())
         .map(|index| {
-            let missing = || Err(Error::Corrupt("a history was not read".to_owned()));
+            let missing = || Err(Error::Corrupt("a database was not asked".to_owned()));
             by_index.remove(&index).unwrap_or_else(missing)
         })
         .collect()
+}
+
+async fn history(target: &Target, timeouts: &Timeouts) -> Result<History, Error> {
+    Connection::open(target, timeouts).await?.history().await
+}
+
+async fn facts_of_one(
+    target: &Target,
+    names: &BTreeSet<String>,
+    timeouts: &Timeouts,
+) -> Result<Facts, Error> {
+    Connection::open(target, timeouts).await?.facts(names).await
 }
 
 /// Targets with the same key are read together: PostgreSQL by database, the MySQL family by server and user.
@@ -64,38 +120,12 @@ fn mysql_parts(url: &str) -> Option<(String, String)> {
     usable.then(|| (format!("{scheme}://{server}?{parameters}"), database.to_owned()))
 }
 
-async fn read_group(targets: &[&Target], timeouts: &Timeouts) -> Vec<Result<History, Error>> {
-    let Some(first) = targets.first() else { return Vec::new() };
-    if targets.len() == 1 {
-        return vec![read_one(first, timeouts).await];
-    }
-    match read_shared(first, targets, timeouts).await {
-        Ok(histories) => histories.into_iter().map(Ok).collect(),
-        // One that cannot be read must not hide the others.
-        Err(_) => {
-            let mut histories = Vec::new();
-            for target in targets {
-                histories.push(read_one(target, timeouts).await);
-            }
-            histories
-        }
-    }
-}
-
-async fn read_one(target: &Target, timeouts: &Timeouts) -> Result<History, Error> {
-    let connection = Connection::open(target, timeouts).await?;
-    connection.history().await
-}
-
 /// Reads the histories of one server: which of them there are, then all of those.
-async fn read_shared(
-    first: &Target,
-    targets: &[&Target],
-    timeouts: &Timeouts,
-) -> Result<Vec<History>, Error> {
+async fn histories(targets: &[Target], timeouts: &Timeouts) -> Result<Vec<History>, Error> {
+    let Some(first) = targets.first() else { return Ok(Vec::new()) };
     let connection = Connection::open(first, timeouts).await?;
     let sql = connection.sql();
-    let places: Vec<String> = targets.iter().map(|target| place(target)).collect();
+    let places: Vec<String> = targets.iter().map(place).collect();
     let list =
         |texts: &BTreeSet<String>| texts.iter().map(|text| sql.literal(text)).collect::<Vec<_>>().join(", ");
     let wanted = list(&places.iter().cloned().collect());
@@ -115,7 +145,7 @@ async fn read_shared(
         ),
     };
     let attempted = "read migration histories";
-    let rows = connection.rows(connection.db(), attempted, sql.plain(which)).await?;
+    let rows = connection.ask(attempted, which).await?;
     let mut present: BTreeSet<(String, String)> = BTreeSet::new();
     let mut found: BTreeSet<String> = BTreeSet::new();
     for row in &rows {
@@ -129,21 +159,29 @@ async fn read_shared(
         // Each then tells its own error.
         return Err(Error::Corrupt("a schema is missing".to_owned()));
     }
-    let parts: Vec<String> = places
+    let wanted: Vec<String> = places
         .iter()
         .zip(&names)
         .enumerate()
         .filter(|(_, (place, names))| present.contains(&((*place).clone(), names.journal.clone())))
         .map(|(index, (place, names))| {
-            format!("(SELECT {index} AS target, it.* FROM ({}) AS it)", query(sql, names, Some(place)))
+            format!("SELECT {index} AS target, it.* FROM ({}) AS it", query(sql, names, Some(place)))
         })
         .collect();
     let mut histories = vec![History::default(); targets.len()];
-    if parts.is_empty() {
+    if wanted.is_empty() {
         return Ok(histories);
     }
-    let query = format!("SELECT * FROM ({}) AS every ORDER BY target, kind, seq", parts.join(" UNION ALL "));
-    let rows = connection.rows(connection.db(), attempted, sql.plain(query)).await?;
+    let rows = match first.dialect {
+        // Its planner takes several times as long for a union of many as for each of them by itself.
+        Dialect::Postgres => connection.ask(attempted, wanted.join(";\n")).await?,
+        _ => {
+            let parts: Vec<String> = wanted.iter().map(|part| format!("({part})")).collect();
+            let every =
+                format!("SELECT * FROM ({}) AS every ORDER BY target, kind, seq", parts.join(" UNION ALL "));
+            connection.ask(attempted, every).await?
+        }
+    };
     let mut by_target: BTreeMap<i64, Vec<&QueryResult>> = BTreeMap::new();
     for row in &rows {
         by_target.entry(super::history::integer(Some(row), "target")?).or_default().push(row);
@@ -155,6 +193,42 @@ async fn read_shared(
         }
     }
     Ok(histories)
+}
+
+/// Reads the facts of one server.
+async fn facts_of(
+    targets: &[Target],
+    names: &BTreeSet<String>,
+    timeouts: &Timeouts,
+) -> Result<Vec<Facts>, Error> {
+    let Some(first) = targets.first() else { return Ok(Vec::new()) };
+    let connection = Connection::open(first, timeouts).await?;
+    let sql = connection.sql();
+    let places: Vec<String> = targets.iter().map(place).collect();
+    let wanted = facts::list(sql, &places.iter().cloned().collect());
+    let tables = facts::list(sql, names);
+    let query = match first.dialect {
+        Dialect::Postgres => format!(
+            "SELECT n.nspname::text AS place, lower(c.relname)::text AS name, {} AS estimate \
+             FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname IN ({tables}) \
+             WHERE n.nspname IN ({wanted}) AND c.relkind IN ('r', 'p', 'm')",
+            facts::POSTGRES_ESTIMATE
+        ),
+        _ => format!(
+            "SELECT CONVERT(table_schema USING utf8mb4) AS place, \
+             CONVERT(LOWER(table_name) USING utf8mb4) AS name, \
+             CAST(COALESCE(table_rows, 0) AS SIGNED) AS estimate FROM information_schema.tables \
+             WHERE table_schema IN ({wanted}) AND table_type = 'BASE TABLE' AND table_name IN ({tables})"
+        ),
+    };
+    let mut by_place: BTreeMap<String, Facts> = BTreeMap::new();
+    if !names.is_empty() {
+        for row in &connection.ask(facts::ATTEMPTED, query).await? {
+            facts::note(by_place.entry(column(Some(row), "place")?).or_default(), row)?;
+        }
+    }
+    let known = |place| Facts { server: connection.server, ..by_place.remove(place).unwrap_or_default() };
+    Ok(places.iter().map(known).collect())
 }
 
 /// The schema or database of a target that is read together with others.

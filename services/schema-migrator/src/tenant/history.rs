@@ -70,19 +70,23 @@ impl Connection {
 
     async fn own_tables(&self) -> Result<Vec<String>, Error> {
         let sql = self.sql();
+        let (history, journal) = (sql.literal(&self.names.history), sql.literal(&self.names.journal));
         let query = match self.target.dialect {
-            Dialect::Postgres => {
-                "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = current_schema() \
-                 AND tablename IN ($1, $2)"
-            }
-            Dialect::MySql => {
+            // By the index of names: the same tables are in the schemas of thousands of other tenants.
+            Dialect::Postgres => format!(
+                "SELECT relname::text AS name FROM pg_class WHERE relnamespace = {}::regnamespace \
+                 AND relkind IN ('r', 'p') AND relname IN ({history}, {journal})",
+                sql.literal(&sql.quoted(self.place()))
+            ),
+            Dialect::MySql => format!(
                 "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() \
-                 AND table_name IN ($1, $2)"
-            }
-            Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ($1, $2)",
+                 AND table_name IN ({history}, {journal})"
+            ),
+            Dialect::Sqlite => format!(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ({history}, {journal})"
+            ),
         };
-        let values = [self.names.history.as_str().into(), self.names.journal.as_str().into()];
-        let rows = self.rows(&self.db, "look for the migration history", sql.with(query, values)).await?;
+        let rows = self.ask("look for the migration history", query).await?;
         rows.iter().map(|row| column(Some(row), "name")).collect()
     }
 
@@ -92,7 +96,7 @@ impl Connection {
     /// When the database does not answer, or holds what was not written by a migrator.
     pub async fn history(&self) -> Result<History, Error> {
         let query = query(self.sql(), &self.names, None);
-        match self.rows(&self.db, "read the migration history", self.sql().plain(query)).await {
+        match self.ask("read the migration history", query).await {
             Ok(rows) => read(rows.iter()),
             Err(error) if classify::is_missing_table(&error) => Ok(History::default()),
             Err(error) => Err(error),

@@ -69,7 +69,7 @@ impl Connection {
     /// When the database does not answer, or holds what was not written by a migrator.
     pub async fn unfinished(&self) -> Result<Vec<Record>, Error> {
         let query = format!("SELECT * FROM {} WHERE unfinished = 1 ORDER BY seq", self.names.journal);
-        let rows = self.rows(&self.db, "read the journal", self.sql().plain(query)).await?;
+        let rows = self.ask("read the journal", query).await?;
         let mut records = Vec::new();
         for row in &rows {
             let row = Some(row);

@@ -59,14 +59,14 @@ impl Connection {
             Dialect::Postgres => {
                 let key = names::number(&["grey", self.target.service.as_str(), self.place()]).cast_signed();
                 let query = format!("SELECT pg_try_advisory_lock({key}) AS held");
-                let rows = self.rows(&self.db, attempted, self.sql().plain(query)).await?;
+                let rows = self.ask(attempted, query).await?;
                 Ok(column::<bool>(rows.first(), "held")?.then_some(Lock::Advisory(key)))
             }
             Dialect::MySql => {
                 let hash = names::short_hash(&[self.target.service.as_str(), self.place()]);
                 let name = format!("grey-schema-{hash}");
                 let query = format!("SELECT CAST(COALESCE(GET_LOCK('{name}', 0), 0) AS SIGNED) AS held");
-                let rows = self.rows(&self.db, attempted, self.sql().plain(query)).await?;
+                let rows = self.ask(attempted, query).await?;
                 Ok((column::<i64>(rows.first(), "held")? == 1).then_some(Lock::Named(name)))
             }
             Dialect::Sqlite => self.try_lock_file(attempted),
@@ -111,7 +111,7 @@ impl Connection {
             Some(Lock::Beside) => return Ok(()),
             None => return Err(Error::Unreachable { attempted, why: "it was not taken".to_owned() }),
         };
-        let rows = self.rows(&self.db, attempted, self.sql().plain(query)).await?;
+        let rows = self.ask(attempted, query).await?;
         if column::<i64>(rows.first(), "held")? == 1 {
             Ok(())
         } else {

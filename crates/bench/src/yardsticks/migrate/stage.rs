@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 /// The service whose databases they are.
 pub(super) const SERVICE: &str = "payments";
 /// Time between two looks whether upgrades have ended.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(50);
 /// Largest answer: a page of upgrades with their steps.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
