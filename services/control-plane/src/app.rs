@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context;
 use grey_edge::{Ports, Serving};
 use grey_runtime::{Health, Shutdown, Telemetry};
 use grey_state::State;
@@ -39,10 +40,11 @@ impl App {
     /// Connects to the database, brings its schema up to date and opens the ports. The caller brings the shared state.
     ///
     /// # Errors
-    /// The database is away, a port is taken, certificates cannot be read, or the ports would be open to everyone.
+    /// The database is away, a port is taken, certificates cannot be read, the ports would be open to everyone, or the
+    /// schema migrator cannot be called as configured.
     pub async fn bind(config: Config, state: State, telemetry: Telemetry) -> anyhow::Result<Self> {
         let vault = (!config.vault.is_empty()).then(|| Vault::new(&config.vault)).transpose()?;
-        let migrator = Migrator::new(&config.migrator)?;
+        let migrator = Migrator::new(&config.migrator).context("set up calls of the schema migrator")?;
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let database = Box::pin(Database::open(&config.database)).await?;
         let position = database.head().await?;

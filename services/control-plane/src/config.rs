@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use grey_edge::{Port, check_roles};
+use grey_edge::{Port, check_roles, client};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use grey_state::publisher;
 use serde::{Deserialize, Serialize};
 
-use crate::{api, command, database, migrator};
+use crate::{api, command, database};
 
 /// The compiled-in defaults, with a comment on every setting.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -37,9 +37,8 @@ pub struct Config {
     /// Seals the credentials of tenants' databases.
     #[serde(default)]
     pub vault: grey_vault::Options,
-    /// Upgrades the tenants' databases.
-    #[serde(default)]
-    pub migrator: migrator::Options,
+    /// Upgrades the tenants' databases; an empty URL: nobody does.
+    pub migrator: client::Options,
     /// How writes queue.
     pub commands: command::Options,
     /// What one caller may take.
@@ -107,7 +106,11 @@ impl Validate for Config {
         check_roles(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("vault", &self.vault);
-        faults.section("migrator", &self.migrator);
+        if self.migrator.url.is_empty() {
+            faults.check(self.migrator.tls.is_none(), "migrator.tls", "needs an https:// url");
+        } else {
+            faults.section("migrator", &self.migrator);
+        }
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);
         faults.section("publisher", &self.publisher);

@@ -31,7 +31,7 @@ impl App {
     /// The database is away, a port is taken, certificates cannot be read, the ports would be open to everyone, or the
     /// control plane or the master keys cannot be used as configured.
     pub async fn bind(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
-        let control = Control::new(&config.control)?;
+        let control = Control::new(&config.control).context("set up calls of the control plane")?;
         let vault = if config.vault.is_empty() {
             None
         } else {
@@ -90,7 +90,7 @@ impl App {
         let told = CancellationToken::new();
         let control = grounds.control().clone();
         let follow_up =
-            FollowUp::new(queue.clone(), control, metrics.clone(), config.control.pause, jobs.retention);
+            FollowUp::new(queue.clone(), control, metrics.clone(), config.follow_up.pause, jobs.retention);
         shutdown.spawn("follow up", follow_up.run(told.clone()));
         let patience = grace + jobs.undo_timeout + grace;
         let worker = Worker::new(config.replica_name(), queue, grounds, jobs, metrics, grace);

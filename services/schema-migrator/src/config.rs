@@ -6,8 +6,8 @@ use crate::jobs::{self, DatabaseOptions};
 use crate::lint::Policy;
 use crate::run::Equipment;
 use crate::tenant::Timeouts;
-use crate::{backup, control, plan};
-use grey_edge::{Port, check_roles};
+use crate::{backup, plan};
+use grey_edge::{Port, check_roles, client};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,9 @@ pub struct Config {
     /// The migrator's own database.
     pub database: DatabaseOptions,
     /// The control plane.
-    pub control: control::Options,
+    pub control: client::Options,
+    /// What is left to do once an upgrade has ended.
+    pub follow_up: FollowUp,
     /// Opens the credentials of tenants' databases.
     #[serde(default)]
     pub vault: grey_vault::Options,
@@ -86,6 +88,15 @@ impl Migrations {
     }
 }
 
+/// What is left to do once an upgrade has ended: the control plane is told the schema, and a tenant is pinned.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowUp {
+    /// Before a schema or a pin that was not taken is sent again.
+    #[serde(with = "duration")]
+    pub pause: Duration,
+}
+
 /// What one caller may take.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +134,7 @@ impl Validate for Config {
         check_roles(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("control", &self.control);
+        faults.check(!self.follow_up.pause.is_zero(), "follow_up.pause", "must be longer than nothing");
         faults.section("vault", &self.vault);
         let named = !self.migrations.folder.as_os_str().is_empty();
         faults.check(named, "migrations.folder", "must be set");

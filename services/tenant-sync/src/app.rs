@@ -43,7 +43,8 @@ impl App {
     /// control plane cannot be used as configured.
     pub async fn bind(config: Config, state: State, telemetry: Telemetry) -> anyhow::Result<Self> {
         let source = Source::new(&config.source, &config.mapping)?;
-        let control = Control::new(&config.control)?;
+        let control = Control::new(&config.control, &config.apply);
+        let control = control.context("set up calls of the control plane")?;
         let replica = config.replica_name();
         let desk = Desk::new(&state, SERVICE, replica.clone());
         let metrics = Metrics::new(telemetry.meter());

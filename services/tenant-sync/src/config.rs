@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grey_core::tenant::TenantStatus;
-use grey_edge::{Port, check_roles};
+use grey_edge::{Port, check_roles, client};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,9 @@ pub struct Config {
     /// How its tenants become ours.
     pub mapping: mapping::Options,
     /// The control plane.
-    pub control: control::Options,
+    pub control: client::Options,
+    /// How it is followed and written to.
+    pub apply: control::Options,
     /// When to sync.
     pub sync: sync::Options,
     /// What becomes of tenants that are no longer listed.
@@ -139,6 +141,7 @@ impl Validate for Config {
         faults.section("source", &self.source);
         faults.section("mapping", &self.mapping);
         faults.section("control", &self.control);
+        faults.section("apply", &self.apply);
         faults.section("sync", &self.sync);
         faults.section("tombstone", &self.tombstone);
         faults.section("shrink", &self.shrink);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use grey_core::change::{Generation, Position, Revision};
 use grey_core::error::Reason;
+use grey_edge::client::{self, Client, MAX_ANSWER_BYTES, Peer, Transport, is_transient};
 use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
@@ -15,15 +16,10 @@ use grey_proto::control::{
     ListTenantsResponse, ProposedChange, WriteOptions,
 };
 use grey_proto::convert::InvalidMessage;
-use grey_proto::status::{ApiError, from_status};
+use grey_proto::status::ApiError;
 use grey_runtime::config::duration;
-use grey_runtime::{Faults, Secret, Validate, tls};
+use grey_runtime::{Faults, Validate};
 use serde::{Deserialize, Serialize};
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
 
 pub use known::{Entry, Known};
 
@@ -31,28 +27,13 @@ use crate::apply::chain;
 
 /// Entries of one page: the most that the control plane gives.
 const PAGE: u32 = 1_000;
-/// Largest answer that is read; the control plane ends pages well before, but a page has at least one event.
-const MAX_ANSWER_BYTES: usize = 16 << 20;
-/// Unanswered pings end a connection after this long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Whom this service writes to.
+const PEER: Peer = Peer { name: "control plane", section: "control" };
 
-/// How the control plane is reached.
+/// How the control plane is followed and written to.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Where its gRPC is.
-    pub url: String,
-    /// A bearer token of the role admin; empty: none is sent.
-    pub token: Secret,
-    /// Whom to trust, for an `https` URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<tls::ClientOptions>,
-    /// For a connection.
-    #[serde(with = "duration")]
-    pub connect_timeout: Duration,
-    /// For one call.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
     /// Attempts at one call before the sync fails; the control plane may restart meanwhile.
     pub attempts: usize,
     /// The pause before the second attempt; each further one is twice as long.
@@ -69,48 +50,17 @@ pub struct Options {
 
 impl Validate for Options {
     fn validate(&self, faults: &mut Faults) {
-        let scheme = self.url.starts_with("http://") || self.url.starts_with("https://");
-        faults.check(scheme, "url", "must begin with http:// or https://");
-        let fits = self.tls.is_none() || self.url.starts_with("https://");
-        faults.check(fits, "tls", "needs an https:// url");
-        let ascii = self.token.expose().bytes().all(|byte| byte.is_ascii_graphic());
-        faults.check(ascii, "token", "must be visible ASCII");
-        for (key, value) in [
-            ("connect_timeout", self.connect_timeout),
-            ("timeout", self.timeout),
-            ("first_pause", self.first_pause),
-        ] {
-            faults.check(!value.is_zero(), key, "must be longer than nothing");
-        }
+        faults.check(!self.first_pause.is_zero(), "first_pause", "must be longer than nothing");
         faults.check(self.max_pause >= self.first_pause, "max_pause", "must be at least first_pause");
         faults.check((1..=100).contains(&self.attempts), "attempts", "must be between 1 and 100");
         faults.check((1..=1_000).contains(&self.batch), "batch", "must be between 1 and 1000");
         faults.check(self.max_events > 0, "max_events", "must be at least 1");
-        if let Some(tls) = &self.tls {
-            faults.section("tls", tls);
-        }
     }
 }
 
 /// Why the control plane was not read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address or the token cannot be used.
-    #[error("use control plane {url}: {why}")]
-    Configuration {
-        /// As configured.
-        url: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The certificates cannot be used.
-    #[error("use the certificates for control plane {url}")]
-    Tls {
-        /// As configured.
-        url: String,
-        /// What is wrong.
-        source: tls::Error,
-    },
     /// It refused, or did not answer.
     #[error("{attempted} at the control plane")]
     Call {
@@ -137,30 +87,14 @@ impl Error {
     /// Whether the same call may succeed later. A write may have been carried out all the same.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        // Internal is what a broken connection in the middle of an answer looks like.
-        let transient = [Reason::Unavailable, Reason::RateLimited, Reason::Internal];
-        self.reason().is_some_and(|reason| transient.contains(&reason))
+        matches!(self, Self::Call { source, .. } if is_transient(source))
     }
 }
-
-/// Sends the token with every call.
-#[derive(Clone)]
-struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
-
-type Transport = InterceptedService<Channel, Bearer>;
 
 /// A client of the control plane. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
+    client: Client,
     tenants: TenantServiceClient<Transport>,
     pins: PinServiceClient<Transport>,
     history: HistoryServiceClient<Transport>,
@@ -172,23 +106,11 @@ impl Control {
     ///
     /// # Errors
     /// The address, the token or the certificates cannot be used.
-    pub fn new(options: &Options) -> Result<Self, Error> {
-        let url = options.url.clone();
-        let unusable = |why: String| Error::Configuration { url: options.url.clone(), why };
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|error| unusable(error.to_string()))?
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .tcp_nodelay(true);
-        if let Some(tls) = &options.tls {
-            let config = tls.tonic().map_err(|source| Error::Tls { url, source })?;
-            endpoint = endpoint.tls_config(config).map_err(|error| unusable(error.to_string()))?;
-        }
-        let transport = InterceptedService::new(endpoint.connect_lazy(), Bearer(bearer(options)?));
-        let limit = MAX_ANSWER_BYTES;
+    pub fn new(reached: &client::Options, options: &Options) -> Result<Self, client::Error> {
+        let client = Client::new(PEER, reached)?;
+        let (transport, limit) = (client.transport(), MAX_ANSWER_BYTES);
         Ok(Self {
+            client,
             tenants: TenantServiceClient::new(transport.clone()).max_decoding_message_size(limit),
             pins: PinServiceClient::new(transport.clone()).max_decoding_message_size(limit),
             history: HistoryServiceClient::new(transport).max_decoding_message_size(limit),
@@ -222,9 +144,9 @@ impl Control {
         let request = ListTenantsRequest { page_size: PAGE, page_token: after, ..Default::default() };
         let mut pauses = self.pauses();
         loop {
-            let answered = self.tenants.clone().list_tenants(request.clone()).await;
+            let answered = self.client.call(self.tenants.clone().list_tenants(request.clone())).await;
             match answered.map_err(failed("list tenants")) {
-                Ok(answer) => return Ok(answer.into_inner()),
+                Ok(answer) => return Ok(answer),
                 Err(error) => pauses.take(error).await?,
             }
         }
@@ -243,8 +165,9 @@ impl Control {
     ) -> Result<ListEventsResponse, Error> {
         let mut pauses = self.pauses();
         loop {
-            match self.history.clone().list_events(request).await.map_err(failed(attempted)) {
-                Ok(answer) => return Ok(answer.into_inner()),
+            let answered = self.client.call(self.history.clone().list_events(request)).await;
+            match answered.map_err(failed(attempted)) {
+                Ok(answer) => return Ok(answer),
                 Err(error) => pauses.take(error).await?,
             }
         }
@@ -258,8 +181,8 @@ impl Control {
     pub async fn apply(&self, changes: Vec<ProposedChange>, reason: &str) -> Result<Position, Error> {
         let write = WriteOptions { reason: reason.to_owned(), ..WriteOptions::default() };
         let request = ApplyChangeSetRequest { changes, write: Some(write) };
-        let answered = self.pins.clone().apply_change_set(request).await;
-        let answer = answered.map_err(failed("apply changes"))?.into_inner();
+        let answered = self.client.call(self.pins.clone().apply_change_set(request)).await;
+        let answer = answered.map_err(failed("apply changes"))?;
         let result = answer.result.ok_or_else(|| InvalidMessage::missing("result"))?;
         Ok(Position { generation: Generation(result.generation.into()), revision: Revision(result.revision) })
     }
@@ -281,20 +204,8 @@ impl Pauses {
     }
 }
 
-fn bearer(options: &Options) -> Result<Option<MetadataValue<Ascii>>, Error> {
-    let token = options.token.expose();
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let unusable =
-        |_| Error::Configuration { url: options.url.clone(), why: "the token is not ASCII".into() };
-    let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(unusable)?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-fn failed(attempted: &'static str) -> impl FnOnce(Status) -> Error {
-    move |status| Error::Call { attempted, source: from_status(&status) }
+fn failed(attempted: &'static str) -> impl FnOnce(ApiError) -> Error {
+    move |source| Error::Call { attempted, source }
 }
 
 fn position(answer: &control::ListEventsResponse) -> Position {

@@ -26,6 +26,8 @@ fn every_fault_is_reported_at_once() {
         ("GREY__LIMITS__MAX_REQUEST_BYTES", "1"),
         ("GREY__PUBLISHER__LEASE", "1ms"),
         ("GREY__HTTP__NONSENSE", "1"),
+        ("GREY__MIGRATOR__URL", "https://migrator:7440"),
+        ("GREY__MIGRATOR__TIMEOUT", "0s"),
         ("GREY__ACCESS__TOKENS", "[{ name = \"x\", role = \"root\", sha256 = \"00\" }]"),
     ]);
     for fault in [
@@ -37,10 +39,14 @@ fn every_fault_is_reported_at_once() {
         "limits.max_request_bytes",
         "publisher.lease",
         "http.nonsense",
+        "migrator.tls",
+        "migrator.timeout",
         "sha256",
     ] {
         assert!(text.contains(fault), "{fault}: {text}");
     }
+    // Without a migrator there is nobody to trust.
+    assert!(faults(&[("GREY__MIGRATOR__TLS__CA_FILE", "/ca.crt")]).contains("migrator.tls"));
     let role = format!("[{{ name = \"x\", role = \"root\", sha256 = \"{}\" }}]", "0".repeat(64));
     assert!(faults(&[("GREY__ACCESS__TOKENS", &role)]).contains("viewer, operator or admin"));
 }

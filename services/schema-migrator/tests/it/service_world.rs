@@ -322,7 +322,7 @@ pub(crate) fn config(store: &str, files: &Path, plane: &str) -> Config {
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.database.url = Secret::new(store);
     config.control.url = plane.to_owned();
-    config.control.pause = Duration::from_millis(100);
+    config.follow_up.pause = Duration::from_millis(100);
     config.vault = vault();
     config.migrations.folder = files.to_owned();
     config.jobs.lease = Duration::from_secs(2);

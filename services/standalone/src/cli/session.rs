@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use grey_core::error::Reason;
+use grey_edge::client::{Bearer, Options, Transport, endpoint};
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
 use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
@@ -14,12 +15,9 @@ use grey_proto::router::router_service_client::RouterServiceClient;
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::status::{ApiError, from_status};
 use grey_proto::sync::sync_service_client::SyncServiceClient;
-use grey_runtime::tls;
+use grey_runtime::{Secret, tls};
 use serde::Serialize;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use super::sync::Mirror;
@@ -27,13 +25,11 @@ use super::{Failure, Target, output};
 
 /// Largest message that is taken: a full page of the largest tenants fits.
 const MAX_RESPONSE: usize = 64 << 20;
-/// Between two probes of a connection, and for the answer to one.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Most items asked for in one page.
 const PAGE: u32 = 1_000;
 
 /// A connection that sends the token.
-pub(super) type Connection = InterceptedService<Channel, Bearer>;
+pub(super) type Connection = Transport;
 
 /// Where calls go and how their answers are shown.
 pub(super) struct Session {
@@ -95,43 +91,27 @@ impl Session {
     }
 
     async fn connect(&self, url: &str) -> Result<Connection, Failure> {
-        let unusable = |what: &str, source: anyhow::Error| Failure::Target { what: what.to_owned(), source };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| unusable(url, error.into()))?;
-        let mut endpoint = endpoint.connect_timeout(self.target.timeout).tcp_nodelay(true);
-        // A stream has no deadline, so a server that vanished is noticed by its silence.
-        endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
-        match &self.target.ca {
-            Some(ca_file) => {
-                let options = tls::ClientOptions {
-                    ca_file: ca_file.clone(),
-                    cert_file: None,
-                    key_file: None,
-                    domain: None,
-                };
-                let file = ca_file.display().to_string();
-                let config = options.tonic().map_err(|error| unusable(&file, error.into()))?;
-                endpoint = endpoint.tls_config(config).map_err(|error| unusable(&file, error.into()))?;
-            }
-            None if url.starts_with("https:") => {
-                return Err(unusable(url, anyhow::anyhow!("https needs --ca with the authorities to trust")));
-            }
-            None => {}
+        let (ca, timeout) = (&self.target.ca, self.target.timeout);
+        let unusable = |source: anyhow::Error| Failure::Target { what: url.to_owned(), source };
+        if url.starts_with("https:") && ca.is_none() {
+            return Err(unusable(anyhow::anyhow!("https needs --ca with the authorities to trust")));
         }
-        let bearer = self.bearer()?;
+        let trusting =
+            |ca_file| tls::ClientOptions { ca_file, cert_file: None, key_file: None, domain: None };
+        let options = Options {
+            url: url.to_owned(),
+            token: self.target.token.clone().unwrap_or_else(|| Secret::new("")),
+            tls: ca.clone().map(trusting),
+            connect_timeout: timeout,
+            timeout,
+        };
+        let endpoint = endpoint(&options).map_err(|error| unusable(error.into()))?;
+        let bearer = Bearer::new(&options).map_err(|error| Failure::Input(error.to_string()))?;
         let channel = endpoint.connect().await.map_err(|error| Failure::Refused {
             attempted: format!("connect to {url}"),
             error: ApiError::new(Reason::Unavailable, cause(&error)),
         })?;
         Ok(InterceptedService::new(channel, bearer))
-    }
-
-    fn bearer(&self) -> Result<Bearer, Failure> {
-        let Some(token) = &self.target.token else { return Ok(Bearer(None)) };
-        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
-            .parse()
-            .map_err(|_| Failure::Input("the token has characters that no header may have".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(Bearer(Some(value)))
     }
 
     /// A request with the deadline of the command line.
@@ -223,19 +203,6 @@ pub(super) fn failure_of(status: &Status) -> ApiError {
     match std::error::Error::source(status) {
         Some(source) => ApiError::new(Reason::Unavailable, format!("connection failed: {}", cause(source))),
         None => from_status(status),
-    }
-}
-
-/// Adds the token to every call.
-#[derive(Clone)]
-pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
     }
 }
 

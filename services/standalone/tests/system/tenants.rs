@@ -89,7 +89,7 @@ impl World {
                 ("REPLICA", name),
                 ("SOURCE__URL", &source),
                 ("CONTROL__URL", &plane),
-                ("CONTROL__BATCH", &BATCH.to_string()),
+                ("APPLY__BATCH", &BATCH.to_string()),
                 ("SYNC__INTERVAL", "1h"),
                 ("SYNC__MIN_GAP", "100ms"),
                 ("LEASE__TTL", "2s"),

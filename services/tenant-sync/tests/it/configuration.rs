@@ -23,8 +23,8 @@ fn every_fault_is_told_at_once() {
     let faults = configured(&[
         URL,
         ("GREY__CONTROL__URL", "control:7410"),
-        ("GREY__CONTROL__BATCH", "5000"),
-        ("GREY__CONTROL__ATTEMPTS", "0"),
+        ("GREY__APPLY__BATCH", "5000"),
+        ("GREY__APPLY__ATTEMPTS", "0"),
         ("GREY__SYNC__RETRY", "2h"),
         ("GREY__SYNC__MANAGED_BY", ""),
         ("GREY__TOMBSTONE__MISSING_PULLS", "0"),
@@ -40,8 +40,8 @@ fn every_fault_is_told_at_once() {
     .unwrap_err();
     for key in [
         "control.url",
-        "control.batch",
-        "control.attempts",
+        "apply.batch",
+        "apply.attempts",
         "sync.retry",
         "sync.managed_by",
         "tombstone.missing_pulls",

@@ -68,8 +68,10 @@ async fn a_control_plane_out_of_reach_in_the_middle_is_waited_for() {
     let proxy = Proxy::start(plane.addr).await.unwrap();
     upstream.list(&tenants(0..2_000));
     let mut config = config(&upstream, &format!("http://{}", proxy.addr()));
-    config.control.batch = 20;
-    config.control.attempts = 100;
+    config.apply.batch = 20;
+    config.apply.attempts = 100;
+    // They must outlast each cut, however slow the machine is.
+    config.apply.max_pause = Duration::from_millis(500);
     let replica = Replica::start(config, &state).await;
     for part in [5, 40] {
         eventually(SOON, "some batches are applied", async || plane.revision().await >= part).await;
@@ -92,8 +94,8 @@ async fn a_sync_that_gave_up_in_the_middle_is_continued_by_the_next() {
     let proxy = Proxy::start(plane.addr).await.unwrap();
     upstream.list(&tenants(0..2_000));
     let mut config = config(&upstream, &format!("http://{}", proxy.addr()));
-    config.control.batch = 20;
-    config.control.attempts = 2;
+    config.apply.batch = 20;
+    config.apply.attempts = 2;
     let replica = Replica::start(config, &state).await;
     eventually(SOON, "some batches are applied", async || plane.revision().await >= 5).await;
     proxy.cut().await.unwrap();
@@ -125,7 +127,7 @@ async fn a_control_plane_with_another_history_is_read_anew() {
 
 #[tokio::test]
 async fn more_events_than_are_read_are_not_needed() {
-    let world = World::start_with(&tenants(0..30), |config| config.control.max_events = 5).await;
+    let world = World::start_with(&tenants(0..30), |config| config.apply.max_events = 5).await;
     for i in 0..10 {
         let mut tenant = world.plane.tenant(&format!("t{i:06}")).await;
         tenant.name = "Edited".to_owned();

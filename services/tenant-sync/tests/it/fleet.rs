@@ -32,7 +32,7 @@ impl Program {
             .env("GREY__HTTP__LISTEN", "127.0.0.1:0")
             .env("GREY__SOURCE__URL", upstream.url())
             .env("GREY__CONTROL__URL", plane.url())
-            .env("GREY__CONTROL__BATCH", "20")
+            .env("GREY__APPLY__BATCH", "20")
             .env("GREY__LEASE__TTL", "4s")
             .env("GREY__TOMBSTONE__RECHECK", "1s")
             .env("GREY__SYNC__INTERVAL", interval)

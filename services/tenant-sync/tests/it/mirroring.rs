@@ -137,7 +137,7 @@ async fn what_others_write_meanwhile_is_not_overwritten_unseen() {
 
 #[tokio::test]
 async fn edits_in_the_middle_of_a_sync_are_kept() {
-    let world = World::start_with(&tenants(0..400), |config| config.control.batch = 10).await;
+    let world = World::start_with(&tenants(0..400), |config| config.apply.batch = 10).await;
     let mut list = tenants(0..400);
     for tenant in &mut list {
         tenant["tier"] = "gold".into();

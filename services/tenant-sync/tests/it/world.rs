@@ -263,8 +263,8 @@ pub(crate) fn config(upstream: &Upstream, plane: &str) -> sync::Config {
     config.grpc.listen = "127.0.0.1:0".parse().unwrap();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.control.url = plane.to_owned();
-    config.control.first_pause = Duration::from_millis(5);
-    config.control.max_pause = Duration::from_millis(50);
+    config.apply.first_pause = Duration::from_millis(5);
+    config.apply.max_pause = Duration::from_millis(50);
     config.source.retries.attempts = 2;
     config.source.retries.first = AT_ONCE;
     config.source.retries.max = AT_ONCE;
