@@ -5,6 +5,7 @@
 mod app_limits;
 mod app_replicas;
 mod app_secrets;
+mod app_tls;
 mod backfill;
 mod examples;
 mod external;

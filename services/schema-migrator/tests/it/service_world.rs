@@ -72,6 +72,15 @@ pub(crate) struct Plane {
 
 impl Plane {
     pub(crate) async fn start_at(listen: SocketAddr, store: TempDir) -> Self {
+        Self::start_with(listen, store, |_| {}).await
+    }
+
+    /// As a test wants it.
+    pub(crate) async fn start_with(
+        listen: SocketAddr,
+        store: TempDir,
+        change: impl FnOnce(&mut plane::Config),
+    ) -> Self {
         grey_runtime::tls::install_provider();
         let source = Source { defaults: plane::DEFAULTS, file: None, env: Vec::new() };
         let mut config: plane::Config = load(source).unwrap();
@@ -80,6 +89,7 @@ impl Plane {
         config.database.url = Secret::new(format!("sqlite://{}/control.db", store.path().display()));
         config.vault = vault();
         config.telemetry.log_filter = "error".to_owned();
+        change(&mut config);
         let telemetry = Telemetry::start("grey-control-plane", &config.telemetry).unwrap();
         let app = Box::pin(plane::App::bind(config, State::memory(), telemetry)).await.unwrap();
         let addr = app.grpc_addr();
