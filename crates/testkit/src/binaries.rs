@@ -13,6 +13,10 @@ const RNACOS: &str = "grey-router/tools/rnacos-0.8.8/bin/rnacos";
 /// Where it puts Alibaba's server, if asked for.
 const ALIBABA_NACOS: &str = "grey-router/tools/nacos-3.1.0";
 
+/// Where it puts MySQL and gh-ost, where it can have them.
+const MYSQLD: &str = "grey-router/tools/mysql/bin/mysqld";
+const GH_OST: &str = "grey-router/tools/gh-ost-1.1.8/gh-ost";
+
 /// Returns the path of the program `name`, looked for on `PATH` and then in the usual places.
 ///
 /// # Errors
@@ -67,6 +71,22 @@ pub(crate) fn rnacos() -> Result<PathBuf> {
 pub(crate) fn alibaba_nacos() -> Result<PathBuf> {
     let found = cached(ALIBABA_NACOS).filter(|path| path.join("grey/Launcher.class").is_file());
     found.ok_or_else(|| anyhow!("find Alibaba's Nacos: run NACOS=alibaba ./scripts/install-servers.sh"))
+}
+
+/// Returns the path of MySQL's server: `GREY_MYSQLD` if set, else the one that the install script put down. One that is
+/// found by its name may be MariaDB.
+pub(crate) fn mysqld() -> Option<PathBuf> {
+    chosen_or_cached("GREY_MYSQLD", MYSQLD)
+}
+
+/// Returns the path of the tool gh-ost: `GREY_GH_OST` if set, else the one that the install script built, if it could.
+pub fn gh_ost() -> Option<PathBuf> {
+    chosen_or_cached("GREY_GH_OST", GH_OST)
+}
+
+fn chosen_or_cached(variable: &str, path: &str) -> Option<PathBuf> {
+    let chosen = std::env::var_os(variable).map(PathBuf::from);
+    chosen.or_else(|| cached(path)).filter(|path| path.is_file())
 }
 
 fn cached(path: &str) -> Option<PathBuf> {

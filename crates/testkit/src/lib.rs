@@ -1,4 +1,4 @@
-//! Real servers for tests: private Redis, PostgreSQL, MariaDB and Nacos on free ports, gone when the test ends.
+//! Real servers for tests: private Redis, PostgreSQL, MariaDB, MySQL and Nacos on free ports, gone when the test ends.
 //!
 //! Every server lives in a directory and a process group of its own, both held by a small watchdog process
 //! that notices the end of the test process in any form (return, panic, `kill -9`) and then removes them.
@@ -9,9 +9,11 @@
 
 #![allow(clippy::doc_markdown, reason = "PostgreSQL and MariaDB are names of products, not of items")]
 
+mod authority;
 mod binaries;
 mod eventually;
 mod mariadb;
+mod mysql;
 mod nacos;
 mod nest;
 mod port;
@@ -21,8 +23,11 @@ mod proxy;
 mod redis;
 mod server;
 
+pub use self::authority::{Authority, Identity};
+pub use self::binaries::gh_ost;
 pub use self::eventually::eventually;
-pub use self::mariadb::MariaDb;
+pub use self::mariadb::{MariaDb, MariaDbBuilder};
+pub use self::mysql::Mysql;
 pub use self::nacos::{Nacos, NacosBuilder};
 pub use self::port::{ReservedPort, free_port};
 pub use self::postgres::{Postgres, PostgresBuilder};

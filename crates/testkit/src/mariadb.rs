@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
+use crate::authority::Identity;
 use crate::binaries;
 use crate::nest::Nest;
 use crate::port::{ReservedPort, with_fresh_ports};
@@ -16,7 +17,7 @@ use crate::server::Server;
 const READY: &str = "ready for connections";
 
 /// Run at every start, so it must bear repetition.
-const INIT: &str = "\
+pub(crate) const INIT: &str = "\
 CREATE DATABASE IF NOT EXISTS grey;
 CREATE USER IF NOT EXISTS 'grey'@'127.0.0.1' IDENTIFIED BY 'grey';
 GRANT ALL PRIVILEGES ON *.* TO 'grey'@'127.0.0.1' WITH GRANT OPTION;
@@ -29,6 +30,30 @@ pub struct MariaDb {
     server: Mutex<Option<Server>>,
     nest: Nest,
     port: ReservedPort,
+    tls: bool,
+}
+
+/// Options of a [`MariaDb`] server.
+#[derive(Clone, Debug, Default)]
+pub struct MariaDbBuilder {
+    tls: Option<Identity>,
+}
+
+impl MariaDbBuilder {
+    /// Lets in only who speaks TLS, and shows `identity`.
+    #[must_use]
+    pub fn tls(mut self, identity: Identity) -> Self {
+        self.tls = Some(identity);
+        self
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// Fails when MariaDB is not installed or is not ready within a minute.
+    pub async fn start(self) -> Result<MariaDb> {
+        with_fresh_ports("mariadb", || MariaDb::try_start(self.clone())).await
+    }
 }
 
 impl MariaDb {
@@ -37,10 +62,15 @@ impl MariaDb {
     /// # Errors
     /// Fails when MariaDB is not installed or is not ready within a minute.
     pub async fn start() -> Result<Self> {
-        with_fresh_ports("mariadb", Self::try_start).await
+        Self::builder().start().await
     }
 
-    async fn try_start() -> Result<Self> {
+    /// Returns the default options.
+    pub fn builder() -> MariaDbBuilder {
+        MariaDbBuilder::default()
+    }
+
+    async fn try_start(options: MariaDbBuilder) -> Result<Self> {
         let install_db = binaries::find("mariadb-install-db")?;
         let nest = Nest::new("mariadb")?;
         nest.write(&nest.dir().join("init.sql"), INIT.as_bytes())?;
@@ -48,7 +78,11 @@ impl MariaDb {
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         install.arg(format!("--datadir={}", nest.dir().join("data").display()));
         nest.run(install).await?;
-        let mariadb = Self { server: Mutex::new(None), nest, port: ReservedPort::any()? };
+        if let Some(identity) = &options.tls {
+            identity.write(&nest)?;
+        }
+        let (port, tls) = (ReservedPort::any()?, options.tls.is_some());
+        let mariadb = Self { server: Mutex::new(None), nest, port, tls };
         mariadb.run().await?;
         Ok(mariadb)
     }
@@ -78,12 +112,7 @@ impl MariaDb {
     /// # Errors
     /// Fails with the server's words when the SQL does not succeed.
     pub async fn query(&self, database: &str, sql: &str) -> Result<String> {
-        let mut client = self.nest.command(&binaries::find("mariadb")?);
-        client.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--connect-timeout=10"]);
-        client.args(["--user=grey", "--password=grey", "--batch", "--skip-column-names"]);
-        client.arg(format!("--port={}", self.port.number())).arg(format!("--database={database}"));
-        client.args(["--execute", sql]);
-        Ok(self.nest.run(client).await?.trim_end().to_owned())
+        query(&self.nest, self.port.number(), self.tls, database, sql).await
     }
 
     /// Kills the server with `SIGKILL`; the port refuses connections when this returns.
@@ -120,6 +149,12 @@ impl MariaDb {
         {
             command.arg(format!("--{option}={}", dir.join(file).display()));
         }
+        if self.tls {
+            let (certificate, key) = Identity::files(&self.nest);
+            command.arg("--require-secure-transport=ON");
+            command.arg(format!("--ssl-cert={}", certificate.display()));
+            command.arg(format!("--ssl-key={}", key.display()));
+        }
         let server = Server::start(command, &dir.join("server.log"), READY).await?;
         *self.server() = Some(server);
         Ok(())
@@ -132,4 +167,17 @@ impl MariaDb {
     fn server(&self) -> MutexGuard<'_, Option<Server>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Runs SQL through the command line client.
+pub(crate) async fn query(nest: &Nest, port: u16, tls: bool, database: &str, sql: &str) -> Result<String> {
+    let mut client = nest.command(&binaries::find("mariadb")?);
+    client.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--connect-timeout=10"]);
+    if tls {
+        client.args(["--ssl", "--skip-ssl-verify-server-cert"]);
+    }
+    client.args(["--user=grey", "--password=grey", "--batch", "--skip-column-names"]);
+    client.arg(format!("--port={port}")).arg(format!("--database={database}"));
+    client.args(["--execute", sql]);
+    Ok(nest.run(client).await?.trim_end().to_owned())
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
+use crate::authority::Identity;
 use crate::binaries;
 use crate::nest::Nest;
 use crate::port::{ReservedPort, with_fresh_ports};
@@ -23,13 +24,14 @@ pub struct Postgres {
     nest: Nest,
     port: ReservedPort,
     programs: PathBuf,
-    durable: bool,
+    options: PostgresBuilder,
 }
 
 /// Options of a [`Postgres`] server.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PostgresBuilder {
     durable: bool,
+    tls: Option<Identity>,
 }
 
 impl PostgresBuilder {
@@ -41,12 +43,19 @@ impl PostgresBuilder {
         self
     }
 
+    /// Lets in only who speaks TLS, and shows `identity`.
+    #[must_use]
+    pub fn tls(mut self, identity: Identity) -> Self {
+        self.tls = Some(identity);
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
     /// Fails when PostgreSQL is not installed or is not ready within a minute.
     pub async fn start(self) -> Result<Postgres> {
-        with_fresh_ports("postgres", || Postgres::try_start(self)).await
+        with_fresh_ports("postgres", || Postgres::try_start(self.clone())).await
     }
 }
 
@@ -71,9 +80,14 @@ impl Postgres {
         init.args(["--username=grey", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         init.arg("--pgdata").arg(nest.dir().join("data"));
         nest.run(init).await?;
+        if let Some(identity) = &options.tls {
+            identity.write(&nest)?;
+            let only_tls = b"hostssl all all 127.0.0.1/32 trust\n";
+            nest.write(&nest.dir().join("data").join("pg_hba.conf"), only_tls)?;
+        }
         let port = ReservedPort::any()?;
         let server = Mutex::new(None);
-        let postgres = Self { server, nest, port, programs, durable: options.durable };
+        let postgres = Self { server, nest, port, programs, options };
         postgres.run().await?;
         Ok(postgres)
     }
@@ -137,8 +151,13 @@ impl Postgres {
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"] {
             command.args(["-c", setting]);
         }
-        if !self.durable {
+        if !self.options.durable {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        }
+        if self.options.tls.is_some() {
+            let (certificate, key) = Identity::files(&self.nest);
+            command.args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", certificate.display())]);
+            command.args(["-c", &format!("ssl_key_file={}", key.display())]);
         }
         let server = Server::start(command, &self.nest.dir().join("server.log"), READY).await?;
         *self.server() = Some(server);

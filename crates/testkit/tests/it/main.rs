@@ -5,6 +5,7 @@ mod cluster;
 mod eventually;
 mod killed;
 mod mariadb;
+mod mysql;
 mod nacos;
 mod port;
 mod postgres;

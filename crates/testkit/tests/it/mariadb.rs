@@ -1,5 +1,5 @@
 use anyhow::Result;
-use grey_testkit::MariaDb;
+use grey_testkit::{Authority, MariaDb};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -32,5 +32,14 @@ async fn committed_rows_survive_a_kill_and_a_restart() -> Result<()> {
 async fn odd_database_name_is_refused() -> Result<()> {
     let server = MariaDb::start().await?;
     assert!(server.database("a`; DROP").await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn server_with_an_identity_speaks_tls() -> Result<()> {
+    let identity = Authority::new()?.issue(&["127.0.0.1"])?;
+    let server = MariaDb::builder().tls(identity).start().await?;
+    let version = server.query("grey", "SHOW STATUS LIKE 'Ssl_version'").await?;
+    assert!(version.contains("TLS"), "{version}");
     Ok(())
 }

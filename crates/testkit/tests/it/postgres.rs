@@ -1,5 +1,5 @@
 use anyhow::Result;
-use grey_testkit::Postgres;
+use grey_testkit::{Authority, Postgres};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -41,5 +41,15 @@ async fn durable_server_syncs_and_the_default_does_not() -> Result<()> {
 async fn odd_database_name_is_refused() -> Result<()> {
     let server = Postgres::start().await?;
     assert!(server.database("a\"; DROP").await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn server_with_an_identity_speaks_tls() -> Result<()> {
+    let identity = Authority::new()?.issue(&["127.0.0.1"])?;
+    let server = Postgres::builder().tls(identity).start().await?;
+    let version =
+        server.query("postgres", "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await?;
+    assert!(version.contains("TLS"), "{version}");
     Ok(())
 }
