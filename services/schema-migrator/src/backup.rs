@@ -4,10 +4,10 @@
 //! a copy that the engine writes itself. Tools are children started with a vector of arguments, without a shell; their
 //! passwords are in the environment, which other users of the machine cannot read. A backup that fails leaves no file.
 
+use crate::encryption::{Encryption, Strength};
 use crate::files::Dialect;
 use crate::tenant::{Connection, Error, Stop, mysql_options, percent_decoded, postgres_options};
 use sea_orm::sqlx::ConnectOptions as _;
-use sea_orm::sqlx::mysql::MySqlSslMode;
 use sea_orm::sqlx::postgres::PgSslMode;
 use std::fs::{self, File};
 use std::io;
@@ -23,6 +23,9 @@ const TAIL: usize = 1_000;
 
 /// Bytes of a tool's error output that are read; a tool that writes more is stuck, and its deadline ends it.
 const MOST_OUTPUT: u64 = 64 * 1024;
+
+/// Authorities that Debian and its kin trust.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// What an error of this module says first.
 const ATTEMPTED: &str = "back the tenant's database up";
@@ -171,6 +174,19 @@ fn postgres(connection: &Connection, options: &Options) -> Result<Command, Error
     command.env("PGDATABASE", login.get_database().unwrap_or_else(|| login.get_username()));
     command.env("PGSSLMODE", mode).env("PGPASSWORD", given.unwrap_or_default());
     command.env("PGCONNECT_TIMEOUT", connection.timeouts().connect.as_secs().max(2).to_string());
+    let encryption = Encryption::of(target.url.expose()).map_err(|why| failed(&why))?;
+    // Without a file the tool looks in a home; the migrator's own driver trusts public authorities.
+    let public =
+        Some(Path::new(SYSTEM_AUTHORITIES)).filter(|file| encryption.is_verified() && file.is_file());
+    if let Some(authority) = encryption.authority.as_deref().or(public) {
+        command.env("PGSSLROOTCERT", authority);
+    }
+    if let Some(certificate) = &encryption.certificate {
+        command.env("PGSSLCERT", certificate);
+    }
+    if let Some(key) = &encryption.key {
+        command.env("PGSSLKEY", key);
+    }
     Ok(command)
 }
 
@@ -189,18 +205,36 @@ fn mysql(connection: &Connection, options: &Options) -> Result<Command, Error> {
             command.arg(format!("--port={}", login.get_port()));
         }
     }
-    match login.get_ssl_mode() {
-        MySqlSslMode::Disabled | MySqlSslMode::Preferred => {}
-        MySqlSslMode::Required => {
-            command.arg("--ssl");
-        }
-        MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity => {
-            command.arg("--ssl-verify-server-cert");
-        }
-    }
+    encrypt(&mut command, target.url.expose())?;
     command.arg(format!("--user={}", login.get_username())).arg("--").arg(connection.place());
     command.env("MYSQL_PWD", password(target.url.expose()));
     Ok(command)
+}
+
+/// Tells the tool of the MySQL family what the URL says of encryption.
+fn encrypt(command: &mut Command, url: &str) -> Result<(), Error> {
+    let encryption = Encryption::of(url).map_err(|why| failed(&why))?;
+    match encryption.strength {
+        Strength::Preferred => {}
+        Strength::Off => {
+            command.arg("--skip-ssl");
+        }
+        Strength::Required => {
+            command.args(["--ssl", "--skip-ssl-verify-server-cert"]);
+        }
+        // The tool knows no check of the authority alone that holds against a server that says it cannot encrypt.
+        Strength::Authority | Strength::Identity => {
+            command.args(["--ssl", "--ssl-verify-server-cert"]);
+        }
+    }
+    if encryption.is_required() {
+        for (name, file) in encryption.files() {
+            let mut argument = std::ffi::OsString::from(format!("--{name}="));
+            argument.push(file);
+            command.arg(argument);
+        }
+    }
+    Ok(())
 }
 
 async fn sqlite(connection: &Connection, path: &Path, stop: &Stop) -> Result<(), Error> {

@@ -179,7 +179,7 @@ pub async fn run(
         return Err(unusable(fault));
     }
     let login = Login::read(connection.target().url.expose(), connection.place()).map_err(unusable)?;
-    let private = login.write(tool, &program.args).map_err(unusable)?;
+    let private = login.write(tool).map_err(unusable)?;
     let arguments = arguments::of(step, &login, private.path(), &program.args).map_err(unusable)?;
     clean_up(connection, step).await?;
     let invocation =
@@ -209,7 +209,7 @@ async fn lock_is_lost(connection: &Connection) -> TenantError {
     }
 }
 
-/// Removes what a tool that did not end well left beside the table: its copy, its log and its triggers.
+/// Removes what a tool that did not end well left beside the table: its copy, its notes and its triggers.
 ///
 /// The table itself is never touched, nor the original table that gh-ost keeps under another name after it has put its
 /// copy in place; gh-ost itself removes that.
@@ -222,7 +222,7 @@ pub async fn clean_up(connection: &Connection, step: &External) -> Result<(), Te
     let table = step.table.last();
     let in_place = |name: &str| format!("{}.{}", sql.quoted(place), sql.quoted(name));
     let statements: Vec<String> = match step.tool {
-        Tool::GhOst => [arguments::gh_ost_copy(table), arguments::gh_ost_log(table)]
+        Tool::GhOst => arguments::gh_ost_tables(table)
             .iter()
             .map(|name| format!("DROP TABLE IF EXISTS {}", in_place(name)))
             .collect(),

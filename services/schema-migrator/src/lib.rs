@@ -9,6 +9,7 @@
 
 mod app;
 mod config;
+mod encryption;
 
 pub mod backfill;
 pub mod backup;

@@ -78,14 +78,15 @@ pub(super) fn of(
     }
     let place = step.table.as_str().split_once('.').map_or(login.database(), |(place, _)| place);
     let table = step.table.last();
+    let socket = credentials.with_file_name("gh-ost.sock");
     let credentials = credentials.to_str().ok_or("the folder for temporary files is not text")?;
     let (host, port) = (login.host(), login.port());
     let alter = format!("--alter={clause}");
-    let mut arguments = match step.tool {
+    let mut arguments: Vec<String> = match step.tool {
         Tool::GhOst if table.len() > LONGEST_GH_OST_TABLE => {
             return Err(format!("the name {table} is longer than {LONGEST_GH_OST_TABLE} characters"));
         }
-        Tool::GhOst => vec![
+        Tool::GhOst => [
             format!("--conf={credentials}"),
             format!("--host={host}"),
             format!("--port={port}"),
@@ -98,7 +99,12 @@ pub(super) fn of(
             "--ok-to-drop-table".to_owned(),
             "--verbose".to_owned(),
             "--execute".to_owned(),
-        ],
+            // Its own choice is the same for tables of the same name on two servers, and is in the way after a crash.
+            format!("--serve-socket-file={}", socket.display()),
+        ]
+        .into_iter()
+        .chain(login.gh_ost_arguments())
+        .collect(),
         Tool::PtOnlineSchemaChange => {
             // These are joined by commas into one argument.
             if [host, place, credentials].iter().any(|part| part.contains([',', '='])) {
@@ -120,14 +126,9 @@ pub(super) fn of(
     Ok(arguments)
 }
 
-/// The table that gh-ost copies into.
-pub(super) fn gh_ost_copy(table: &str) -> String {
-    format!("_{table}_gho")
-}
-
-/// The table that gh-ost keeps its notes in.
-pub(super) fn gh_ost_log(table: &str) -> String {
-    format!("_{table}_ghc")
+/// The tables that gh-ost copies into and keeps its notes and its checkpoints in.
+pub(super) fn gh_ost_tables(table: &str) -> [String; 3] {
+    ["gho", "ghc", "ghk"].map(|ending| format!("_{table}_{ending}"))
 }
 
 /// The table that pt-online-schema-change copies into. A name of our own, so that nobody else's table is dropped.
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_tools_and_fit() {
-        assert_eq!(gh_ost_copy("orders"), "_orders_gho");
+        assert_eq!(gh_ost_tables("orders"), ["_orders_gho", "_orders_ghc", "_orders_ghk"]);
         assert_eq!(pt_trigger("my-shop", "orders", "del"), "pt_osc_my_shop_orders_del");
         let long = "t".repeat(63);
         assert!(pt_copy(&long).len() <= 64 && pt_trigger("d", &long, "upd").len() <= 64);

@@ -1,5 +1,6 @@
 //! How a tool gets to the tenant's database: its address as arguments, its credentials in a private file.
 
+use crate::encryption::{Encryption, Strength};
 use crate::files::Tool;
 use grey_runtime::Secret;
 use std::fs::{self, DirBuilder, File};
@@ -17,8 +18,7 @@ pub(super) struct Login {
     user: String,
     password: Secret,
     database: String,
-    /// The URL asks for an encrypted connection.
-    encrypted: bool,
+    encryption: Encryption,
 }
 
 impl Login {
@@ -27,7 +27,7 @@ impl Login {
         let unusable = || "the URL of the tenant's database is not one that a tool can be given".to_owned();
         let rest =
             url.strip_prefix("mysql://").or_else(|| url.strip_prefix("mariadb://")).ok_or_else(unusable)?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, address) = authority.rsplit_once('@').ok_or_else(unusable)?;
         let (user, password) = user.split_once(':').unwrap_or((user, ""));
@@ -42,21 +42,20 @@ impl Login {
             return Err(unusable());
         }
         // What quotes mean in a file of options differs between the tools.
-        if [&user, &password]
-            .iter()
-            .any(|text| text.contains(['"', '\\', '`']) || text.contains(char::is_control))
-        {
+        if !is_plain(&user) || !is_plain(&password) {
             return Err("the user or the password has a quote or a backslash, which tools read differently"
                 .to_owned());
         }
-        let mode = query.split('&').filter_map(|pair| pair.split_once('='));
-        let mut mode = mode.filter(|(name, _)| matches!(*name, "ssl-mode" | "sslmode")).map(|(_, mode)| mode);
-        let encrypted = mode.next_back().is_some_and(|mode| {
-            let mode = mode.to_ascii_uppercase();
-            mode.starts_with("REQUIRED") || mode.starts_with("VERIFY")
-        });
+        let encryption = Encryption::of(url)?;
+        let odd = |file: &Path| file.to_str().is_none_or(|text| !is_plain(text));
+        if encryption.files().any(|(_, file)| odd(file)) {
+            return Err(
+                "the name of a certificate's file has a quote or a backslash, which tools read differently"
+                    .to_owned(),
+            );
+        }
         let (host, password, database) = (host.to_owned(), Secret::new(password), database.to_owned());
-        Ok(Self { host, port, user, password, database, encrypted })
+        Ok(Self { host, port, user, password, database, encryption })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -75,31 +74,57 @@ impl Login {
         &self.password
     }
 
-    /// Writes the credentials to a file of its own, in a form that `tool` reads.
-    pub(super) fn write(&self, tool: Tool, further: &[String]) -> Result<Private, String> {
-        if self.encrypted {
-            match tool {
-                Tool::GhOst if further.iter().any(|argument| argument == "--ssl") => {}
-                Tool::GhOst => {
-                    return Err(
-                        "the URL asks for an encrypted connection: set args = [\"--ssl\", …]".to_owned()
-                    );
-                }
-                Tool::PtOnlineSchemaChange => {
-                    return Err(
-                        "the URL asks for an encrypted connection, which the tool is not given".to_owned()
-                    );
-                }
-            }
+    /// What gh-ost is told of encryption. It has no check of the authority alone, so it checks the host's name, too.
+    pub(super) fn gh_ost_arguments(&self) -> Vec<String> {
+        let encryption = &self.encryption;
+        if !encryption.is_required() {
+            return Vec::new();
         }
+        let files = encryption.files().map(|(name, file)| format!("--{name}={}", file.display()));
+        let mut arguments = vec!["--ssl".to_owned()];
+        arguments.extend(files);
+        if !encryption.is_verified() {
+            arguments.push("--ssl-allow-insecure".to_owned());
+        }
+        arguments
+    }
+
+    /// The file of options with the credentials, in a form that `tool` reads.
+    fn options(&self, tool: Tool) -> String {
+        let (user, password) = (&self.user, self.password.expose());
+        let mut text = format!("[client]\nuser=\"{user}\"\npassword=\"{password}\"\n");
+        // gh-ost is told by arguments, and refuses options that it does not know.
+        if tool == Tool::PtOnlineSchemaChange && self.encryption.is_required() {
+            for (name, file) in self.encryption.files() {
+                text.push_str(&format!("{name}=\"{}\"\n", file.display()));
+            }
+            // The first two are for MariaDB's library, which is mostly what the tool is made with; the last for MySQL's.
+            text.push_str("ssl-enforce=1\n");
+            if self.encryption.is_verified() {
+                text.push_str("ssl-verify-server-cert=1\n");
+            }
+            text.push_str(match self.encryption.strength {
+                Strength::Identity => "ssl-mode=VERIFY_IDENTITY\n",
+                Strength::Authority => "ssl-mode=VERIFY_CA\n",
+                _ => "ssl-mode=REQUIRED\n",
+            });
+        }
+        text
+    }
+
+    /// Writes the credentials to a file of its own, in a form that `tool` reads.
+    pub(super) fn write(&self, tool: Tool) -> Result<Private, String> {
         let wrong = |error: std::io::Error| format!("write a private file: {error}");
         let private = Private::make().map_err(wrong)?;
         let mut file = private.create().map_err(wrong)?;
-        let (user, password) = (&self.user, self.password.expose());
-        file.write_all(format!("[client]\nuser=\"{user}\"\npassword=\"{password}\"\n").as_bytes())
-            .map_err(wrong)?;
+        file.write_all(self.options(tool).as_bytes()).map_err(wrong)?;
         Ok(private)
     }
+}
+
+/// Whether text means the same in the files of options of all tools.
+fn is_plain(text: &str) -> bool {
+    !text.contains(['"', '\\', '`']) && !text.contains(char::is_control)
 }
 
 /// Undoes the percent signs of a URL.
@@ -184,9 +209,7 @@ mod tests {
         let login = Login::read("mysql://gr%65y:p%40ss%23@[::1]:3307/shop?charset=utf8mb4", "shop").unwrap();
         assert_eq!((login.host(), login.port(), login.user.as_str()), ("::1", 3307, "grey"));
         assert_eq!(login.password().expose(), "p@ss#");
-        assert!(!login.encrypted);
         assert_eq!(Login::read("mysql://u:p@h/d", "d").unwrap().port(), 3306);
-        assert!(Login::read("mysql://u:p@h/d?ssl-mode=VERIFY_CA", "d").unwrap().encrypted);
         for wrong in [
             "postgres://u:s3cret@h/d",
             "mysql://h/d",
@@ -195,6 +218,8 @@ mod tests {
             "mysql://u:s3cret%22@h/d",
             "mysql://u:s3cret@-h/d",
             "mysql://u:s3cret@/d",
+            "mysql://u:s3cret@h/d?ssl-ca=/etc/a%22b",
+            "mysql://u:s3cret@h/d?ssl-mode=s3cret",
         ] {
             let error = Login::read(wrong, "d").err().unwrap();
             assert!(!error.contains("s3cret"), "{wrong}: {error}");
@@ -204,7 +229,7 @@ mod tests {
     #[test]
     fn private_files_are_readable_by_their_owner_only_and_go() {
         let login = Login::read("mysql://grey:s3cret@h/d", "d").unwrap();
-        let private = login.write(Tool::GhOst, &[]).unwrap();
+        let private = login.write(Tool::GhOst).unwrap();
         let (file, folder) = (private.path().to_owned(), private.folder().to_owned());
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
@@ -229,10 +254,22 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_connection_is_not_given_up_in_silence() {
-        let login = Login::read("mysql://u:p@h/d?ssl-mode=REQUIRED", "d").unwrap();
-        assert!(login.write(Tool::GhOst, &[]).is_err());
-        assert!(login.write(Tool::GhOst, &["--ssl".to_owned()]).is_ok());
-        assert!(login.write(Tool::PtOnlineSchemaChange, &[]).is_err());
+    fn tools_are_told_to_encrypt_as_the_url_says() {
+        let read = |query: &str| Login::read(&format!("mysql://u:p@h/d?{query}"), "d").unwrap();
+        let plain = read("charset=utf8mb4");
+        assert!(plain.gh_ost_arguments().is_empty());
+        assert!(!plain.options(Tool::PtOnlineSchemaChange).contains("ssl"));
+        let required = read("ssl-mode=REQUIRED");
+        assert_eq!(required.gh_ost_arguments(), ["--ssl", "--ssl-allow-insecure"]);
+        let options = required.options(Tool::PtOnlineSchemaChange);
+        assert!(options.ends_with("ssl-enforce=1\nssl-mode=REQUIRED\n"), "{options}");
+        let verified = read("ssl-mode=VERIFY_IDENTITY&ssl-ca=/etc/ca.pem&ssl-cert=/c&ssl-key=/k");
+        let expected = ["--ssl", "--ssl-ca=/etc/ca.pem", "--ssl-cert=/c", "--ssl-key=/k"];
+        assert_eq!(verified.gh_ost_arguments(), expected);
+        assert!(!verified.options(Tool::GhOst).contains("ssl"));
+        let options = verified.options(Tool::PtOnlineSchemaChange);
+        let expected = "ssl-ca=\"/etc/ca.pem\"\nssl-cert=\"/c\"\nssl-key=\"/k\"\nssl-enforce=1\n\
+                        ssl-verify-server-cert=1\nssl-mode=VERIFY_IDENTITY\n";
+        assert!(options.ends_with(expected), "{options}");
     }
 }

@@ -1,7 +1,8 @@
-//! Tools that change tables: the real pt-online-schema-change where it is installed, and a stand-in for gh-ost.
+//! Tools that change tables: the real pt-online-schema-change and gh-ost where they are installed, and a stand-in.
 
 use crate::files::load;
-use crate::run_world::{LONG, World};
+use crate::run_world::{LONG, World, is_on_mysql};
+use grey_runtime::Secret;
 use grey_schema_migrator::external::{Error, Program, Progress, Tools, clean_up, run};
 use grey_schema_migrator::files::{Dialect, External, Step};
 use grey_schema_migrator::tenant::{Connection, Error as TenantError, Stop};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-fn step(tool: &str, clause: &str) -> External {
+pub(crate) fn step(tool: &str, clause: &str) -> External {
     let text = format!("-- grey: online tool={tool} table=orders\nALTER TABLE orders {clause};\n");
     let scripts = load(Dialect::MySql, &[("V1__x.sql", &text)]);
     match scripts.migrations.first().unwrap().steps.first() {
@@ -22,26 +23,36 @@ fn step(tool: &str, clause: &str) -> External {
     }
 }
 
-fn program(path: &Path, args: &[&str]) -> Program {
+pub(crate) fn program(path: &Path, args: &[&str]) -> Program {
     let args = args.iter().map(|it| (*it).to_owned()).collect();
     Program { path: path.to_owned(), args, grace: Duration::from_secs(10) }
 }
 
-fn stop() -> Stop {
+pub(crate) fn stop() -> Stop {
     Stop::within(LONG, CancellationToken::new())
 }
 
-async fn with_orders(rows: u32) -> (World, Connection) {
+pub(crate) async fn with_orders(rows: u32) -> (World, Connection) {
     let world = World::new(Dialect::MySql).await;
     world.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY AUTO_INCREMENT, total INTEGER NOT NULL) ENGINE=InnoDB").await;
-    world.sql(&format!("INSERT INTO orders (total) SELECT seq FROM seq_1_to_{rows}")).await;
+    world.sql(&fill_orders(rows)).await;
     let mut connection = world.open().await;
     connection.lock(&stop()).await.unwrap();
     (world, connection)
 }
 
+/// Rows for the table, by a statement that MySQL and MariaDB know.
+pub(crate) fn fill_orders(rows: u32) -> String {
+    let digit = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL \
+                 SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    format!(
+        "INSERT INTO orders (total) SELECT n FROM (SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n FROM {digit} AS a, \
+         {digit} AS b, {digit} AS c, {digit} AS e) AS numbers WHERE n < {rows}"
+    )
+}
+
 /// Tables and triggers of the tenant's database.
-async fn present(world: &World) -> String {
+pub(crate) async fn present(world: &World) -> String {
     world
         .sql(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() UNION ALL \
@@ -50,14 +61,14 @@ async fn present(world: &World) -> String {
         .await
 }
 
-async fn columns(world: &World) -> String {
+pub(crate) async fn columns(world: &World) -> String {
     let query = "SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position) FROM information_schema.columns \
                  WHERE table_schema = DATABASE() AND table_name = 'orders'";
     world.sql(query).await
 }
 
 /// The tool, which `scripts/install-servers.sh` installs; where there is none, its tests have nothing to run.
-fn pt(args: &[&str]) -> Option<Tools> {
+pub(crate) fn pt(args: &[&str]) -> Option<Tools> {
     let path = PathBuf::from("/usr/bin/pt-online-schema-change");
     // The test's servers have no replicas to look for.
     let args: Vec<&str> = ["--recursion-method=none"].iter().chain(args).copied().collect();
@@ -146,7 +157,94 @@ async fn what_a_killed_pt_online_schema_change_left_does_not_stop_the_next_one()
     assert_eq!((columns(&world).await.as_str(), present(&world).await.as_str()), ("id,total,note", "orders"));
 }
 
-/// A stand-in for gh-ost, which these tests do not have: it writes down what it gets and does `then`.
+/// The tool and MySQL, which `scripts/install-servers.sh` has where it can; [`crate::mysql`] runs its tests.
+pub(crate) fn gh_ost(args: &[&str]) -> Option<Tools> {
+    let path = grey_testkit::gh_ost().filter(|_| is_on_mysql())?;
+    Some(Tools { gh_ost: Some(program(&path, args)), pt_online_schema_change: None })
+}
+
+#[tokio::test]
+async fn real_gh_ost_changes_a_table_while_rows_are_written() {
+    let Some(tools) = gh_ost(&["--chunk-size=200"]) else { return };
+    let (world, connection) = with_orders(3_000).await;
+    let step = step("gh-ost", "ADD COLUMN note VARCHAR(20) NOT NULL DEFAULT 'a, b; $HOME'");
+    let done = CancellationToken::new();
+    let writer = async {
+        let mut written = 0;
+        while !done.is_cancelled() {
+            world.sql("SET SESSION lock_wait_timeout = 20; INSERT INTO orders (total) VALUES (-1)").await;
+            written += 1;
+        }
+        written
+    };
+    let mut seen: Vec<Progress> = Vec::new();
+    let tool = async {
+        let result = Box::pin(run(&connection, &step, &tools, &mut |it| seen.push(it), &stop())).await;
+        done.cancel();
+        result
+    };
+    let (result, written) = tokio::join!(tool, writer);
+    result.unwrap();
+    assert_eq!(columns(&world).await, "id,total,note");
+    let changed = world.sql("SELECT count(*) FROM orders WHERE note = 'a, b; $HOME'").await;
+    assert_eq!(changed, (3_000 + written).to_string());
+    assert_eq!(present(&world).await, "orders");
+    assert!(written > 1 && seen.iter().any(|it| it.percent == 100), "{written} {seen:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_real_gh_ost_refuses_leaves_the_table_and_nothing_else() {
+    let Some(tools) = gh_ost(&[]) else { return };
+    let (world, connection) = with_orders(10).await;
+    let step = step("gh-ost", "ADD COLUMN total INTEGER");
+    let error = Box::pin(run(&connection, &step, &tools, &mut |_| {}, &stop())).await.unwrap_err();
+    let Error::Failed { status, tail, line: 2, .. } = &error else { panic!("{error:?}") };
+    assert!(status.starts_with("exit code ") && tail.contains("Duplicate column name"), "{error}");
+    assert_eq!((columns(&world).await.as_str(), present(&world).await.as_str()), ("id,total", "orders"));
+}
+
+#[tokio::test]
+async fn cancelling_real_gh_ost_leaves_the_table_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let flag = folder.path().join("wait");
+    fs::write(&flag, "").unwrap();
+    let Some(tools) = gh_ost(&[&format!("--throttle-additional-flag-file={}", flag.display())]) else {
+        return;
+    };
+    let (world, connection) = with_orders(1_000).await;
+    let step = step("gh-ost", "ADD COLUMN note INTEGER");
+    let token = CancellationToken::new();
+    let stopping = Stop::within(LONG, token.clone());
+    let copying = async {
+        eventually(LONG, "the tool's copy", async || present(&world).await.contains("_gho")).await;
+        token.cancel();
+    };
+    let mut ignore = |_| {};
+    let (ended, ()) =
+        tokio::join!(Box::pin(run(&connection, &step, &tools, &mut ignore, &stopping)), copying);
+    assert_eq!(ended, Err(Error::Tenant(TenantError::Cancelled)));
+    assert_eq!((columns(&world).await.as_str(), present(&world).await.as_str()), ("id,total", "orders"));
+}
+
+#[tokio::test]
+async fn real_gh_ost_encrypts_when_the_url_says_so() {
+    let Some(tools) = gh_ost(&[]) else { return };
+    let (mut world, connection) = with_orders(10).await;
+    drop(connection);
+    let name = world.name.clone();
+    world
+        .sql(&format!("CREATE USER {name} IDENTIFIED BY 's3cret' REQUIRE SSL; GRANT ALL ON *.* TO {name}"))
+        .await;
+    let url = world.target.url.expose().replace("grey:grey@", &format!("{name}:s3cret@"));
+    world.target.url = Secret::new(format!("{url}?ssl-mode=REQUIRED"));
+    let mut connection = world.open().await;
+    connection.lock(&stop()).await.unwrap();
+    let step = step("gh-ost", "ADD COLUMN note INTEGER");
+    Box::pin(run(&connection, &step, &tools, &mut |_| {}, &stop())).await.unwrap();
+    assert_eq!(columns(&world).await, "id,total,note");
+}
+
+/// A stand-in for gh-ost, for what the real one does not do on command: it writes down what it gets and does `then`.
 fn stand_in(then: &str) -> (TempDir, Tools) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gh-ost");
@@ -180,12 +278,12 @@ async fn gh_ost_gets_its_arguments_one_by_one_and_its_password_in_a_private_file
     let words = written(&folder, "words");
     let place = written(&folder, "where");
     let port = crate::run_world::mariadb().await.addr().port();
-    let name = &world.name;
+    let (name, socket) = (&world.name, place.replace("client.cnf", "gh-ost.sock"));
     let expected = format!(
         "--conf={place}\n--host=127.0.0.1\n--port={port}\n--database={name}\n--table=orders\n\
          --alter=ADD COLUMN note VARCHAR(20) DEFAULT '$(id) `id` \"; --user=root'\n--allow-on-master\n\
          --initially-drop-ghost-table\n--initially-drop-old-table\n--ok-to-drop-table\n--verbose\n--execute\n\
-         --max-load=Threads_running=25\n"
+         --serve-socket-file={socket}\n--max-load=Threads_running=25\n"
     );
     assert_eq!(words, expected);
     assert_eq!(written(&folder, "mode").trim(), "600");

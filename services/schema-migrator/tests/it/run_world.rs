@@ -8,8 +8,9 @@ use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::{self, Options};
 use grey_schema_migrator::run::{Ended, Equipment, Goal, Job, MigrateError, Migration, Progress, migrate};
 use grey_schema_migrator::tenant::{Connection, Stop, Target, Timeouts};
-use grey_testkit::{MariaDb, Postgres};
+use grey_testkit::{MariaDb, Mysql, Postgres};
 use sea_orm::{ConnectionTrait, Database, Statement};
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
-static MARIADB: OnceCell<MariaDb> = OnceCell::const_new();
+static MARIADB: OnceCell<Family> = OnceCell::const_new();
 static EQUIPMENT: OnceLock<Equipment> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -30,9 +31,52 @@ pub(crate) async fn postgres() -> &'static Postgres {
     POSTGRES.get_or_init(|| async { Postgres::start().await.unwrap() }).await
 }
 
-/// One MariaDB server for all tests.
-pub(crate) async fn mariadb() -> &'static MariaDb {
-    MARIADB.get_or_init(|| async { MariaDb::start().await.unwrap() }).await
+/// A server of the MySQL family.
+pub(crate) enum Family {
+    MariaDb(MariaDb),
+    Mysql(Mysql),
+}
+
+impl Family {
+    pub(crate) fn addr(&self) -> SocketAddr {
+        match self {
+            Self::MariaDb(server) => server.addr(),
+            Self::Mysql(server) => server.addr(),
+        }
+    }
+
+    pub(crate) async fn database(&self, name: &str) -> anyhow::Result<String> {
+        match self {
+            Self::MariaDb(server) => server.database(name).await,
+            Self::Mysql(server) => server.database(name).await,
+        }
+    }
+
+    pub(crate) async fn query(&self, database: &str, sql: &str) -> anyhow::Result<String> {
+        match self {
+            Self::MariaDb(server) => server.query(database, sql).await,
+            Self::Mysql(server) => server.query(database, sql).await,
+        }
+    }
+}
+
+/// Set where MySQL itself takes MariaDB's place in all tests.
+pub(crate) const ON_MYSQL: &str = "TEST_ON_MYSQL";
+
+pub(crate) fn is_on_mysql() -> bool {
+    std::env::var_os(ON_MYSQL).is_some()
+}
+
+/// One server of the MySQL family for all tests: MariaDB, or MySQL where [`ON_MYSQL`] is set.
+pub(crate) async fn mariadb() -> &'static Family {
+    let start = || async {
+        if is_on_mysql() {
+            Family::Mysql(Mysql::start().await.unwrap())
+        } else {
+            Family::MariaDb(MariaDb::start().await.unwrap())
+        }
+    };
+    MARIADB.get_or_init(start).await
 }
 
 /// A tenant's empty database.
