@@ -8,7 +8,7 @@ use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use grey_state::publisher;
 use serde::{Deserialize, Serialize};
 
-use crate::{api, command, database};
+use crate::{api, command};
 
 /// The compiled-in defaults, with a comment on every setting.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -33,7 +33,7 @@ pub struct Config {
     #[serde(default)]
     pub access: access::Options,
     /// The truth.
-    pub database: database::Options,
+    pub database: grey_database::Options,
     /// Seals the credentials of tenants' databases.
     #[serde(default)]
     pub vault: grey_vault::Options,

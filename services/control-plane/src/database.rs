@@ -7,53 +7,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use grey_core::change::{Generation, Position, Revision};
+use grey_database::{Options, Pool, begin_write, connect};
 use grey_migrations_control::migrate;
-use grey_runtime::Secret;
-use grey_runtime::config::{Faults, Validate, duration};
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    IsolationLevel, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
+    RuntimeErr, Statement, TransactionTrait, sqlx,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::entity::unsigned;
-
-/// How the control database is reached.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// `postgres://…`, or `sqlite://path`, or `sqlite::memory:`.
-    pub url: Secret,
-    /// Connections for reads; one more writes.
-    pub read_connections: u32,
-    /// For a connection, new or from the pool.
-    #[serde(with = "duration")]
-    pub acquire_timeout: Duration,
-    /// For one statement.
-    #[serde(with = "duration")]
-    pub statement_timeout: Duration,
-    /// For bringing the schema up to date at the start, while another replica may be doing so.
-    #[serde(with = "duration")]
-    pub migrate_timeout: Duration,
-}
-
-impl Validate for Options {
-    fn validate(&self, faults: &mut Faults) {
-        let url = self.url.expose();
-        let known = ["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme));
-        faults.check(known, "url", "must start with postgres:// or sqlite:");
-        let bounded = (1..=1_000).contains(&self.read_connections);
-        faults.check(bounded, "read_connections", "must be between 1 and 1000");
-        for (key, value) in [
-            ("acquire_timeout", self.acquire_timeout),
-            ("statement_timeout", self.statement_timeout),
-            ("migrate_timeout", self.migrate_timeout),
-        ] {
-            faults.check(value >= Duration::from_millis(10), key, "must be at least 10ms");
-        }
-    }
-}
 
 /// Why the database did not answer as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -150,14 +111,13 @@ impl Database {
     /// # Errors
     /// When the database is away, or was migrated by a newer release.
     pub async fn open(options: &Options) -> Result<Self, Error> {
-        let in_memory = in_memory(options);
-        let writer = Box::pin(connect(options, 1)).await?;
+        let writer = Box::pin(pool(options, 1)).await?;
         let deadline = options.migrate_timeout;
         within("migrate the control database", deadline, migrate(&writer)).await?;
         // Each connection to a database in memory would have one of its own.
-        let readers = match in_memory {
+        let readers = match options.is_in_memory() {
             true => writer.clone(),
-            false => Box::pin(connect(options, options.read_connections)).await?,
+            false => Box::pin(pool(options, options.connections)).await?,
         };
         Ok(Self { writer, readers, statement_timeout: options.statement_timeout })
     }
@@ -178,9 +138,7 @@ impl Database {
 
     /// Begins a transaction that writes; on SQLite it has the write lock at once.
     pub(crate) async fn begin_write(&self) -> Result<DatabaseTransaction, Error> {
-        let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
-        let options = TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
-        self.read("begin a command", self.writer.begin_with_options(options)).await
+        self.read("begin a command", begin_write(&self.writer)).await
     }
 
     /// Begins a transaction that sees one state of the database throughout.
@@ -264,36 +222,8 @@ pub(crate) async fn within<T>(
     }
 }
 
-fn in_memory(options: &Options) -> bool {
-    options.url.expose().starts_with("sqlite") && options.url.expose().contains(":memory:")
-}
-
-async fn connect(options: &Options, connections: u32) -> Result<DatabaseConnection, Error> {
-    let statement_timeout = options.statement_timeout;
-    let mut connect = ConnectOptions::new(options.url.expose());
-    connect
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(options.acquire_timeout)
-        .connect_timeout(options.acquire_timeout)
-        .test_before_acquire_if_idle_for(Duration::from_secs(5))
-        .sqlx_logging(false)
-        .set_application_name("grey-control-plane")
-        .statement_timeout(statement_timeout)
-        .map_sqlx_sqlite_opts(move |sqlite| {
-            sqlite
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                // An acknowledged command survives a power cut.
-                .synchronous(SqliteSynchronous::Full)
-                // What is deleted, keys above all, is overwritten and not just forgotten.
-                .pragma("secure_delete", "ON")
-                .busy_timeout(statement_timeout)
-        });
-    if in_memory(options) {
-        // The database ends with its connection.
-        connect.idle_timeout(None).max_lifetime(None);
-    }
-    let deadline = options.acquire_timeout;
-    within("connect to the control database", deadline, Box::pin(sea_orm::Database::connect(connect))).await
+async fn pool(options: &Options, connections: u32) -> Result<DatabaseConnection, Error> {
+    // What is deleted, keys above all, is overwritten and not just forgotten.
+    let pool = Pool { application: "grey-control-plane", connections, overwrites: true };
+    within("connect to the control database", options.acquire_timeout, connect(options, pool)).await
 }

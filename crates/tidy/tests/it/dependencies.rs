@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("grey-migrations-migrator", &[]),
     ("grey-testkit", &[]),
     ("grey-vault", &["grey-runtime"]),
+    ("grey-database", &["grey-runtime"]),
     ("grey-proto", &["grey-core"]),
     ("grey-state", &["grey-core", "grey-proto"]),
     ("grey-router", &["grey-core", "grey-proto", "grey-state", "grey-runtime"]),
@@ -27,12 +28,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "grey-runtime",
             "grey-edge",
             "grey-vault",
+            "grey-database",
             "grey-migrations-control",
         ],
     ),
     (
         "grey-schema-migrator",
-        &["grey-core", "grey-proto", "grey-runtime", "grey-edge", "grey-vault", "grey-migrations-migrator"],
+        &[
+            "grey-core",
+            "grey-proto",
+            "grey-runtime",
+            "grey-edge",
+            "grey-vault",
+            "grey-database",
+            "grey-migrations-migrator",
+        ],
     ),
     (
         "grey-registry-sync",
@@ -81,7 +91,10 @@ const FENCED: &[(&str, &[&str])] = &[
     ("figment", &["grey-runtime"]),
     ("nacos-sdk", &["grey-registry-sync", "grey-bench"]),
     ("redis", &["grey-state", "grey-testkit", "grey-bench"]),
-    ("sea-orm", &["grey-control-plane", "grey-schema-migrator", "grey-standalone", "grey-bench"]),
+    (
+        "sea-orm",
+        &["grey-database", "grey-control-plane", "grey-schema-migrator", "grey-standalone", "grey-bench"],
+    ),
     ("sea-orm-migration", &["grey-control-plane", "grey-migrations-control", "grey-migrations-migrator"]),
 ];
 

@@ -19,7 +19,7 @@ fn defaults_are_valid_and_complete() {
 fn every_fault_is_reported_at_once() {
     let text = faults(&[
         ("GREY__DATABASE__URL", "mysql://db/control"),
-        ("GREY__DATABASE__READ_CONNECTIONS", "0"),
+        ("GREY__DATABASE__CONNECTIONS", "0"),
         ("GREY__COMMANDS__QUEUE", "0"),
         ("GREY__VAULT__ACTIVE", "gone"),
         ("GREY__LIMITS__REQUEST_TIMEOUT", "60s"),
@@ -32,7 +32,7 @@ fn every_fault_is_reported_at_once() {
     ]);
     for fault in [
         "database.url",
-        "database.read_connections",
+        "database.connections",
         "commands.queue",
         "vault.active",
         "limits.request_timeout",

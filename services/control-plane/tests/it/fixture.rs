@@ -101,7 +101,7 @@ pub(crate) fn config(url: &str) -> Config {
     config.grpc.listen = "127.0.0.1:0".parse().unwrap();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.database.url = Secret::new(url);
-    config.database.read_connections = 4;
+    config.database.connections = 4;
     config.vault = vault(&["first"]);
     config.telemetry.log_filter = "error".to_owned();
     config

@@ -2,53 +2,16 @@
 //!
 //! Times of leases are the database's own, so replicas need not agree on theirs.
 
+use grey_database::{Pool, begin_write, connect};
 use grey_migrations_migrator::migrate;
-use grey_runtime::Secret;
-use grey_runtime::config::{Faults, Validate, duration};
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, SqlErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, TryGetable,
-    Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
+    SqlErr, Statement, TryGetable, Value,
 };
-use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::time::Duration;
 
-/// How the migrator's own database is reached.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// `postgres://…`, or `sqlite://path`, or `sqlite::memory:`.
-    pub url: Secret,
-    /// Connections; SQLite always has one.
-    pub connections: u32,
-    /// For a connection, new or from the pool.
-    #[serde(with = "duration")]
-    pub acquire_timeout: Duration,
-    /// For one statement.
-    #[serde(with = "duration")]
-    pub statement_timeout: Duration,
-    /// For bringing the schema up to date at the start, while another replica may be doing so.
-    #[serde(with = "duration")]
-    pub migrate_timeout: Duration,
-}
-
-impl Validate for Options {
-    fn validate(&self, faults: &mut Faults) {
-        let url = self.url.expose();
-        let known = ["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme));
-        faults.check(known, "url", "must start with postgres:// or sqlite:");
-        faults.check((1..=1_000).contains(&self.connections), "connections", "must be between 1 and 1000");
-        for (key, value) in [
-            ("acquire_timeout", self.acquire_timeout),
-            ("statement_timeout", self.statement_timeout),
-            ("migrate_timeout", self.migrate_timeout),
-        ] {
-            faults.check(value >= Duration::from_millis(10), key, "must be at least 10ms");
-        }
-    }
-}
+pub use grey_database::Options;
 
 /// Why the migrator's own database did not answer as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -101,7 +64,11 @@ impl Database {
     /// # Errors
     /// When the database is away, or was migrated by a newer release.
     pub async fn open(options: &Options) -> Result<Self, Error> {
-        let pool = connect(options).await?;
+        // SQLite has one writer, and what this service reads it mostly writes as well.
+        let connections = if options.is_sqlite() { 1 } else { options.connections };
+        let pool = Pool { application: "grey-schema-migrator", connections, overwrites: false };
+        let pool = Box::pin(connect(options, pool));
+        let pool = within("connect to the migrator's database", options.acquire_timeout, pool).await?;
         within("migrate the migrator's database", options.migrate_timeout, migrate(&pool)).await?;
         Ok(Self { pool, statement_timeout: options.statement_timeout })
     }
@@ -120,9 +87,7 @@ impl Database {
 
     /// Begins a transaction that writes; on SQLite it has the write lock at once.
     pub(super) async fn begin(&self) -> Result<DatabaseTransaction, Error> {
-        let sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
-        let options = TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
-        self.within("begin a transaction", self.pool.begin_with_options(options)).await
+        self.within("begin a transaction", begin_write(&self.pool)).await
     }
 
     pub(super) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), Error> {
@@ -203,35 +168,4 @@ async fn within<T>(
         Ok(result) => result.map_err(|source| Error::Failed { attempted, source }),
         Err(_) => Err(Error::Timeout { attempted, deadline }),
     }
-}
-
-async fn connect(options: &Options) -> Result<DatabaseConnection, Error> {
-    let statement_timeout = options.statement_timeout;
-    let url = options.url.expose();
-    let sqlite = url.starts_with("sqlite");
-    let mut connect = ConnectOptions::new(url);
-    connect
-        // SQLite has one writer, and what this service reads it mostly writes as well.
-        .max_connections(if sqlite { 1 } else { options.connections })
-        .min_connections(1)
-        .acquire_timeout(options.acquire_timeout)
-        .connect_timeout(options.acquire_timeout)
-        .test_before_acquire_if_idle_for(Duration::from_secs(5))
-        .sqlx_logging(false)
-        .set_application_name("grey-schema-migrator")
-        .statement_timeout(statement_timeout)
-        .map_sqlx_sqlite_opts(move |sqlite| {
-            sqlite
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(statement_timeout)
-        });
-    if sqlite && url.contains(":memory:") {
-        // The database ends with its connection.
-        connect.idle_timeout(None).max_lifetime(None);
-    }
-    let deadline = options.acquire_timeout;
-    within("connect to the migrator's database", deadline, Box::pin(sea_orm::Database::connect(connect)))
-        .await
 }
