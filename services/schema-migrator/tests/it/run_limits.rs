@@ -42,9 +42,7 @@ async fn a_statement_that_takes_too_long_fails_the_upgrade_which_is_taken_back()
         let timeouts = Timeouts { statement: Duration::from_secs(1), ..timeouts() };
         let goal = Goal::Up(Target::Newest);
         let migration = Migration { target: &world.target, timeouts, goal, options: lenient() };
-        let ended = Box::pin(migrate(&migration, &job("u1", &scripts, stop()), &mut |_| {}))
-            .await
-            .unwrap();
+        let ended = Box::pin(migrate(&migration, &job("u1", &scripts, stop()), &mut |_| {})).await.unwrap();
         let Outcome::Failed(failure) = &ended.outcome else { panic!("{dialect}: {ended:?}") };
         // Not the time of the whole run, which is longer.
         assert!(matches!(failure.error, Error::Statement { line: 1, .. }), "{dialect}: {failure:?}");
