@@ -10,6 +10,9 @@ const LONGEST_CLAUSE: usize = 64 * 1024;
 /// Longest name of a table that gh-ost can still put its endings to.
 const LONGEST_GH_OST_TABLE: usize = 59;
 
+/// Longest path of a socket, in bytes, that the kernel takes.
+const LONGEST_SOCKET: usize = 107;
+
 /// Arguments that the migrator itself gives, or that would make a success something else than a changed table.
 const OWN: [&str; 38] = [
     "alter",
@@ -79,6 +82,9 @@ pub(super) fn of(
     let place = step.table.as_str().split_once('.').map_or(login.database(), |(place, _)| place);
     let table = step.table.last();
     let socket = credentials.with_file_name("gh-ost.sock");
+    if socket.as_os_str().len() > LONGEST_SOCKET {
+        return Err("the folder for temporary files has too long a name for a socket in it".to_owned());
+    }
     let credentials = credentials.to_str().ok_or("the folder for temporary files is not text")?;
     let (host, port) = (login.host(), login.port());
     let alter = format!("--alter={clause}");
@@ -101,6 +107,7 @@ pub(super) fn of(
             "--execute".to_owned(),
             // Its own choice is the same for tables of the same name on two servers, and is in the way after a crash.
             format!("--serve-socket-file={}", socket.display()),
+            format!("--replica-server-id={}", replica_id()),
         ]
         .into_iter()
         .chain(login.gh_ost_arguments())
@@ -124,6 +131,12 @@ pub(super) fn of(
         arguments.push(format!("h={host},P={port},D={place},t={table},F={credentials}"));
     }
     Ok(arguments)
+}
+
+/// The number under which gh-ost reads the server's log of changes. A server cuts off one of two that have the same.
+fn replica_id() -> u32 {
+    // Servers are mostly given small numbers.
+    uuid::Uuid::new_v4().as_fields().0 | 0x8000_0000
 }
 
 /// The tables that gh-ost copies into and keeps its notes and its checkpoints in.

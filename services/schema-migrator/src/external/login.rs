@@ -154,7 +154,9 @@ impl Private {
     fn make() -> std::io::Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
-        let folder = parent.join(format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4()));
+        // Short, since the names of sockets are: a part of the random id, as one that is taken is refused.
+        let random = uuid::Uuid::new_v4().as_fields().0;
+        let folder = parent.join(format!("{PREFIX}{}-{random:x}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self { file: folder.join("client.cnf"), folder })
     }
