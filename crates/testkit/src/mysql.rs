@@ -55,10 +55,6 @@ impl Mysql {
         nest.run(install).await?;
         let mysql = Self { server: Mutex::new(None), nest, port: ReservedPort::any()?, program };
         mysql.run().await?;
-        // Newer versions have the old hashes, which fingerprints of a catalog are made with, as a component.
-        if mysql.query("grey", "SELECT MD5('')").await.is_err() {
-            mysql.query("grey", "INSTALL COMPONENT 'file://component_classic_hashing'").await?;
-        }
         Ok(mysql)
     }
 

@@ -15,7 +15,7 @@ mod worker;
 
 pub use database::{Database, Error, Options as DatabaseOptions};
 pub use follow_up::FollowUp;
-pub use lease::{Ended, Lease, Progress, Taken};
+pub use lease::{Ended, Lease, Limits, Progress, Taken};
 pub use observed::{Observed, Seen};
 pub use queue::{Filter, Queue, Refused, Wanted};
 pub use record::{Job, has_ended};
@@ -43,8 +43,8 @@ pub struct UpgradeLabels {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Upgrades that this replica runs at the same time.
-    pub concurrency: usize,
+    /// Upgrades that all replicas together run at the same time.
+    pub concurrency: u32,
     /// Upgrades that all replicas together run on one database server.
     pub per_server: u32,
     /// How long an upgrade stays with a replica that does not renew its lease.
@@ -73,6 +73,14 @@ pub struct Options {
     pub retention: Duration,
     /// Streams of one upgrade's changes that are open at the same time.
     pub max_watchers: usize,
+}
+
+impl Options {
+    /// How many upgrades run at the same time.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { overall: self.concurrency, per_server: self.per_server }
+    }
 }
 
 impl Validate for Options {

@@ -19,7 +19,7 @@ const ROWS: usize = 5_000;
 /// Databases that are migrated at once, by either.
 const AT_ONCE: usize = 5;
 /// Times that each is measured.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Further looks, since one takes little.
 const LOOKS: usize = 4;
 

@@ -32,8 +32,11 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
-    kept: Arc<Mutex<BTreeMap<(ServiceId, Dialect), (Stamp, Scripts)>>>,
+    kept: Arc<Mutex<Kept>>,
 }
+
+/// The scripts of services, with what their files were like.
+type Kept = BTreeMap<(ServiceId, Dialect), (Stamp, Scripts)>;
 
 /// Every file of a service: its name, its size and when it was changed.
 type Stamp = BTreeMap<String, Option<(u64, SystemTime)>>;

@@ -32,6 +32,15 @@ pub struct Taken {
     pub taken_over: bool,
 }
 
+/// How many upgrades all replicas together run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// On all database servers.
+    pub overall: u32,
+    /// On one database server.
+    pub per_server: u32,
+}
+
 /// How far a running upgrade is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
@@ -61,11 +70,11 @@ pub struct Ended {
 }
 
 impl Queue {
-    /// Takes the oldest upgrade whose server is not busy: queued, or left behind by a replica that renews no more.
+    /// Takes the oldest upgrade that the limits allow: queued, or left behind by a replica that renews no more.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn take(&self, worker: &str, ttl: Duration, per_server: u32) -> Result<Option<Taken>, Error> {
+    pub async fn take(&self, worker: &str, ttl: Duration, limits: Limits) -> Result<Option<Taken>, Error> {
         let attempted = "take an upgrade";
         let (database, now) = (&self.database, self.database.now());
         let transaction = database.begin().await?;
@@ -79,10 +88,11 @@ impl Queue {
         let sql = format!(
             "SELECT u.id AS id, u.state AS state FROM upgrades u WHERE \
              (u.state = 'running' AND u.lease_until_ms < {now}) OR (u.state = 'queued' AND \
-             (SELECT count(*) FROM upgrades r WHERE r.state = 'running' AND r.server = u.server) < $1) \
+             (SELECT count(*) FROM upgrades r WHERE r.state = 'running') < $1 AND \
+             (SELECT count(*) FROM upgrades r WHERE r.state = 'running' AND r.server = u.server) < $2) \
              ORDER BY u.id LIMIT 1 {skip}"
         );
-        let values = [i64::from(per_server).into()];
+        let values = [i64::from(limits.overall).into(), i64::from(limits.per_server).into()];
         let rows = database.rows_in(&transaction, attempted, &sql, values).await?;
         let Some(row) = rows.first() else {
             database.commit(transaction).await?;

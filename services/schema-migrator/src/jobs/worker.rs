@@ -58,8 +58,10 @@ impl Worker {
 
     async fn fill(&self, running: &mut JoinSet<()>, halt: &CancellationToken, stop: &CancellationToken) {
         let Surroundings { name, queue, options, metrics, .. } = &*self.surroundings;
-        while running.len() < options.concurrency && !stop.is_cancelled() {
-            match queue.take(name, options.lease, options.per_server).await {
+        // What was taken over from others does not count towards the limit, so that it is bounded here as well.
+        let most = usize::try_from(options.concurrency).unwrap_or(usize::MAX);
+        while running.len() < most && !stop.is_cancelled() {
+            match queue.take(name, options.lease, options.limits()).await {
                 Ok(Some(taken)) => {
                     if taken.taken_over {
                         metrics.taken_over();

@@ -102,10 +102,10 @@ UNION ALL SELECT table_name, CONCAT_WS(' ', 'partition', COALESCE(partition_name
 UNION ALL SELECT table_name, CONCAT_WS(' ', 'view', view_definition) \
   FROM information_schema.views WHERE table_schema = DATABASE() \
 UNION ALL SELECT trigger_name, CONCAT_WS(' ', 'trigger', event_object_table, action_timing, \
-  event_manipulation, MD5(action_statement)) FROM information_schema.triggers WHERE trigger_schema = DATABASE() \
-UNION ALL SELECT routine_name, CONCAT_WS(' ', 'routine', routine_type, MD5(routine_definition)) \
+  event_manipulation, SHA2(action_statement, 256)) FROM information_schema.triggers WHERE trigger_schema = DATABASE() \
+UNION ALL SELECT routine_name, CONCAT_WS(' ', 'routine', routine_type, SHA2(routine_definition, 256)) \
   FROM information_schema.routines WHERE routine_schema = DATABASE() \
-UNION ALL SELECT event_name, CONCAT_WS(' ', 'event', status, MD5(event_definition)) \
+UNION ALL SELECT event_name, CONCAT_WS(' ', 'event', status, SHA2(event_definition, 256)) \
   FROM information_schema.events WHERE event_schema = DATABASE()";
 
 const SQLITE: &str = "\

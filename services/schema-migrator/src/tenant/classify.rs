@@ -4,6 +4,10 @@ use super::Error;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
 use sea_orm::{DbErr, RuntimeErr, SqlxError, sqlx};
 
+/// What to do about a connection that cannot be encrypted as the URL insists.
+const ENCRYPTION: &str = "name the authority that signed the server's certificate in the URL, as sslrootcert (PostgreSQL) or \
+                          ssl-ca (MySQL family); a server that does not encrypt needs another mode, which is sslmode or ssl-mode";
+
 /// Longest text of a database that is kept.
 const LONGEST_TEXT: usize = 1_000;
 
@@ -52,7 +56,14 @@ pub(super) fn connecting(error: &sqlx::Error) -> Error {
             }
         }
         sqlx::Error::PoolTimedOut => Error::Unreachable { attempted, why: "no answer in time".to_owned() },
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+        // Trying again does not help; a connection that is lost meanwhile is told by other kinds.
+        sqlx::Error::Tls(_) => {
+            Error::Refused { attempted, why: format!("{}; {ENCRYPTION}", cut(&error.to_string())) }
+        }
+        sqlx::Error::Io(wrong) if wrong.kind() == std::io::ErrorKind::InvalidData => {
+            Error::Refused { attempted, why: format!("{}; {ENCRYPTION}", cut(&wrong.to_string())) }
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             Error::Unreachable { attempted, why: cut(&error.to_string()) }
         }
         // Others could quote the URL.

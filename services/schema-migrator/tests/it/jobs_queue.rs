@@ -6,7 +6,7 @@ use grey_core::ids::{ServiceId, TenantId};
 use grey_proto::schema::{Target, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep};
 use grey_runtime::Secret;
 use grey_schema_migrator::jobs::{
-    Database, DatabaseOptions, Ended, Filter, Progress, Queue, Refused, Seen, Wanted,
+    Database, DatabaseOptions, Ended, Filter, Limits, Progress, Queue, Refused, Seen, Wanted,
 };
 use grey_testkit::eventually;
 use std::time::Duration;
@@ -60,6 +60,10 @@ fn wanted(tenant: &str, server: &str) -> Wanted {
     }
 }
 
+fn limits(overall: u32, per_server: u32) -> Limits {
+    Limits { overall, per_server }
+}
+
 fn succeeded() -> Ended {
     let seen = Seen { schema: "1.1".to_owned(), fingerprint: String::new(), pending: 0 };
     let progress = Progress { schema: "1.1".to_owned(), ..Progress::default() };
@@ -86,6 +90,7 @@ macro_rules! on_both {
 on_both! {
     one_upgrade_of_a_database_at_a_time
     the_oldest_is_taken_first_unless_its_server_is_busy
+    no_more_are_taken_by_all_replicas_together_than_may_run
     whoever_lost_the_lease_can_write_no_more
     racing_replicas_take_each_upgrade_once
     what_waits_is_cancelled_at_once_and_what_runs_is_asked
@@ -94,8 +99,8 @@ on_both! {
 
 mod test {
     use super::{
-        Ended, Filter, GONE, LONG, Progress, Queue, Refused, Store, UpgradeState, eventually, succeeded,
-        wanted,
+        Ended, Filter, GONE, LONG, Progress, Queue, Refused, Store, UpgradeState, eventually, limits,
+        succeeded, wanted,
     };
 
     pub(super) async fn one_upgrade_of_a_database_at_a_time(store: Store) {
@@ -105,7 +110,7 @@ mod test {
             Err(Refused::Busy { upgrade }) => assert_eq!(upgrade, first.upgrade.id),
             unexpected => panic!("{unexpected:?}"),
         }
-        let taken = queue.take("a", LONG, 9).await.unwrap().unwrap();
+        let taken = queue.take("a", LONG, limits(99, 9)).await.unwrap().unwrap();
         assert!(other.enqueue(&wanted("acme", "s")).await.is_err());
         assert!(queue.end(&taken.job, &taken.lease, &succeeded()).await.unwrap());
         other.enqueue(&wanted("acme", "s")).await.unwrap();
@@ -119,7 +124,11 @@ mod test {
             queue.enqueue(&wanted(tenant, server)).await.unwrap();
         }
         let take = async |queue: &Queue| {
-            queue.take("w", LONG, 1).await.unwrap().map(|taken| (taken.job.upgrade.tenant.clone(), taken))
+            queue
+                .take("w", LONG, limits(99, 1))
+                .await
+                .unwrap()
+                .map(|taken| (taken.job.upgrade.tenant.clone(), taken))
         };
         let (tenant, first) = take(&queue).await.unwrap();
         assert_eq!(tenant, "one");
@@ -129,14 +138,27 @@ mod test {
         assert_eq!(take(&other).await.unwrap().0, "two");
     }
 
+    pub(super) async fn no_more_are_taken_by_all_replicas_together_than_may_run(store: Store) {
+        let (queue, other) = (store.queue().await, store.queue().await);
+        for (tenant, server) in [("one", "a"), ("two", "b"), ("three", "c")] {
+            queue.enqueue(&wanted(tenant, server)).await.unwrap();
+        }
+        let first = queue.take("w", LONG, limits(2, 9)).await.unwrap().unwrap();
+        assert!(other.take("v", LONG, limits(2, 9)).await.unwrap().is_some());
+        assert!(queue.take("w", LONG, limits(2, 9)).await.unwrap().is_none());
+        assert!(other.take("v", LONG, limits(2, 9)).await.unwrap().is_none());
+        assert!(queue.end(&first.job, &first.lease, &succeeded()).await.unwrap());
+        assert!(other.take("v", LONG, limits(2, 9)).await.unwrap().is_some());
+    }
+
     pub(super) async fn whoever_lost_the_lease_can_write_no_more(store: Store) {
         let (queue, other) = (store.queue().await, store.queue().await);
         queue.enqueue(&wanted("acme", "s")).await.unwrap();
-        let lost = queue.take("a", GONE, 9).await.unwrap().unwrap();
+        let lost = queue.take("a", GONE, limits(99, 9)).await.unwrap().unwrap();
         assert!(!lost.taken_over);
         let mut found = None;
         eventually(LONG, "the lease has run out", async || {
-            found = other.take("b", LONG, 9).await.unwrap();
+            found = other.take("b", LONG, limits(99, 9)).await.unwrap();
             found.is_some()
         })
         .await;
@@ -165,7 +187,7 @@ mod test {
         let racing = replicas.into_iter().map(|queue| {
             tokio::spawn(async move {
                 let mut mine = Vec::new();
-                while let Some(taken) = queue.take("w", LONG, 2).await.unwrap() {
+                while let Some(taken) = queue.take("w", LONG, limits(99, 2)).await.unwrap() {
                     mine.push((taken.job.server.clone(), taken.lease.id));
                 }
                 mine
@@ -188,24 +210,24 @@ mod test {
         let waiting = queue.enqueue(&wanted("one", "s")).await.unwrap().upgrade.id;
         let cancelled = queue.cancel(&waiting).await.unwrap();
         assert_eq!(cancelled.upgrade.state(), UpgradeState::Cancelled);
-        assert!(queue.take("w", LONG, 9).await.unwrap().is_none());
+        assert!(queue.take("w", LONG, limits(99, 9)).await.unwrap().is_none());
         assert!(matches!(queue.cancel(&waiting).await, Err(Refused::Ended { .. })));
         assert!(matches!(queue.cancel("nothing").await, Err(Refused::Unknown(_))));
         queue.enqueue(&wanted("two", "s")).await.unwrap();
-        let taken = queue.take("w", LONG, 9).await.unwrap().unwrap();
+        let taken = queue.take("w", LONG, limits(99, 9)).await.unwrap().unwrap();
         assert!(queue.cancel(&taken.lease.id).await.unwrap().upgrade.cancelling);
         assert_eq!(queue.renew(&taken.lease, LONG).await.unwrap(), Some(true));
         // Something may be half done, so the next one to take it finds out.
         assert!(queue.put_back(&taken.lease).await.unwrap());
         let put_back = queue.cancel(&taken.lease.id).await.unwrap();
         assert_eq!(put_back.upgrade.state(), UpgradeState::Queued);
-        assert!(queue.take("w", LONG, 9).await.unwrap().unwrap().job.upgrade.cancelling);
+        assert!(queue.take("w", LONG, limits(99, 9)).await.unwrap().unwrap().job.upgrade.cancelling);
     }
 
     pub(super) async fn old_upgrades_are_forgotten_and_others_are_not(store: Store) {
         let queue = store.queue().await;
         queue.enqueue(&wanted("old", "s")).await.unwrap();
-        let taken = queue.take("w", LONG, 9).await.unwrap().unwrap();
+        let taken = queue.take("w", LONG, limits(99, 9)).await.unwrap().unwrap();
         queue.end(&taken.job, &taken.lease, &succeeded()).await.unwrap();
         queue.enqueue(&wanted("waiting", "s")).await.unwrap();
         assert_eq!(queue.forget(LONG).await.unwrap(), 0);

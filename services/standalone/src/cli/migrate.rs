@@ -36,7 +36,7 @@ pub enum Command {
     Status(status::Status),
     /// Undo migrations, newest first, and watch until all have ended
     Undo(run::Undo),
-    /// Check a service's migration files without any database
+    /// Check a service's migration files, and whether what databases have applied is what they say
     Validate(validate::Validate),
     /// Declare that databases are at a schema already, such as those that Flyway has migrated
     Baseline(baseline::Baseline),

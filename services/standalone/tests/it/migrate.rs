@@ -120,6 +120,27 @@ async fn files_are_validated_without_a_database() {
 }
 
 #[tokio::test]
+async fn what_databases_have_applied_is_compared_with_the_files() {
+    let world = World::start().await;
+    world.migrate(&["up", "orders", "--tenants", "acme,ecorp", "--to", "1.1", "--yes"]).await.ok();
+    let done = world.migrate(&["validate", "orders", "--tenants", "all"]).await.ok();
+    assert!(done.out.contains("3 of 3 databases agree with the files"), "{done}");
+    let folder = world.dir.path().join("migrations/orders");
+    let name =
+        std::fs::read_dir(&folder).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let name = name.into_iter().find(|name| name.starts_with("V1.1__")).unwrap();
+    let text = std::fs::read_to_string(folder.join(&name)).unwrap();
+    std::fs::write(folder.join(&name), format!("{text}\n-- changed since\nSELECT 1;\n")).unwrap();
+    let done = world.migrate(&["validate", "orders", "--tenants", "all", "--json"]).await;
+    assert_eq!(done.code, 1, "{done}");
+    let changed = |looked: &&serde_json::Value| looked["findings"][0]["rule"] == "checksum";
+    let document = done.json();
+    let tenants: Vec<_> = document["tenants"].as_array().unwrap().iter().filter(changed).collect();
+    let tenants: Vec<_> = tenants.iter().map(|looked| looked["tenant"].as_str().unwrap()).collect();
+    assert_eq!(tenants, ["acme", "ecorp"], "{done}");
+}
+
+#[tokio::test]
 async fn a_baseline_is_believed() {
     let world = World::start().await;
     world.migrate(&["baseline", "orders", "--tenants", "acme", "--at", "1.1"]).await.ok();

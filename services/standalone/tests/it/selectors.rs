@@ -85,6 +85,8 @@ async fn every_verb_takes_every_kind_of_selector() {
         let seen = of("status", &["--live"]).await;
         assert_eq!(named(&seen, "schemas"), expected, "{selector}");
         assert!(seen["schemas"].as_array().unwrap().iter().all(|it| it["schema"] == "1.2"), "{seen}");
+        let compared = of("validate", &[]).await;
+        assert_eq!(named(&compared, "tenants"), expected, "{selector}");
         let undone = of("undo", &["--to", "1.1", "--yes"]).await;
         assert_eq!(named(&undone, "upgrades"), expected, "{selector}");
         // And nobody else: the others' databases were never touched.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::super::Failure;
 use super::super::session::Session;
+use super::select::Selected;
 use super::{Allowed, Goal, Tenants, text};
 
 /// Plans that are asked for at once.
@@ -36,48 +37,67 @@ struct Plans {
 
 /// A tenant without a plan.
 #[derive(Serialize)]
-struct Unplanned {
+pub(super) struct Unplanned {
     tenant: String,
     #[serde(flatten)]
     body: ErrorBody,
+}
+
+impl Unplanned {
+    pub(super) fn new((tenant, failure): &(String, Failure)) -> Self {
+        Self { tenant: tenant.clone(), body: ErrorBody::from(&failure.told()) }
+    }
 }
 
 impl Plan {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let Self { service, tenants, goal, allowed } = self;
         let selected = tenants.tenants.resolve(session).await?;
-        let client = session.schemas().await?;
-        let plan = |tenant: String| {
-            let (mut client, service) = (client.clone(), service.clone());
-            let (target, options) = (goal.target(), allowed.options());
-            async move {
-                let attempted = format!("plan an upgrade of `{tenant}`'s {service}");
-                let request = PlanRequest { tenant: tenant.clone(), service, target, options };
-                match session.call(&attempted, client.plan(session.request(request))).await {
-                    Ok(response) => Ok(Ok(response.plan.unwrap_or_default())),
-                    Err(Failure::Refused { error, .. })
-                        if !selected.named && error.reason == Reason::UnknownDatabase =>
-                    {
-                        Ok(Err(None))
-                    }
-                    // Without the migrator, no other tenant has a plan either.
-                    Err(failure) if failure.reason() == Reason::Unavailable => Err(failure),
-                    Err(failure) => Ok(Err(Some((tenant, failure)))),
-                }
-            }
-        };
-        let asked: Vec<_> = selected.tenants.iter().cloned().map(plan).collect();
-        let told: Vec<_> = futures::stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
-        let (mut plans, mut failures) = (Vec::new(), Vec::new());
-        for told in told {
-            match told {
-                Ok(plan) => plans.push(plan),
-                Err(Some(failure)) => failures.push(failure),
-                Err(None) => {}
-            }
-        }
+        let request =
+            PlanRequest { tenant: String::new(), service, target: goal.target(), options: allowed.options() };
+        let (plans, failures) = ask(session, &selected, &request).await?;
         show(session, plans, failures)
     }
+}
+
+/// The plans of tenants, and why others have none. Who was not named and has no database is left out.
+///
+/// # Errors
+/// The migrator does not answer, so no tenant has a plan.
+pub(super) async fn ask(
+    session: &Session,
+    selected: &Selected,
+    request: &PlanRequest,
+) -> Result<(Vec<UpgradePlan>, Vec<(String, Failure)>), Failure> {
+    let client = session.schemas().await?;
+    let plan = |tenant: String| {
+        let (mut client, request) =
+            (client.clone(), PlanRequest { tenant: tenant.clone(), ..request.clone() });
+        async move {
+            let attempted = format!("plan an upgrade of `{tenant}`'s {}", request.service);
+            match session.call(&attempted, client.plan(session.request(request))).await {
+                Ok(response) => Ok(Ok(response.plan.unwrap_or_default())),
+                Err(Failure::Refused { error, .. })
+                    if !selected.named && error.reason == Reason::UnknownDatabase =>
+                {
+                    Ok(Err(None))
+                }
+                Err(failure) if failure.reason() == Reason::Unavailable => Err(failure),
+                Err(failure) => Ok(Err(Some((tenant, failure)))),
+            }
+        }
+    };
+    let asked: Vec<_> = selected.tenants.iter().cloned().map(plan).collect();
+    let told: Vec<_> = futures::stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+    let (mut plans, mut failures) = (Vec::new(), Vec::new());
+    for told in told {
+        match told {
+            Ok(plan) => plans.push(plan),
+            Err(Some(failure)) => failures.push(failure),
+            Err(None) => {}
+        }
+    }
+    Ok((plans, failures))
 }
 
 fn show(session: &Session, plans: Vec<UpgradePlan>, failures: Vec<(String, Failure)>) -> Result<(), Failure> {
@@ -86,16 +106,16 @@ fn show(session: &Session, plans: Vec<UpgradePlan>, failures: Vec<(String, Failu
     }
     let refused: Vec<String> =
         plans.iter().filter(|plan| plan.refused).map(|plan| plan.tenant.clone()).collect();
-    let unplanned = failures.iter().map(|(tenant, failure)| Unplanned {
-        tenant: tenant.clone(),
-        body: ErrorBody::from(&failure.told()),
-    });
-    let document = Plans { failures: unplanned.collect(), plans };
+    let document = Plans { failures: failures.iter().map(Unplanned::new).collect(), plans };
     if !document.plans.is_empty() || session.json() {
         session.show(&document, || plans_text(&document.plans))?;
     }
     let refusals = (!refused.is_empty()).then_some(Failure::PlansRefused { tenants: refused });
-    let mut failures: Vec<_> = failures.into_iter().map(|(_, failure)| failure).chain(refusals).collect();
+    all_of(failures.into_iter().map(|(_, failure)| failure).chain(refusals).collect())
+}
+
+/// Fails with all of them.
+pub(super) fn all_of(mut failures: Vec<Failure>) -> Result<(), Failure> {
     match failures.pop() {
         None => Ok(()),
         Some(failure) if failures.is_empty() => Err(failure),
