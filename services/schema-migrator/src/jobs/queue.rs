@@ -190,6 +190,9 @@ impl Queue {
     /// # Errors
     /// When the database is away; none is queued then.
     pub async fn enqueue_all(&self, wanted: &[Wanted]) -> Result<Vec<Result<Job, Refused>>, Error> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let transaction = self.database.begin().await?;
         let mut queued = Vec::with_capacity(wanted.len());
         for wanted in wanted {

@@ -70,7 +70,7 @@ impl World {
             ("CONTROL__URL", &format!("http://{}", control.grpc)),
             ("MIGRATIONS__FOLDER", files.path().join("migrations").to_str().unwrap()),
             // Whoever is killed is followed soon.
-            ("JOBS__LEASE", "3s"),
+            ("JOBS__LEASE", "6s"),
         ]);
         migrator.extend(vault);
         let migrator = Server::on("grey-schema-migrator", migrator, migrator_port);

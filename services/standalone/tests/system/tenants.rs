@@ -92,7 +92,7 @@ impl World {
                 ("APPLY__BATCH", &BATCH.to_string()),
                 ("SYNC__INTERVAL", "1h"),
                 ("SYNC__MIN_GAP", "100ms"),
-                ("LEASE__TTL", "2s"),
+                ("LEASE__TTL", "6s"),
                 ("WEBHOOK__SECRETS", &secrets),
                 ("REDIS__URLS", &urls),
             ]);
