@@ -3,7 +3,7 @@
 # and the tool pt-online-schema-change (percona-toolkit), which changes MariaDB tables while they are in use.
 # Where they can be had, also MySQL (on Debian; run from a folder, not installed) and gh-ost (where there is Go): the tests
 # that need them say nothing where they are absent.
-# Looks for the programs first, so a second run changes nothing and needs no network.
+# Looks for the programs first, so a second run changes nothing, and needs no network where all could be had.
 # r-nacos is built from source, once: that takes some minutes. With NACOS=alibaba, Alibaba's own server is fetched, too;
 # the tests use it where they find the same setting.
 # Neither starts nor enables a system service, so the usual ports 6379, 5432 and 3306 stay as they were.
@@ -95,7 +95,7 @@ install_mysql() {
         # The mirror that this system uses for itself.
         # shellcheck disable=SC2016 # apt-get fills these in
         mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' 'Label: Debian' |
-            head -n 1)"
+            sed -n 1p || true)"
     fi
     if [ -z "${mirror:-}" ]; then
         echo "install-servers: MySQL is left out, which is had from Debian only: its tests have nothing to run" >&2

@@ -110,8 +110,8 @@ impl Follower {
         };
         match self.state.feed.read(&position, self.options.batch, self.options.wait).await? {
             FeedRead::Idle => {
-                self.compare(drift).await?;
                 self.tables.contact();
+                self.compare(drift).await?;
                 Ok(true)
             }
             FeedRead::Entries(entries) => {

@@ -175,9 +175,11 @@ fn postgres(connection: &Connection, options: &Options) -> Result<Command, Error
     command.env("PGSSLMODE", mode).env("PGPASSWORD", given.unwrap_or_default());
     command.env("PGCONNECT_TIMEOUT", connection.timeouts().connect.as_secs().max(2).to_string());
     let encryption = Encryption::of(target.url.expose()).map_err(|why| failed(&why))?;
-    // Without a file the tool looks in a home; the migrator's own driver trusts public authorities.
-    let public =
-        Some(Path::new(SYSTEM_AUTHORITIES)).filter(|file| encryption.is_verified() && file.is_file());
+    // Without a file the tool looks in a home; the migrator's own driver trusts public authorities, unless the environment,
+    // which the tool has as well, names others.
+    let told = std::env::var_os("PGSSLROOTCERT").is_some();
+    let public = Some(Path::new(SYSTEM_AUTHORITIES))
+        .filter(|file| !told && encryption.is_verified() && file.is_file());
     if let Some(authority) = encryption.authority.as_deref().or(public) {
         command.env("PGSSLROOTCERT", authority);
     }

@@ -37,9 +37,12 @@ impl Encryption {
         let query = url.split('#').next().and_then(|url| url.split_once('?')).map_or("", |(_, query)| query);
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decoded(&value.replace('+', " "))
-                .ok_or("a parameter of the URL has percent signs that mean nothing")?;
-            match name {
+            let decoded = |text: &str| {
+                let decoded = percent_decoded(&text.replace('+', " "));
+                decoded.ok_or("a parameter of the URL has percent signs that mean nothing")
+            };
+            let (name, value) = (decoded(name)?, decoded(value)?);
+            match name.as_str() {
                 "sslmode" | "ssl-mode" => read.strength = strength(&value)?,
                 "sslrootcert" | "ssl-root-cert" | "sslca" | "ssl-ca" => read.authority = Some(file(&value)?),
                 "sslcert" | "ssl-cert" => read.certificate = Some(file(&value)?),

@@ -36,7 +36,7 @@ pub async fn check(
     let histories = Box::pin(read_many(targets, timeouts, concurrency)).await;
     let fingerprints: BTreeMap<Dialect, Checksum> =
         scripts.iter().map(|(dialect, scripts)| (*dialect, scripts.fingerprint())).collect();
-    // Tenants of one fleet have the same few histories, and judging one parses every migration.
+    // Tenants of one fleet have the same few histories, and judging one goes through every migration.
     let mut judged: BTreeMap<Kind, Standing> = BTreeMap::new();
     let mut standings = Vec::with_capacity(targets.len());
     for (target, history) in targets.iter().zip(histories) {

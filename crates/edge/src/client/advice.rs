@@ -29,6 +29,8 @@ fn advice(cause: &str, section: &str) -> Option<String> {
         Some(format!("set {section}.tls.ca_file to the authority that issued the server's certificate"))
     } else if says(&["not valid for name", "NotValidForName"]) {
         Some(format!("set {section}.tls.domain to a name in the server's certificate"))
+    } else if says(&["fatal alert"]) && says(&["Expired"]) {
+        Some(format!("renew the certificate in {section}.tls.cert_file, and check both clocks"))
     } else if says(&["expired", "Expired", "not valid yet", "NotValidYet"]) {
         Some("renew the server's certificate, and check both clocks".to_owned())
     } else if says(&["fatal alert"]) {

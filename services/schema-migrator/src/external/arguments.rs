@@ -82,7 +82,7 @@ pub(super) fn of(
     let place = step.table.as_str().split_once('.').map_or(login.database(), |(place, _)| place);
     let table = step.table.last();
     let socket = credentials.with_file_name("gh-ost.sock");
-    if socket.as_os_str().len() > LONGEST_SOCKET {
+    if step.tool == Tool::GhOst && socket.as_os_str().len() > LONGEST_SOCKET {
         return Err("the folder for temporary files has too long a name for a socket in it".to_owned());
     }
     let credentials = credentials.to_str().ok_or("the folder for temporary files is not text")?;

@@ -9,6 +9,7 @@ use grey_core::schema::SchemaVersion;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,7 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 
 /// The folder that holds one folder of migrations per service. Cheap to clone.
 ///
-/// Files that were read without a fault are kept, and read anew once one of them is another one, by size or time.
+/// Files that were read without a fault are kept, and read anew once one of them is another one.
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -38,8 +39,28 @@ pub struct Folder {
 /// The scripts of services, with what their files were like.
 type Kept = BTreeMap<(ServiceId, Dialect), (Stamp, Scripts)>;
 
-/// Every file of a service: its name, its size and when it was changed.
-type Stamp = BTreeMap<String, Option<(u64, SystemTime)>>;
+/// Every file of a service, by its name.
+type Stamp = BTreeMap<String, Option<Found>>;
+
+/// What tells a file from what it was: an edit that keeps its size, or a copy that keeps its times, still has another inode
+/// or another time of change, which nobody can set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Found {
+    bytes: u64,
+    device: u64,
+    inode: u64,
+    changed: SystemTime,
+}
+
+impl Found {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        let seconds = u64::try_from(file.ctime()).map_err(io::Error::other)?;
+        let nanos = u32::try_from(file.ctime_nsec()).map_err(io::Error::other)?;
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+        Ok(Self { bytes: file.len(), device: file.dev(), inode: file.ino(), changed })
+    }
+}
 
 impl Folder {
     /// The folder at `root`, which is looked at only when something is loaded.
@@ -72,7 +93,7 @@ impl Folder {
         for entry in fs::read_dir(&folder).map_err(|source| read(&folder, source))? {
             let name = entry.map_err(|source| read(&folder, source))?.file_name();
             let name = name.to_string_lossy().into_owned();
-            let found = fs::metadata(folder.join(&name)).and_then(|it| Ok((it.len(), it.modified()?))).ok();
+            let found = Found::at(&folder.join(&name)).ok();
             stamp.insert(name, found);
             if stamp.len() > MAX_FILES {
                 return Err(FilesError::TooMany { service: service.clone(), limit: MAX_FILES });
@@ -101,9 +122,8 @@ impl Folder {
 
     fn keep(&self, stamp: Stamp, scripts: &Scripts) {
         let now = SystemTime::now();
-        let settled = |found: &Option<(u64, SystemTime)>| {
-            found.is_some_and(|(_, changed)| now.duration_since(changed).is_ok_and(|age| age >= UNSETTLED))
-        };
+        let old = |changed| now.duration_since(changed).is_ok_and(|age| age >= UNSETTLED);
+        let settled = |found: &Option<Found>| found.as_ref().is_some_and(|found| old(found.changed));
         if !stamp.values().all(settled) {
             return;
         }

@@ -11,6 +11,7 @@ use grey_core::error::Reason;
 use grey_core::version::Version;
 use grey_proto::control::{ObservedSchema, Pin};
 use grey_proto::schema::{Flip, FlipState};
+use grey_proto::status::ApiError;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +82,7 @@ impl FollowUp {
             if observed.is_empty() {
                 break;
             }
-            self.report(&observed).await?;
+            self.report(&observed, stop).await?;
         }
         while !stop.is_cancelled() {
             let Some(job) = self.queue.take_flip(CLAIM).await? else { break };
@@ -91,44 +92,42 @@ impl FollowUp {
     }
 
     /// Reports schemas together, or each by itself if one of them is refused.
-    async fn report(&self, observed: &[Observed]) -> Result<(), Error> {
-        if let [one] = observed {
-            return self.report_one(one).await;
-        }
+    async fn report(&self, observed: &[Observed], stop: &CancellationToken) -> Result<(), Error> {
         let every: Vec<_> = observed.iter().map(message).collect();
         match self.control.observe(every).await {
             Ok(()) => return self.queue.reported(observed).await,
-            Err(error) if is_transient(&error) => {
-                tracing::warn!(schemas = observed.len(), error = %error, "schemas are not reported yet");
-                self.metrics.put_off();
-                for observed in observed {
-                    self.queue.report_later(observed, self.pause).await?;
+            Err(error) if is_transient(&error) => return self.put_off(observed, &error).await,
+            Err(error) => {
+                if let [one] = observed {
+                    return self.refused(one, &error).await;
                 }
-                return Ok(());
             }
-            Err(_) => {}
         }
-        for observed in observed {
-            self.report_one(observed).await?;
+        for (index, one) in observed.iter().enumerate() {
+            let rest = observed.get(index..).unwrap_or_default();
+            if stop.is_cancelled() {
+                return self.queue.report_later(rest, self.pause).await;
+            }
+            match self.control.observe(vec![message(one)]).await {
+                Ok(()) => self.queue.reported(std::slice::from_ref(one)).await?,
+                Err(error) if is_transient(&error) => return self.put_off(rest, &error).await,
+                Err(error) => self.refused(one, &error).await?,
+            }
         }
         Ok(())
     }
 
-    async fn report_one(&self, observed: &Observed) -> Result<(), Error> {
-        let (tenant, service) = (observed.tenant.as_str(), observed.service.as_str());
-        match self.control.observe(vec![message(observed)]).await {
-            Ok(()) => self.queue.reported(std::slice::from_ref(observed)).await,
-            Err(error) if is_transient(&error) => {
-                tracing::warn!(tenant.id = tenant, service.id = service, error = %error, "schema is not reported yet");
-                self.metrics.put_off();
-                self.queue.report_later(observed, self.pause).await
-            }
-            Err(error) => {
-                // The tenant or the service is gone: nobody waits for it.
-                tracing::warn!(tenant.id = tenant, service.id = service, error = %error, "schema is not reported");
-                self.queue.reported(std::slice::from_ref(observed)).await
-            }
-        }
+    async fn put_off(&self, observed: &[Observed], error: &ApiError) -> Result<(), Error> {
+        tracing::warn!(schemas = observed.len(), error = %error, "schemas are not reported yet");
+        observed.iter().for_each(|_| self.metrics.put_off());
+        self.queue.report_later(observed, self.pause).await
+    }
+
+    /// The tenant or the service is gone: nobody waits for it.
+    async fn refused(&self, observed: &Observed, error: &ApiError) -> Result<(), Error> {
+        let Observed { tenant, service, .. } = observed;
+        tracing::warn!(tenant.id = tenant, service.id = service, error = %error, "schema is not reported");
+        self.queue.reported(std::slice::from_ref(observed)).await
     }
 
     async fn flip(&self, job: &Job) -> Result<(), Error> {
@@ -194,6 +193,6 @@ fn same(present: &Pin, wanted: &Pin) -> bool {
     version(present) == version(wanted) && present.locked == wanted.locked
 }
 
-fn told(error: &grey_proto::status::ApiError) -> String {
+fn told(error: &ApiError) -> String {
     format!("{}: {}", error.reason.as_str(), error.message)
 }

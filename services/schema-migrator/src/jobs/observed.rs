@@ -5,7 +5,7 @@ use super::lease::millis;
 use super::queue::Queue;
 use super::record::{Job, flip_word, json, read};
 use grey_proto::schema::Flip;
-use sea_orm::{DatabaseTransaction, QueryResult, Value};
+use sea_orm::{DatabaseTransaction, DbBackend, QueryResult, Value};
 use std::time::Duration;
 
 const TABLE: &str = "observed";
@@ -72,8 +72,11 @@ impl Queue {
         if seen.is_empty() {
             return Ok(());
         }
+        let mut seen = seen.to_vec();
+        // All who write many do so in this order, so that none waits for another that waits for it.
+        seen.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
         let transaction = self.database.begin().await?;
-        for (tenant, service, seen) in seen {
+        for (tenant, service, seen) in &seen {
             self.note(&transaction, tenant, service, seen).await?;
         }
         self.database.commit(transaction).await?;
@@ -109,17 +112,21 @@ impl Queue {
             .collect()
     }
 
-    /// Takes schemas that the control plane has yet to be told, at most this many; others leave them alone for `claim`.
+    /// Takes schemas that the control plane has yet to be told, at most this many, by service and tenant; others leave them
+    /// alone for `claim`.
     pub(super) async fn take_reports(&self, claim: Duration, most: u32) -> Result<Vec<Observed>, Error> {
         let now = self.database.now();
         let attempted = "take schemas to report";
+        let skip = if self.database.backend() == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let sql = format!(
             "UPDATE observed SET claim_until_ms = {now} + $1 WHERE (service, tenant) IN \
              (SELECT service, tenant FROM observed WHERE unreported AND claim_until_ms < {now} \
-             ORDER BY seen_ms LIMIT {most}) AND claim_until_ms < {now} RETURNING *"
+             ORDER BY seen_ms LIMIT {most} {skip}) AND claim_until_ms < {now} RETURNING *"
         );
         let rows = self.database.rows(attempted, &sql, [millis(claim).into()]).await?;
-        rows.iter().map(observed).collect()
+        let mut taken = rows.iter().map(observed).collect::<Result<Vec<_>, _>>()?;
+        taken.sort_by(|a, b| (&a.service, &a.tenant).cmp(&(&b.service, &b.tenant)));
+        Ok(taken)
     }
 
     /// The control plane knows what was seen then.
@@ -135,19 +142,22 @@ impl Queue {
     }
 
     /// The control plane has to be told again after a while.
-    pub(super) async fn report_later(&self, observed: &Observed, pause: Duration) -> Result<(), Error> {
+    pub(super) async fn report_later(&self, observed: &[Observed], pause: Duration) -> Result<(), Error> {
         let sql = format!(
             "UPDATE observed SET claim_until_ms = {} + $4 WHERE service = $1 AND tenant = $2 AND change = $3",
             self.database.now()
         );
-        let values = [
-            observed.service.as_str().into(),
-            observed.tenant.as_str().into(),
-            observed.change.into(),
-            millis(pause).into(),
-        ];
-        self.database.run("put a report off", &sql, values).await?;
-        Ok(())
+        let transaction = self.database.begin().await?;
+        for observed in observed {
+            let values = [
+                observed.service.as_str().into(),
+                observed.tenant.as_str().into(),
+                observed.change.into(),
+                millis(pause).into(),
+            ];
+            self.database.run_in(&transaction, "put a report off", &sql, values).await?;
+        }
+        self.database.commit(transaction).await
     }
 
     /// Takes an upgrade that has succeeded and whose pin waits, once the control plane knows the schema.

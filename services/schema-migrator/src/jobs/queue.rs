@@ -8,7 +8,7 @@ use grey_proto::schema::{
     Flip, Target, Upgrade, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep,
 };
 use grey_proto::status::ApiError;
-use sea_orm::{DatabaseTransaction, Value};
+use sea_orm::{DatabaseTransaction, DbBackend, Value};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use tokio::sync::{Notify, broadcast};
 
 /// Changes that a slow follower may be behind before it reads the row anew instead.
 const FOLLOWED: usize = 1_024;
+
+/// Lets one request at a time queue many upgrades. "gque" in ASCII.
+const QUEUEING: i64 = 1_735_488_869;
 
 /// Ended upgrades that are forgotten at once at most.
 const FORGOTTEN: u32 = 1_000;
@@ -194,23 +197,28 @@ impl Queue {
             return Ok(Vec::new());
         }
         let transaction = self.database.begin().await?;
+        if self.database.backend() == DbBackend::Postgres {
+            // Two that ask for the same tenants in different orders would wait for each other.
+            let lock = format!("SELECT pg_advisory_xact_lock({QUEUEING})");
+            self.database.run_in(&transaction, "queue upgrades", &lock, []).await?;
+        }
         let mut queued = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             queued.push(self.insert_unless_busy(&transaction, wanted).await?);
         }
         self.database.commit(transaction).await?;
+        self.wake.notify_one();
         let mut results = Vec::with_capacity(wanted.len());
         for (wanted, job) in wanted.iter().zip(queued) {
             results.push(match job {
                 Some(job) => Ok(self.told(job)),
-                None => {
-                    let upgrade = self.busy(&wanted.tenant, &wanted.service).await?;
+                None => Err(match self.busy(&wanted.tenant, &wanted.service).await {
                     // Empty: it has ended in this very moment.
-                    Err(Refused::Busy { upgrade: upgrade.unwrap_or_default() })
-                }
+                    Ok(upgrade) => Refused::Busy { upgrade: upgrade.unwrap_or_default() },
+                    Err(error) => error.into(),
+                }),
             });
         }
-        self.wake.notify_one();
         Ok(results)
     }
 

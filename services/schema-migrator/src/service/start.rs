@@ -231,21 +231,22 @@ impl Api {
         results: &mut HashMap<String, Result<Upgrade, ApiError>>,
     ) -> Result<(), ApiError> {
         let (mut names, mut targets) = (BTreeSet::new(), Vec::with_capacity(rest.len()));
-        let plan = |wanted: &Wanted, found: &Registered, history: &History, facts: &Facts| {
-            let scripts = scripts.get(&found.target.dialect);
-            let scripts = scripts.ok_or_else(|| invalid("service", "has no migrations"))?;
-            Ok::<_, ApiError>(goal.plan(scripts, history, &self.grounds.options(&wanted.options)?, facts))
-        };
         for (wanted, found, history) in &rest {
-            names.extend(plan(wanted, found, history, &Facts::default())?.names());
+            let scripts = scripts_for(scripts, found)?;
+            let options = self.grounds.options(&wanted.options)?;
+            names.extend(goal.plan(scripts, history, &options, &Facts::default()).names());
             targets.push(found.target.clone());
+            // There may be a thousand of them, and others want to be served.
+            tokio::task::yield_now().await;
         }
         let limit = self.settings.fleet_concurrency;
         let facts = Box::pin(facts_of_many(&targets, &names, self.grounds.timeouts(), limit)).await;
         let mut planned = Vec::with_capacity(rest.len());
         for ((mut wanted, found, history), facts) in rest.into_iter().zip(facts) {
+            tokio::task::yield_now().await;
             let judged = facts.map_err(|error| crate::prepare::database_error(&error)).and_then(|facts| {
-                let plan = plan(&wanted, &found, &history, &facts)?;
+                let options = self.grounds.options(&wanted.options)?;
+                let plan = goal.plan(scripts_for(scripts, &found)?, &history, &options, &facts);
                 verdict(&plan)?;
                 Ok(plan)
             });
@@ -337,6 +338,13 @@ impl Api {
         }
         Ok(loaded)
     }
+}
+
+fn scripts_for<'s>(
+    scripts: &'s BTreeMap<Dialect, Arc<Scripts>>,
+    found: &Registered,
+) -> Result<&'s Arc<Scripts>, ApiError> {
+    scripts.get(&found.target.dialect).ok_or_else(|| invalid("service", "has no migrations"))
 }
 
 fn fill_in(wanted: &mut Wanted, plan: &Plan, registered: &Registered) {

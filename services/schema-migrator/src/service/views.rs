@@ -97,8 +97,9 @@ impl Api {
                 "schema of views is dropped"
             );
         }
-        let (dropped, kept) =
-            known.into_iter().partition::<Vec<_>, _>(|(it, _)| dropped.iter().any(|gone| gone == it));
+        let (dropped, kept) = known
+            .into_iter()
+            .partition::<Vec<_>, _>(|(it, _)| dropped.iter().any(|gone| gone.version == it.version));
         let told = |all: Vec<_>| all.into_iter().map(|it| told(&tenant, &service, it)).collect();
         Ok(DropViewsResponse { dropped: told(dropped), kept: told(kept) })
     }

@@ -65,10 +65,12 @@ impl Connection {
 
 pub(super) const ATTEMPTED: &str = "read row estimates";
 
-/// Rows of table `c`: of the last analysis, or what was counted since there is the table, if it was never analysed.
-/// Asking for the size of its file would wait for whoever has locked it.
-pub(super) const POSTGRES_ESTIMATE: &str =
-    "(CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)::bigint";
+/// Rows of table `c`: of the last analysis, else what the server has counted, which it forgets in a crash, else by the size
+/// of its file, unless someone has locked it: asking would wait for them.
+pub(super) const POSTGRES_ESTIMATE: &str = "(CASE WHEN c.reltuples >= 0 THEN c.reltuples \
+     WHEN pg_stat_get_live_tuples(c.oid) > 0 THEN pg_stat_get_live_tuples(c.oid) \
+     WHEN c.oid IN (SELECT relation FROM pg_locks WHERE relation IS NOT NULL AND mode = 'AccessExclusiveLock') THEN 0 \
+     ELSE coalesce(pg_relation_size(c.oid), 0) / 100 END)::bigint";
 
 /// Names as a list of literals.
 pub(super) fn list(sql: Sql, names: &BTreeSet<String>) -> String {

@@ -227,6 +227,11 @@ async fn facts_of(
             facts::note(by_place.entry(column(Some(row), "place")?).or_default(), row)?;
         }
     }
+    // A server that keeps names in lower case tells of other names than URLs do.
+    let renamed = |place: &String| by_place.keys().any(|known| known.to_lowercase() == place.to_lowercase());
+    if places.iter().any(|place| !by_place.contains_key(place) && renamed(place)) {
+        return Err(Error::Corrupt("a database has another name".to_owned()));
+    }
     let known = |place| Facts { server: connection.server, ..by_place.remove(place).unwrap_or_default() };
     Ok(places.iter().map(known).collect())
 }

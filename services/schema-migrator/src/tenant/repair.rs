@@ -54,11 +54,13 @@ pub async fn repair(connection: &Connection, repair: &Repair<'_>) -> Result<Sche
     let records = half_done(connection).await?;
     let version = chosen(&records, repair.version)?;
     let migration = repair.scripts.get(version);
+    // Undoing it was begun and came to nothing: the row that applied it still counts.
+    let stands = connection.history().await?.applied().contains_key(version);
     let outcome = match (repair.declared, migration) {
         (Declared::Undone, _) => Outcome::Undone,
         (Declared::Applied, Some(migration)) => {
             check(connection, migration).await?;
-            Outcome::Applied
+            if stands { Outcome::Failed } else { Outcome::Applied }
         }
         (Declared::Applied, None) => {
             let text = format!("declare {version} applied: its file is gone, which the history must name");

@@ -22,8 +22,8 @@ pub(super) async fn roles(
 /// Has new sessions of `roles` in this database look into `schema` first, then where the tables are.
 ///
 /// # Errors
-/// When one of them is the migrator's own role, which must find the tables; when there is no such role, or the migrator
-/// may not set its search path.
+/// When one of them is the migrator's own role, which must find the tables, or looks for its tables elsewhere, as the role of
+/// another tenant does; when there is no such role, or the migrator may not set its search path.
 pub(super) async fn lead(
     connection: &Connection,
     on: &impl ConnectionTrait,
@@ -36,7 +36,12 @@ pub(super) async fn lead(
     let rows = connection.rows(on, attempted, sql.plain(query)).await?;
     let row = rows.first().ok_or_else(|| Error::Corrupt("a query for a name gave no row".to_owned()))?;
     let (database, own) = (column::<String>(row, "database")?, column::<String>(row, "own")?);
+    let paths = self::roles(connection, on).await?;
     for role in roles {
+        if leads_elsewhere(&paths, role, connection.place()) {
+            let text = format!("set the search path of {role}: it does not lead to {}", connection.place());
+            return Err(Error::Conflict(text));
+        }
         if *role == own {
             let text = format!("set the search path of {role}: migrations run as that role, on the tables");
             return Err(Error::Conflict(text));
@@ -51,4 +56,10 @@ pub(super) async fn lead(
         connection.run(on, attempted, sql.plain(set)).await?;
     }
     Ok(())
+}
+
+/// Whether a role has a search path of its own that a schema is not part of.
+fn leads_elsewhere(paths: &[(String, String)], role: &str, schema: &str) -> bool {
+    let mut path = paths.iter().filter(|(_, of)| of == role).map(|(place, _)| place).peekable();
+    path.peek().is_some() && path.all(|place| place != schema)
 }

@@ -4,9 +4,11 @@ use crate::run_world::{LONG, World, job, lenient, mariadb, postgres, scripts, ta
 use grey_runtime::Secret;
 use grey_schema_migrator::backup;
 use grey_schema_migrator::files::Dialect;
-use grey_schema_migrator::plan::{History, Target};
+use grey_schema_migrator::plan::{Facts, History, Target};
 use grey_schema_migrator::run::{Equipment, Goal, Job, MigrateError, Migration, Outcome, Progress, migrate};
-use grey_schema_migrator::tenant::{self, Error, Stop, baseline, flyway, read_many};
+use grey_schema_migrator::tenant::{
+    self, Declared, Error, Repair, Stop, baseline, flyway, read_many, repair,
+};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -151,6 +153,28 @@ async fn facts_tell_rows_and_server() {
         let server = facts.server.unwrap();
         assert_eq!(server.mariadb, dialect == Dialect::MySql, "{dialect}");
         assert!(server.major >= 3, "{dialect}: {server:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_half_undone_and_is_declared_applied_stands_once() {
+    for dialect in Dialect::ALL {
+        let world = World::new(dialect).await;
+        apply(&world.target, "2").await;
+        let half = "INSERT INTO grey_schema_journal_shop (upgrade, actor, version, direction, step, state, line, \
+                    unfinished, started_at, changed_at) VALUES ('u9', 'test', '2', 'down', 1, 'started', 1, 1, 1, 1)";
+        world.sql(half).await;
+        let scripts = scripts(dialect);
+        let mut connection = world.open().await;
+        connection.lock(&stop()).await.unwrap();
+        let declared = Declared::Applied;
+        let by_hand = Repair { version: None, declared, scripts: &scripts, actor: "test", id: "r1" };
+        repair(&connection, &by_hand).await.unwrap();
+        let history = connection.history().await.unwrap();
+        assert_eq!(history.present(), Some(&version("2")), "{dialect}");
+        let goal = Goal::Up(Target::Newest);
+        let plan = goal.plan(&scripts, &history, &lenient(), &Facts::default());
+        assert!(plan.findings.is_empty(), "{dialect}: {:?}", plan.findings);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use grey_runtime::access::{self, Token, TokenHash};
 use grey_runtime::config::{Source, load};
 use grey_runtime::{Secret, tls};
 use grey_vault::{MasterKey, Vault};
+use tokio::net::TcpSocket;
 
 use super::{Config, reachable};
 
@@ -27,6 +28,7 @@ const MIGRATOR: &str = "schema-migrator";
 pub(crate) struct Links {
     /// Where the migrator serves gRPC.
     migrator: SocketAddr,
+    _reserved: Option<TcpSocket>,
     /// What each shows the other; none: nobody has to show anything.
     token: Option<Secret>,
     scheme: &'static str,
@@ -46,8 +48,8 @@ impl Config {
             (Some(_), None) => return Ok(None),
         };
         let token = (!self.access.tokens.is_empty()).then(|| Secret::new(Vault::generate_secret()));
-        let (migrator, vault) = (chosen(self.schema_migrator.grpc)?, self.vault(data_dir)?);
-        Ok(Some(Links { migrator, token, scheme, tls, vault }))
+        let ((migrator, reserved), vault) = (chosen(self.schema_migrator.grpc)?, self.vault(data_dir)?);
+        Ok(Some(Links { migrator, _reserved: reserved, token, scheme, tls, vault }))
     }
 
     /// The configured master keys and the one in the data directory, which is made where there is none at all.
@@ -128,13 +130,19 @@ impl Links {
     }
 }
 
-/// The address, with a port that is free now where any will do: the control plane must know it before it is served.
-fn chosen(addr: SocketAddr) -> anyhow::Result<SocketAddr> {
+/// The address, with a port that is free where any will do: the control plane must know it before it is served. Until then a
+/// socket that does not listen keeps others from getting the port.
+fn chosen(addr: SocketAddr) -> anyhow::Result<(SocketAddr, Option<TcpSocket>)> {
     if addr.port() != 0 {
-        return Ok(addr);
+        return Ok((addr, None));
     }
-    let listener = TcpListener::bind(addr).with_context(|| format!("find a free port of {}", addr.ip()))?;
-    Ok(listener.local_addr()?)
+    let reserve = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        Ok::<_, std::io::Error>((socket.local_addr()?, Some(socket)))
+    };
+    reserve().with_context(|| format!("find a free port of {}", addr.ip()))
 }
 
 /// Writes a new master key that only its owner can read.

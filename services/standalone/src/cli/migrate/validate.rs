@@ -63,7 +63,9 @@ impl Validate {
             None => session.show(&response, || validate_text(&service, &response))?,
             // Files with faults cannot be compared with anything.
             Some(_) if response.findings.iter().any(|it| it.level() == FindingLevel::Error) => {
-                session.show(&response, || validate_text(&service, &response))?;
+                let document = Document { files: &response, tenants: Vec::new(), failures: Vec::new() };
+                let text = || format!("{}no database was compared\n", validate_text(&service, &response));
+                session.show(&document, text)?;
             }
             Some(tenants) => {
                 let selected = tenants.resolve(session).await?;
