@@ -82,8 +82,13 @@ fn tools_at(world: &World, path: &Path) -> Vec<i32> {
     let path = path.to_str().unwrap();
     let here = |process: &fs::DirEntry| {
         let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-        arguments.contains(&world.name) && arguments.contains(path) && !arguments.contains("killed_tools")
+        let arguments = String::from_utf8_lossy(&arguments);
+        // In full, as the name of one database begins with that of another.
+        let database = |argument: &str| {
+            argument == format!("--database={}", world.name)
+                || argument.split(',').any(|part| part == format!("D={}", world.name))
+        };
+        arguments.split('\0').any(database) && arguments.contains(path) && !arguments.contains("killed_tools")
     };
     let processes = fs::read_dir("/proc").unwrap().flatten().filter(here);
     processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()

@@ -47,7 +47,7 @@ async fn what_holds_on_mariadb_holds_on_mysql() {
         again = again.arg(argument);
     }
     let again = again.start().unwrap();
-    let status = again.wait(Duration::from_secs(400)).await.unwrap();
+    let status = again.wait(Duration::from_secs(1_200)).await.unwrap();
     let output = again.output();
     assert!(status.success(), "{output}");
     assert!(output.contains(&format!("{} passed", TESTS.len())), "a test was not found: {output}");

@@ -4,7 +4,7 @@
 //! other session that could: there the statement never ends by itself.
 
 use crate::files::{folder, load};
-use crate::run_world::{LONG, World, job, lenient, mariadb, postgres, target, timeouts, version};
+use crate::run_world::{LONG, World, job, lenient, mariadb, patient, postgres, target, version};
 use futures::StreamExt as _;
 use grey_core::ids::ServiceId;
 use grey_schema_migrator::files::{Dialect, Folder, Scripts};
@@ -113,10 +113,8 @@ async fn child() {
             println!("runs {version} {step}.");
         }
     };
-    let mut patient = timeouts();
-    patient.lock = LONG;
     let goal = goal(direction);
-    let migration = Migration { target: &target, timeouts: patient, goal, options: lenient() };
+    let migration = Migration { target: &target, timeouts: patient(), goal, options: lenient() };
     let ended = Box::pin(migrate(&migration, &job("u1", &scripts, stop()), &mut tell)).await.unwrap();
     println!("ended {:?}", ended.outcome);
 }
@@ -170,18 +168,24 @@ enum Server {
 
 /// Whether a statement of another session in this database waits for a lock.
 async fn waits(world: &World) -> bool {
-    let query = match world.dialect {
-        Dialect::Postgres => {
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-             AND datname = current_database()"
-        }
-        _ => {
-            "SELECT count(*) FROM information_schema.processlist AS p WHERE db = DATABASE() AND \
-             (state LIKE 'Waiting for table%' OR id IN (SELECT trx_mysql_thread_id \
-             FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'))"
-        }
+    if world.dialect == Dialect::Postgres {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND datname = current_database()";
+        return world.sql(query).await != "0";
+    }
+    let query = "SELECT id, state LIKE 'Waiting for table%' FROM information_schema.processlist \
+                 WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    let sessions = world.sql(query).await;
+    let mut sessions = sessions.lines().map(|line| line.split_once('\t').unwrap());
+    // Not information_schema.innodb_trx: InnoDB shows there what it saw when nobody had looked for 100 ms, so it never
+    // shows anything new while several of us look all the time.
+    let status = world.sql("SHOW ENGINE INNODB STATUS").await;
+    let for_a_row = |id: &str| {
+        let mut transactions = status.split("---TRANSACTION ").skip(1);
+        // The client writes ends of lines as two characters.
+        transactions.any(|it| it.contains("\\nLOCK WAIT ") && it.contains(&format!(" thread id {id},")))
     };
-    world.sql(query).await != "0"
+    sessions.any(|(id, for_a_table)| for_a_table == "1" || for_a_row(id))
 }
 
 /// Ends the sessions that wait.
@@ -277,7 +281,7 @@ async fn killed_inside(
     }
     holder.rollback().await.unwrap();
     // Whoever has the lock knows that no session of the dead one does anything any more.
-    let mut connection = world.open().await;
+    let mut connection = world.open_patiently().await;
     connection.lock(&stop()).await.unwrap();
     if dialect == Dialect::MySql {
         journal_is_exact(&world, direction, states, &what).await;
@@ -292,7 +296,7 @@ async fn killed_inside(
     let expected = if present.as_deref() == Some("2") { &states[1] } else { &states[0] };
     assert_eq!(&state(&world).await, expected, "{what}: {present:?}");
     drop(connection);
-    let ended = world.migrate_as("u2", &scripts, goal(direction), stop(), &mut |_| {}).await.unwrap();
+    let ended = world.migrate_patiently("u2", &scripts, goal(direction)).await.unwrap();
     assert_eq!(ended.outcome, Outcome::Succeeded, "{what}");
     let last = if direction == Direction::Up { &states[1] } else { &states[0] };
     assert_eq!(&state(&world).await, last, "{what}");

@@ -123,7 +123,7 @@ async fn by_hand(statements: &[&String]) -> String {
 
 /// What the journal says of the second version, once no session of a dead migrator does anything any more.
 async fn journal(world: &World) -> Vec<Record> {
-    let mut connection = world.open().await;
+    let mut connection = world.open_patiently().await;
     connection.lock(&stop()).await.unwrap();
     connection.prepare().await.unwrap();
     let history = connection.history().await.unwrap();
@@ -221,7 +221,8 @@ async fn dropped(statements: &[String], nth: usize) {
     }
     drop(running);
     journal_names_what_is_applied(&world, statements).await;
-    assert_eq!(world.up(&scripts).await.unwrap().outcome, Outcome::Succeeded);
+    let ended = world.migrate_patiently("u1", &scripts, Goal::Up(Target::Newest)).await.unwrap();
+    assert_eq!(ended.outcome, Outcome::Succeeded);
     assert_eq!(world.applied().await, ["1", "2"]);
     assert_eq!(state(&world).await, by_hand(&statements.iter().collect::<Vec<_>>()).await);
 }

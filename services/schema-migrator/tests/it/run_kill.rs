@@ -4,12 +4,12 @@
 
 use crate::files::load;
 use crate::run_world::{
-    LONG, U1, V1, World, failing, job, lenient, postgres, scripts, target, timeouts, version,
+    LONG, U1, V1, World, failing, job, lenient, patient, postgres, scripts, target, version,
 };
 use futures::StreamExt as _;
 use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::{Direction, Target};
-use grey_schema_migrator::run::{Goal, Migration, Outcome, Progress, migrate, recover};
+use grey_schema_migrator::run::{Ended, Goal, MigrateError, Migration, Outcome, Progress, migrate, recover};
 use grey_schema_migrator::tenant::{Mark, Stop};
 use grey_testkit::{Spawned, eventually};
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
@@ -57,10 +57,8 @@ async fn child() {
             }
         }
     };
-    let mut patient = timeouts();
-    patient.lock = LONG;
     let goal = Goal::Up(Target::Newest);
-    let migration = Migration { target: &target, timeouts: patient, goal, options: lenient() };
+    let migration = Migration { target: &target, timeouts: patient(), goal, options: lenient() };
     let stop = Stop::within(LONG, CancellationToken::new());
     let ended = Box::pin(migrate(&migration, &job("u1", &scripts, stop), &mut wait)).await.unwrap();
     println!("ended {:?}", ended.outcome);
@@ -85,6 +83,11 @@ async fn kill_at(world: &World, scripts: &str, nth: usize) -> bool {
     assert!(waiting || migrator.output().contains("ended"), "{}", migrator.output());
     migrator.kill9().unwrap();
     waiting
+}
+
+/// The next migrator after a killed one.
+async fn up(world: &World, scripts: &Scripts) -> Result<Ended, MigrateError> {
+    world.migrate_patiently("u1", scripts, Goal::Up(Target::Newest)).await
 }
 
 /// The database's shape at each version.
@@ -136,7 +139,7 @@ async fn killed_once(dialect: Dialect, name: &str, nth: usize, shapes: &BTreeMap
         return false;
     }
     let scripts = scripts_named(name, dialect);
-    let mut connection = world.open().await;
+    let mut connection = world.open_patiently().await;
     let stop = Stop::within(LONG, CancellationToken::new());
     let job = job("u1", &scripts, stop.clone());
     connection.lock(&stop).await.unwrap();
@@ -153,14 +156,14 @@ async fn killed_once(dialect: Dialect, name: &str, nth: usize, shapes: &BTreeMap
     let over = recovered.is_some_and(|ended| ended.outcome != Outcome::Succeeded);
     if name == "failing" {
         if !over {
-            let ended = world.up(&scripts).await.unwrap();
+            let ended = up(&world, &scripts).await.unwrap();
             assert!(matches!(ended.outcome, Outcome::Failed(_)), "{dialect} {nth}: {ended:?}");
         }
         assert_eq!(world.shape().await, shapes[""], "{dialect} {name} {nth}");
         assert!(world.applied().await.is_empty());
     } else {
         assert!(!over, "{dialect} {name} {nth}");
-        assert_eq!(world.up(&scripts).await.unwrap().outcome, Outcome::Succeeded);
+        assert_eq!(up(&world, &scripts).await.unwrap().outcome, Outcome::Succeeded);
         assert_eq!(world.shape().await, shapes["2"], "{dialect} {name} {nth}");
         assert_eq!(world.sql("SELECT count(*) FROM items").await, "2", "{dialect} {nth}");
         assert_eq!(world.sql("SELECT count(*) FROM notes").await, "1", "{dialect} {nth}");
@@ -228,7 +231,7 @@ async fn a_migrator_killed_inside_a_statement_leaves_no_doubt() {
         migrator.kill9().unwrap();
         holder.rollback().await.unwrap();
         // The server may finish the statement of a dead client, and only the catalog knows.
-        let ended = world.up(&scripts_named("alter", dialect)).await.unwrap();
+        let ended = up(&world, &scripts_named("alter", dialect)).await.unwrap();
         assert_eq!(ended.outcome, Outcome::Succeeded, "{dialect}");
         assert_eq!(world.applied().await, ["1", "2"], "{dialect}");
         assert_eq!(world.sql("SELECT count(*) FROM items WHERE note IS NULL").await, "2", "{dialect}");
@@ -249,7 +252,10 @@ async fn a_sqlite_migrator_killed_inside_a_statement_has_done_nothing() {
         // It was done before the kill came.
         _ => assert_eq!(rows, "1000002"),
     }
-    assert_eq!(world.up(&scripts_named("many", Dialect::Sqlite)).await.unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(
+        up(&world, &scripts_named("many", Dialect::Sqlite)).await.unwrap().outcome,
+        Outcome::Succeeded
+    );
     assert_eq!(world.sql("SELECT count(*) FROM items").await, "1000002");
 }
 
@@ -272,7 +278,7 @@ async fn an_index_that_a_killed_build_left_invalid_is_built_anew() {
     postgres().await.query(&world.name, end).await.unwrap();
     holder.rollback().await.unwrap();
     assert_eq!(world.sql(invalid).await, "1");
-    assert_eq!(world.up(&scripts).await.unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(up(&world, &scripts).await.unwrap().outcome, Outcome::Succeeded);
     assert_eq!(world.sql(invalid).await, "0");
     assert!(world.shape().await.contains("items_name"), "{}", world.shape().await);
 }

@@ -39,7 +39,8 @@ async fn a_statement_that_takes_too_long_fails_the_upgrade_which_is_taken_back()
         let world = World::new(dialect).await;
         let before = world.shape().await;
         let scripts = load(dialect, &[V1, U1, ("V2__slow.sql", endless(dialect))]);
-        let timeouts = Timeouts { statement: Duration::from_secs(1), ..timeouts() };
+        // Of what comes before and of the undo no statement may take that long.
+        let timeouts = Timeouts { statement: Duration::from_secs(5), ..timeouts() };
         let goal = Goal::Up(Target::Newest);
         let migration = Migration { target: &world.target, timeouts, goal, options: lenient() };
         let ended = Box::pin(migrate(&migration, &job("u1", &scripts, stop()), &mut |_| {})).await.unwrap();
@@ -91,11 +92,15 @@ async fn server(dialect: Dialect) -> SocketAddr {
     }
 }
 
-/// Runs an upgrade through the door; `with` is the login of the URL.
+/// In which a loaded server accepts, so that no connection is opened twice.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Runs an upgrade through the door; `login` is that of the URL.
 async fn through(
     door: &Door,
     world: &World,
     login: Option<&str>,
+    connect: Duration,
     time: Duration,
     told: &mut Vec<Progress>,
 ) -> Result<Ended, MigrateError> {
@@ -109,8 +114,7 @@ async fn through(
     target.url = Secret::new(url);
     let scripts = failing(world.dialect);
     let goal = Goal::Up(Target::Newest);
-    let timeouts =
-        Timeouts { connect: Duration::from_secs(2), lock: Duration::from_millis(300), ..timeouts() };
+    let timeouts = Timeouts { connect, lock: Duration::from_millis(300), ..timeouts() };
     let migration = Migration { target: &target, timeouts, goal, options: lenient() };
     let stop = Stop::within(time, CancellationToken::new());
     Box::pin(migrate(&migration, &job("u1", &scripts, stop), &mut |it| told.push(it))).await
@@ -123,7 +127,7 @@ async fn only_a_lost_connection_is_tried_again() {
         // A statement that fails runs once.
         let door = Door::to(Some(server(dialect).await)).await;
         let mut told = Vec::new();
-        let ended = through(&door, &world, None, LONG, &mut told).await.unwrap();
+        let ended = through(&door, &world, None, CONNECT, LONG, &mut told).await.unwrap();
         assert!(matches!(ended.outcome, Outcome::Failed(_)), "{dialect}: {ended:?}");
         let third = |it: &&Progress| match it {
             Progress::Step { version, step: 3, .. } => version.to_string() == "2",
@@ -133,18 +137,19 @@ async fn only_a_lost_connection_is_tried_again() {
         assert_eq!(door.opened(), 1, "{dialect}");
         // A login that is refused is not repeated, which could lock the account.
         let door = Door::to(Some(server(dialect).await)).await;
-        let refused = through(&door, &world, Some("nobody:wrong"), LONG, &mut told).await.unwrap_err();
+        let refused =
+            through(&door, &world, Some("nobody:wrong"), CONNECT, LONG, &mut told).await.unwrap_err();
         assert_eq!((refused.reason(), door.opened()), (Reason::DatabaseRefused, 1), "{dialect}");
         // Nor is the lock that another session holds.
-        let mut holder = world.open().await;
+        let mut holder = world.open_patiently().await;
         holder.lock(&stop()).await.unwrap();
         let door = Door::to(Some(server(dialect).await)).await;
-        let locked = through(&door, &world, None, LONG, &mut told).await.unwrap_err();
+        let locked = through(&door, &world, None, CONNECT, LONG, &mut told).await.unwrap_err();
         assert_eq!((locked.reason(), door.opened()), (Reason::UpgradeRunning, 1), "{dialect}");
         // A server that hangs up is tried again, after longer and longer waits: at once it would be thousands of times.
         let door = Door::to(None).await;
-        let time = Duration::from_secs(4);
-        let away = through(&door, &world, None, time, &mut told).await.unwrap_err();
+        let (connect, time) = (Duration::from_secs(2), Duration::from_secs(4));
+        let away = through(&door, &world, None, connect, time, &mut told).await.unwrap_err();
         assert_eq!(away.reason(), Reason::DatabaseUnavailable, "{dialect}: {away}");
         assert!((2..=8).contains(&door.opened()), "{dialect}: {}", door.opened());
     }

@@ -108,6 +108,11 @@ impl World {
         Connection::open(&self.target, &timeouts()).await.unwrap()
     }
 
+    /// Opens it as [`patient`] does.
+    pub(crate) async fn open_patiently(&self) -> Connection {
+        Connection::open(&self.target, &patient()).await.unwrap()
+    }
+
     /// Runs SQL that is not the migrator's; rows are text, a line each.
     pub(crate) async fn sql(&self, sql: &str) -> String {
         match self.dialect {
@@ -195,6 +200,18 @@ impl World {
         let migration = Migration { target: &self.target, timeouts: timeouts(), goal, options: lenient() };
         Box::pin(migrate(&migration, &job, listener)).await
     }
+
+    /// Migrates as [`patient`] does, after a migrator that was killed or went away.
+    pub(crate) async fn migrate_patiently(
+        &self,
+        upgrade: &str,
+        scripts: &Scripts,
+        goal: Goal,
+    ) -> Result<Ended, MigrateError> {
+        let job = job(upgrade, scripts, Stop::within(LONG, CancellationToken::new()));
+        let migration = Migration { target: &self.target, timeouts: patient(), goal, options: lenient() };
+        Box::pin(migrate(&migration, &job, &mut |_| {})).await
+    }
 }
 
 pub(crate) fn job<'a>(upgrade: &'a str, scripts: &'a Scripts, stop: Stop) -> Job<'a> {
@@ -214,6 +231,11 @@ pub(crate) fn target(dialect: Dialect, url: String) -> Target {
 
 pub(crate) fn timeouts() -> Timeouts {
     Timeouts { connect: Duration::from_secs(5), lock: Duration::from_secs(3), statement: LONG }
+}
+
+/// For whoever comes after a dead client: its locks go only once the server has ended what it was doing for it.
+pub(crate) fn patient() -> Timeouts {
+    Timeouts { lock: LONG, ..timeouts() }
 }
 
 /// Options under which no lint rule refuses.

@@ -1,6 +1,6 @@
 //! Databases that were mended by hand: what is half done is shown, and the history is told what became of it.
 
-use crate::run_world::{LONG, mariadb, postgres, target, timeouts};
+use crate::run_world::{LONG, mariadb, patient, postgres, target};
 use crate::service_world::{Replica, SOON, Stage, reason, unique, up};
 use grey_core::error::Reason;
 use grey_proto::control::DatabaseKind;
@@ -47,7 +47,7 @@ impl World {
     async fn start(dialect: Dialect) -> Self {
         let stage = Stage::new(&FILES).await;
         let mut config = stage.config();
-        config.tenants.lock = Duration::from_secs(2);
+        config.tenants.lock = Duration::from_secs(10);
         let replica = Replica::start(config).await;
         let name = unique("repair");
         let url = match dialect {
@@ -204,7 +204,7 @@ async fn what_must_not_be_repaired_is_left_as_it_is() {
         }
         // Another session holds the history; then an upgrade runs, which waits for it.
         let target = target(dialect, world.url.clone());
-        let mut busy = Connection::open(&target, &timeouts()).await.unwrap();
+        let mut busy = Connection::open(&target, &patient()).await.unwrap();
         busy.lock(&Stop::within(LONG, CancellationToken::new())).await.unwrap();
         assert_eq!(
             reason(world.repair("", RepairOutcome::Undone).await),

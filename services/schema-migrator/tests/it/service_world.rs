@@ -335,7 +335,7 @@ pub(crate) fn config(store: &str, files: &Path, plane: &str) -> Config {
     config.follow_up.pause = Duration::from_millis(100);
     config.vault = vault();
     config.migrations.folder = files.to_owned();
-    config.jobs.lease = Duration::from_secs(2);
+    config.jobs.lease = Duration::from_secs(6);
     config.jobs.heartbeat = Duration::from_millis(100);
     config.jobs.poll = Duration::from_millis(100);
     config.drain_grace = Duration::from_millis(500);
