@@ -3,6 +3,7 @@
 use crate::backfill::record;
 use crate::files::{faults_of, load};
 use crate::run_world::{LONG, World, postgres, version};
+use crate::service_world::unique;
 use grey_schema_migrator::files::{Dialect, Step, Views};
 use grey_schema_migrator::run::{Goal, Outcome};
 use grey_schema_migrator::tenant::{Connection, Error, Mark, Stop};
@@ -151,6 +152,26 @@ async fn switching_back_makes_the_other_views_current_and_undoing_drops_its_own(
     assert_eq!(schemas(&connection).await, ["1.1 grey_shop_v1_1 current"]);
     // What is gone already need not be dropped again.
     apply(&connection, &drop_own).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_looks_elsewhere_is_not_led_to_these_views() {
+    let (world, connection) = start().await;
+    for step in steps(BOTH) {
+        apply(&connection, &step).await.unwrap();
+    }
+    let role = unique("neighbour");
+    let database = world.sql("SELECT current_database()").await;
+    let path = |path: &str| format!("ALTER ROLE {role} IN DATABASE {database} SET search_path = {path}");
+    world.sql(&format!("CREATE ROLE {role}")).await;
+    world.sql(&path("another_tenant")).await;
+    let (old, roles) = (version("1.1"), [role.clone()]);
+    let error = switch(&connection, &old, &roles).await.unwrap_err();
+    assert!(error.to_string().contains("does not lead to public"), "{error}");
+    assert_eq!(schemas(&connection).await, ["1.1 grey_shop_v1_1", "1.2 grey_shop_v1_2 current"]);
+    world.sql(&path("another_tenant, public")).await;
+    switch(&connection, &old, &roles).await.unwrap();
+    world.sql(&format!("DROP ROLE {role}")).await;
 }
 
 #[tokio::test]
