@@ -10,7 +10,7 @@ use grey_proto::control::WaitForRoutersRequest;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::status::ApiError;
 use grey_runtime::tls::ClientOptions;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::authority::Authority;
 use crate::service::{TOKEN, ask, client, options, start};
@@ -78,9 +78,10 @@ async fn call_without_an_answer_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn peer_that_is_gone_is_told_of_with_the_cause() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound without listening: it refuses, and the kernel gives its port to nobody else.
+    let gone = TcpSocket::new_v4().unwrap();
+    gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = gone.local_addr().unwrap();
     let said = unheard(&options(&format!("http://{addr}"), TOKEN, None)).await;
     assert!(said.contains("Connection refused") && !said.contains("may have been done"), "{said}");
 }

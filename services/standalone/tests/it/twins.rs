@@ -211,8 +211,9 @@ async fn databases_that_do_not_let_in_or_do_not_answer_are_refused_in_every_way_
     let wrong = maria.url().replace("grey:grey@", "grey:s3cret-word@");
     assert!(wrong.contains("s3cret-word"), "{wrong}");
     world.tenant("wrong", &wrong).await;
-    let free = grey_testkit::free_port().unwrap();
-    world.tenant("away", &format!("postgres://app:s3cret-word@127.0.0.1:{free}/none")).await;
+    // Held to the end, so that nobody else begins to answer there.
+    let silent = grey_testkit::ReservedPort::any().unwrap();
+    world.tenant("away", &format!("postgres://app:s3cret-word@{}/none", silent.addr())).await;
     let refused = world.refused("wrong", "v1.2", StatusCode::CONFLICT, "DATABASE_REFUSED").await;
     let away = world.refused("away", "v1.2", StatusCode::SERVICE_UNAVAILABLE, "DATABASE_UNAVAILABLE").await;
     for answer in refused.iter().chain(&away) {
