@@ -1,7 +1,7 @@
 //! Random migrations and random faults: in the end everything is applied, or nothing is.
 
 use crate::files::load;
-use crate::run_world::{LONG, World, lenient, mariadb, postgres, timeouts, version};
+use crate::run_world::{LONG, World, lenient, mariadb, patient, postgres, version};
 use grey_runtime::Secret;
 use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::Target;
@@ -178,7 +178,7 @@ async fn holds(dialect: Dialect, migrations: Vec<Vec<Change>>, before: usize, fa
     let job = crate::run_world::job("u1", &scripts, stop());
     let goal = Goal::Up(Target::Newest);
     let migration =
-        Migration { target: &world.target, timeouts: timeouts(), goal: goal.clone(), options: lenient() };
+        Migration { target: &world.target, timeouts: patient(), goal: goal.clone(), options: lenient() };
     let mut running = Box::pin(migrate(&migration, &job, &mut listener));
     let first = tokio::select! {
         biased;
@@ -198,7 +198,7 @@ async fn holds(dialect: Dialect, migrations: Vec<Vec<Change>>, before: usize, fa
         }
         (None, _) => {
             drop(running);
-            world.migrate_as("u1", &scripts, goal, stop(), &mut |_| {}).await.unwrap()
+            world.migrate_patiently("u1", &scripts, goal).await.unwrap()
         }
     };
     world.target = direct;
