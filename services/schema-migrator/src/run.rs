@@ -193,7 +193,7 @@ async fn run(
             return Box::pin(worker.back_out(&script, error)).await;
         }
     }
-    worker.ended(Outcome::Succeeded).await
+    Ok(Ended { outcome: Outcome::Succeeded, schema: plan.to.clone() })
 }
 
 /// Finishes what a crash has left half done, or takes it back. The connection must hold the lock.

@@ -13,6 +13,7 @@ use grey_proto::control::{ObservedSchema, Pin};
 use grey_proto::schema::{Flip, FlipState};
 use grey_proto::status::ApiError;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long what one replica does is left alone by the others.
@@ -20,6 +21,10 @@ const CLAIM: Duration = Duration::from_secs(120);
 
 /// Schemas that the control plane is told of at once at most.
 const REPORTS: u32 = 100;
+
+/// While many upgrades end, what ends within this time is reported together: each report is an event of its own. The first
+/// one does not wait.
+const GATHER: Duration = Duration::from_millis(200);
 
 /// How often what is queued is counted and what is old is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
@@ -51,8 +56,13 @@ impl FollowUp {
     pub async fn run(self, stop: CancellationToken) {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         loop {
+            let began = Instant::now();
             if let Err(error) = self.work(&stop).await {
                 tracing::warn!(error = ?error, "the migrator's database did not answer");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(began + GATHER) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,

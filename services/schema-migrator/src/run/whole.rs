@@ -114,8 +114,7 @@ async fn once(
     let mut connection = Connection::open(migration.target, &migration.timeouts).await?;
     // A job that was stopped still has to recover what it has left.
     connection.lock(&Stop::within(migration.timeouts.lock * 2, CancellationToken::new())).await?;
-    connection.prepare().await?;
-    let mut history = connection.history().await?;
+    let mut history = connection.prepared_history().await?;
     if !history.leftovers.is_empty() {
         if let Some(ended) = Box::pin(recover(&connection, job, &mut *listener)).await?
             && ended.outcome != Outcome::Succeeded

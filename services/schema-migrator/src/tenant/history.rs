@@ -95,12 +95,28 @@ impl Connection {
     /// # Errors
     /// When the database does not answer, or holds what was not written by a migrator.
     pub async fn history(&self) -> Result<History, Error> {
+        Ok(self.present_history().await?.unwrap_or_default())
+    }
+
+    async fn present_history(&self) -> Result<Option<History>, Error> {
         let query = query(self.sql(), &self.names, None);
         match self.ask("read the migration history", query).await {
-            Ok(rows) => read(rows.iter()),
-            Err(error) if classify::is_missing_table(&error) => Ok(History::default()),
+            Ok(rows) => read(rows.iter()).map(Some),
+            Err(error) if classify::is_missing_table(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads the history, and makes it and the journal where they are missing.
+    ///
+    /// # Errors
+    /// As [`Self::history`] and [`Self::prepare`].
+    pub(crate) async fn prepared_history(&self) -> Result<History, Error> {
+        if let Some(history) = self.present_history().await? {
+            return Ok(history);
+        }
+        self.prepare().await?;
+        self.history().await
     }
 
     /// Writes a row, as part of a transaction or by itself.
