@@ -126,11 +126,9 @@ async fn histories(targets: &[Target], timeouts: &Timeouts) -> Result<Vec<Histor
     let connection = Connection::open(first, timeouts).await?;
     let sql = connection.sql();
     let places: Vec<String> = targets.iter().map(place).collect();
-    let list =
-        |texts: &BTreeSet<String>| texts.iter().map(|text| sql.literal(text)).collect::<Vec<_>>().join(", ");
-    let wanted = list(&places.iter().cloned().collect());
+    let wanted = facts::list(sql, &places.iter().cloned().collect());
     let names: Vec<_> = targets.iter().map(|target| super::Names::of(&target.service)).collect();
-    let tables = list(&names.iter().map(|names| names.journal.clone()).collect());
+    let tables = facts::list(sql, &names.iter().map(|names| names.journal.clone()).collect());
     let which = match first.dialect {
         Dialect::Postgres => format!(
             "SELECT n.nspname::text AS place, c.relname::text AS journal, 1 AS shown FROM pg_namespace n \

@@ -11,6 +11,7 @@ mod encrypted;
 mod examples;
 mod external;
 mod files;
+mod files_kept;
 mod files_split;
 mod jobs_queue;
 mod killed_tools;
