@@ -8,6 +8,7 @@ use grey_proto::schema::{
 };
 use grey_schema_migrator::Config;
 use grey_schema_migrator::files::Dialect;
+use grey_schema_migrator::jobs::{Database, Queue, Seen};
 use grey_testkit::{Spawned, eventually};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -149,6 +150,25 @@ async fn what_the_control_plane_missed_is_told_when_it_is_back() {
         (stage.plane.observed("acme").await.as_str(), stage.plane.pinned("acme").await.as_str()),
         ("1.3", "v2.0")
     );
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_gone_keeps_no_other_schema_from_being_told() {
+    let stage = Stage::new(&PLAIN).await;
+    let config = stage.config();
+    let queue = Queue::new(Box::pin(Database::open(&config.database)).await.unwrap());
+    let seen = Seen { schema: "1.2".to_owned(), fingerprint: String::new(), pending: 0 };
+    let noted = |tenant: &str| (tenant.to_owned(), "shop".to_owned(), seen.clone());
+    for tenant in ["acme", "zorg"] {
+        stage.plane.put_tenant(tenant).await;
+    }
+    // All of them wait when the replica starts, so they are told of together first.
+    queue.note_all(&[noted("acme"), noted("gone"), noted("zorg")]).await.unwrap();
+    let replica = Replica::start(config).await;
+    for tenant in ["acme", "zorg"] {
+        eventually(SOON, "the schema is told", async || stage.plane.observed(tenant).await == "1.2").await;
+    }
     replica.stop().await;
 }
 
