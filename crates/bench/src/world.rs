@@ -1,18 +1,20 @@
 //! The tenants, services and instances that measurements run on.
 
 use anyhow::{Context as _, Result};
-use grey_core::change::{Generation, Position, Record, Revision, ServiceRecord, TenantRecord};
+use grey_core::change::{Epoch, FormatLevel, Position, Revision};
 use grey_core::ids::{InstanceId, Name, ServiceId, TenantId};
 use grey_core::instance::Instance;
 use grey_core::policy::Policy;
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::schema::SchemaWindow;
 use grey_core::service::{Pin, Service, ServiceVersion};
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use grey_core::version::Version;
 use grey_proto::router::RouteRequest;
-use grey_state::State;
 use grey_state::instances::ServiceInstances;
+use grey_state::projection::ProjectionStatus;
+use grey_state::{Digests, State};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::time::Duration;
@@ -64,6 +66,7 @@ impl World {
             service: Service { id: id.clone(), default: Version::new(&version(0))? },
             versions: versions.collect::<Result<_>>()?,
             policy: Policy::default(),
+            overlays: Vec::new(),
         })
     }
 
@@ -81,7 +84,7 @@ impl World {
                 (service.clone(), pins[(tenant + at) % world.versions].clone())
             };
             let pins = services.iter().enumerate().map(pin).collect();
-            TenantRecord { tenant: Tenant::new(id), pins, schemas: Vec::new() }
+            TenantRecord { pins, ..Tenant::new(id).into() }
         }))
     }
 
@@ -124,7 +127,6 @@ impl World {
         let lease = state.leases.acquire(&Name::new("publisher")?, "bench", ttl).await?;
         let token = lease.context("take the publisher's lease")?;
         state.feed.reset(token, &position()).await?;
-        let digest = self.table()?.digest();
         let mut rebuild = state.projection.rebuild(token, &position()).await?;
         rebuild.write(self.service_records()?.into_iter().map(Record::Service).collect()).await?;
         let mut tenants = self.tenant_records()?;
@@ -135,7 +137,8 @@ impl World {
             }
             rebuild.write(batch).await?;
         }
-        Ok(rebuild.finish(digest).await?)
+        let (digests, level) = (Digests::of(&self.table()?), FormatLevel::FIRST);
+        Ok(rebuild.finish(&ProjectionStatus { position: position(), digests, level }).await?)
     }
 
     /// Writes the instances of this world as a registry mirror would.
@@ -190,5 +193,5 @@ pub(crate) fn instance(service: usize, number: usize, at: usize) -> Result<Insta
 
 /// Where every world's history stands.
 pub(crate) fn position() -> Position {
-    Position { generation: Generation("4c1d8f0e7a5b4d66".into()), revision: Revision(100) }
+    Position { epoch: Epoch(1), revision: Revision(100) }
 }

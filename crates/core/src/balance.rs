@@ -8,9 +8,11 @@ mod group;
 mod load;
 mod ring;
 mod sequence;
+mod spread;
 
 pub use group::Group;
-pub use load::{Load, Millis};
+pub use load::{Ending, Load, MAX_WEIGHT, Millis, Outcome};
+pub(crate) use spread::{Spread, spread};
 
 /// How much more than its even share an instance may carry under consistent hashing.
 pub const LOAD_BOUND: f32 = 1.25;

@@ -1,12 +1,7 @@
 //! What a command changed: the entries of the event log.
 
-use crate::ids::{ServiceId, TenantId};
-use crate::policy::Policy;
-use crate::schema::SchemaVersion;
-use crate::service::{Pin, Service, ServiceVersion};
-use crate::tenant::Tenant;
-use crate::version::Version;
-use smol_str::SmolStr;
+use crate::key::{Fact, Key};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The sequence number of an event: gapless, in commit order, starting at 1. 0 is the empty log.
@@ -14,10 +9,16 @@ use std::fmt;
 pub struct Revision(pub u64);
 
 impl Revision {
-    /// The revision after this one.
+    /// The revision after this one; none follows the greatest, which no log reaches.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The revision before this one; 0 has none before it.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
     }
 }
 
@@ -27,36 +28,123 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Which history a revision belongs to. A restored or replaced control database starts a new one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Generation(pub SmolStr);
+/// Which history a revision belongs to, counted from 1; 0 is none.
+///
+/// A control database that was restored or replaced starts the epoch after the greatest that was ever seen,
+/// so a later history is always the greater one, whatever the clocks say.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Epoch(pub u64);
 
-impl fmt::Display for Generation {
+impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
-/// A point in a history.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// A point in a history. Positions compare by epoch first: any later history is ahead of an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Position {
     /// The history.
-    pub generation: Generation,
+    pub epoch: Epoch,
     /// The last event contained.
     pub revision: Revision,
 }
 
+impl Position {
+    /// Whether a table at this position contains everything up to `asked`. Epoch 0 asks for whichever is present; a
+    /// later epoch replaces the earlier ones and counts as containing them.
+    ///
+    /// ```
+    /// use grey_core::change::{Epoch, Position, Revision};
+    /// let at = |epoch, revision| Position { epoch: Epoch(epoch), revision: Revision(revision) };
+    /// assert!(at(2, 7).contains(at(2, 7)) && !at(2, 7).contains(at(2, 8)));
+    /// assert!(at(2, 7).contains(at(1, 900)) && !at(2, 7).contains(at(3, 1)));
+    /// assert!(at(2, 7).contains(at(0, 7)) && !at(2, 7).contains(at(0, 8)));
+    /// ```
+    #[must_use]
+    pub fn contains(self, asked: Self) -> bool {
+        if asked.epoch == Epoch(0) { self.revision >= asked.revision } else { self >= asked }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.epoch, self.revision)
+    }
+}
+
+/// How much of the stored forms a reader must understand, counted from 1.
+///
+/// Fields that only describe may be unknown to a reader. A fact that decides states the level from which readers
+/// obey it; a router below it neither applies nor acknowledges the event that holds it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FormatLevel(pub u32);
+
+impl FormatLevel {
+    /// What every release understands.
+    pub const FIRST: Self = Self(1);
+    /// What this release understands.
+    pub const CURRENT: Self = Self(1);
+}
+
+impl Default for FormatLevel {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for FormatLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Who did something: an identity and the role in which it was allowed to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Principal {
+    /// The identity, as its credentials prove it.
+    pub id: String,
+    /// The role that was judged.
+    pub role: String,
+}
+
+impl Principal {
+    /// A principal without a role, such as the product itself.
+    #[must_use]
+    pub fn named(id: &str) -> Self {
+        Self { id: id.to_owned(), role: String::new() }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.id)
+    }
+}
+
+/// The SHA-256 of an event as it is stored; all zeros before the first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct EntryHash(pub [u8; 32]);
+
 /// One committed command: all its changes take effect at one revision.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Event {
     /// Its place in the log.
     pub revision: Revision,
     /// When it was committed, in milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// Who did it.
-    pub actor: String,
-    /// Why, in the actor's words.
+    pub principal: Principal,
+    /// Why, in their words.
     pub reason: String,
+    /// What led to it, such as `upgrade/<id>`; empty for a command of its own.
+    pub cause: String,
+    /// The level that a reader needs to obey all its changes.
+    pub level: FormatLevel,
+    /// The hash of the event before it in the log.
+    pub previous: EntryHash,
+    /// Fields that no decision needs, sealed, by name.
+    pub sealed: BTreeMap<String, Vec<u8>>,
     /// What changed, in order.
     pub changes: Vec<Change>,
 }
@@ -66,87 +154,31 @@ pub struct Event {
 /// Each change carries the whole new fact and none depends on what was there before, so applying
 /// a run of changes twice, or to a state that already holds some of them, ends in the same state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "changes are few at a time and are folded soon")]
 pub enum Change {
-    /// A tenant was created or its attributes changed.
-    TenantPut(Tenant),
-    /// A tenant was removed, with its pins and observed schemas.
-    TenantRemoved(TenantId),
-    /// A service was created or its default changed.
-    ServicePut(Service),
-    /// A service was removed, with its versions and policy.
-    ServiceRemoved(ServiceId),
-    /// A version was declared or its schema window changed.
-    VersionPut(ServiceVersion),
-    /// A version was removed.
-    VersionRemoved {
-        /// The service.
-        service: ServiceId,
-        /// The version.
-        version: Version,
-    },
-    /// A service's policy was set.
-    PolicyPut {
-        /// The service.
-        service: ServiceId,
-        /// Its whole policy.
-        policy: Policy,
-    },
-    /// A tenant was pinned.
-    PinPut {
-        /// The tenant.
-        tenant: TenantId,
-        /// The service.
-        service: ServiceId,
-        /// Where it is held.
-        pin: Pin,
-    },
-    /// A tenant went back to the service's default.
-    PinRemoved {
-        /// The tenant.
-        tenant: TenantId,
-        /// The service.
-        service: ServiceId,
-    },
-    /// A tenant's database schema for a service was observed, or is no longer known.
-    SchemaObserved {
-        /// The tenant.
-        tenant: TenantId,
-        /// The service.
-        service: ServiceId,
-        /// What was seen; none if it is no longer known.
-        schema: Option<SchemaVersion>,
-        /// When it was seen, in milliseconds since the Unix epoch.
-        at_ms: u64,
-    },
+    /// The fact holds now.
+    Put(Fact),
+    /// Nothing holds under the key any more. With a tenant go its pins, schemas and holds, with a
+    /// service its versions, policy and overlays.
+    Removed(Key),
 }
 
-/// Everything known of one tenant: what a snapshot is loaded from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TenantRecord {
-    /// The tenant.
-    pub tenant: Tenant,
-    /// Its pins.
-    pub pins: Vec<(ServiceId, Pin)>,
-    /// Its observed schemas, with the time of the observation in milliseconds since the epoch.
-    pub schemas: Vec<(ServiceId, SchemaVersion, u64)>,
-}
+impl Change {
+    /// What the change is about.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Put(fact) => fact.key(),
+            Self::Removed(key) => key.clone(),
+        }
+    }
 
-/// Everything declared about one service: what a snapshot is loaded from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceRecord {
-    /// The service.
-    pub service: Service,
-    /// Its versions.
-    pub versions: Vec<ServiceVersion>,
-    /// Its policy.
-    pub policy: Policy,
-}
-
-/// A part of a snapshot.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Record {
-    /// A tenant.
-    Tenant(TenantRecord),
-    /// A service.
-    Service(ServiceRecord),
+    /// The level from which readers obey it.
+    #[must_use]
+    pub fn level(&self) -> FormatLevel {
+        match self {
+            Self::Put(fact) => fact.level(),
+            Self::Removed(key) => key.level(),
+        }
+    }
 }

@@ -9,14 +9,15 @@ mod matching;
 mod trace;
 mod version;
 
+pub(crate) use matching::applies;
 pub(crate) use trace::{NoTrace, Recorder, Trace};
 
 use crate::balance::Moment;
 use crate::error::Refusal;
-use crate::ids::OverlayId;
+use crate::ids::{OverlayId, ServiceId};
 use crate::instance::Instance;
 use crate::schema::SchemaVersion;
-use crate::table::{Row, ServiceTable, Table};
+use crate::table::{Assignment, Locality, Row, ServiceTable, Table};
 use crate::version::Version;
 use std::collections::BTreeMap;
 
@@ -89,7 +90,7 @@ pub enum Rule<'t> {
 }
 
 /// Why the version is not the one that the rule wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Detour {
     /// The wanted version does not work on the tenant's schema.
     Schema,
@@ -153,6 +154,63 @@ pub fn decide<'t>(table: &'t Table, call: &Call<'_>, moment: &Moment) -> Result<
 /// Why the call gets no version.
 pub fn choose_version<'t>(table: &'t Table, call: &Call<'_>) -> Result<VersionChoice<'t>, Refusal> {
     version::choose(table, call, &mut NoTrace)
+}
+
+/// Whose turn a call takes: turns are counted for each group of instances by itself, since the lists that
+/// they are turns of differ.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnOf<'t> {
+    /// The service.
+    pub service: &'t ServiceId,
+    /// The version that serves, after failover.
+    pub version: &'t Version,
+    /// The group of its instances.
+    pub locality: Locality<'t>,
+}
+
+/// Whose turn a call takes that is then decided at the same moment; none if nothing can serve it.
+///
+/// Only a service that [`awaits_turn`](ServiceTable::awaits_turn) needs it.
+#[must_use]
+pub fn turn_of<'t>(table: &'t Table, call: &Call<'_>, moment: &Moment) -> Option<TurnOf<'t>> {
+    let choice = choose_version(table, call).ok()?;
+    instance::turn_of(&choice, call, moment)
+}
+
+/// What a tenant's call comes to, instances known but none chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'t> {
+    /// The version that serves.
+    pub(crate) version: &'t Version,
+    /// The version that the rule wanted, and why it is another one.
+    pub(crate) detour: Option<(&'t Version, Detour)>,
+}
+
+/// The version that [`decide`] answers a call with: the same steps, but no instance is chosen and nothing counted.
+///
+/// Service and tenant are looked up already, since whoever asks about all tenants holds them.
+pub(crate) fn answer<'t>(
+    service: &'t ServiceTable,
+    row: Option<&'t Row>,
+    call: &Call<'_>,
+) -> Result<Answer<'t>, Refusal> {
+    let choice = version::choose_for(service, row, None, call, &mut NoTrace)?;
+    instance::answer(&choice, call)
+}
+
+/// The version of a declared tenant's call if it had this assignment and were active.
+pub(crate) fn choose_assigned<'t>(
+    service: &'t ServiceTable,
+    assignment: &'t Assignment,
+    row: &'t Row,
+    call: &Call<'_>,
+) -> Result<VersionChoice<'t>, Refusal> {
+    version::choose_assigned(service, assignment, Some(row), call, &mut NoTrace)
+}
+
+/// What a call comes to once its version is chosen, as [`answer`] says it.
+pub(crate) fn answer_chosen<'t>(choice: &VersionChoice<'t>, call: &Call<'_>) -> Result<Answer<'t>, Refusal> {
+    instance::answer(choice, call)
 }
 
 pub(crate) fn run<'t, T: Trace>(

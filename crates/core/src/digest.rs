@@ -5,9 +5,9 @@
 //! different digests have drifted apart.
 
 use crate::ids::{ServiceId, TenantId};
-use crate::policy::{Failover, HashKey, Match, Overlay, OverlayKind, Policy, Test};
+use crate::policy::{Buckets, Failover, HashKey, Match, Overlay, OverlayKind, Policy, Test};
 use crate::schema::{SchemaVersion, SchemaWindow};
-use crate::service::Pin;
+use crate::service::{Hold, Pin};
 use crate::version::Version;
 use twox_hash::XxHash64;
 
@@ -72,6 +72,13 @@ pub(crate) fn schema(tenant: &TenantId, service: &ServiceId, schema: &SchemaVers
     Fact::new("schema").text(tenant.as_str()).text(service.as_str()).text(&schema.to_string()).hash()
 }
 
+pub(crate) fn hold(tenant: &TenantId, service: &ServiceId, hold: &Hold) -> u64 {
+    let mut fact = Fact::new("hold");
+    fact.text(tenant.as_str()).text(service.as_str()).text(hold.to.as_str());
+    fact.bytes(&hold.until_ms.to_le_bytes());
+    fact.hash()
+}
+
 pub(crate) fn profile(tenant: &TenantId, profile: &crate::table::Profile) -> u64 {
     let mut fact = Fact::new("tenant");
     fact.text(tenant.as_str()).text(profile.status.as_str());
@@ -98,10 +105,6 @@ pub(crate) fn policy(service: &ServiceId, policy: &Policy) -> u64 {
     let mut fact = Fact::new("policy");
     fact.text(service.as_str());
     fact.number(policy.unknown_tenant as usize);
-    fact.number(policy.overlays.len());
-    for overlay in &policy.overlays {
-        add_overlay(&mut fact, overlay);
-    }
     fact.number(policy.balancing.strategy as usize);
     fact.number(policy.balancing.scope as usize);
     match &policy.balancing.hash_key {
@@ -124,22 +127,34 @@ pub(crate) fn policy(service: &ServiceId, policy: &Policy) -> u64 {
     fact.hash()
 }
 
-fn add_overlay(fact: &mut Fact, overlay: &Overlay) {
-    fact.text(overlay.id.as_str()).text(&overlay.salt);
+pub(crate) fn overlay(service: &ServiceId, overlay: &Overlay) -> u64 {
+    let mut fact = Fact::new("overlay");
+    fact.text(service.as_str()).text(overlay.id.as_str()).text(&overlay.salt);
+    fact.bytes(&overlay.order.to_le_bytes());
     fact.number(overlay.unit as usize);
-    add_match(fact, &overlay.matching);
+    add_match(&mut fact, &overlay.matching);
     match &overlay.kind {
-        OverlayKind::Experiment(variants) => {
-            fact.text("experiment").number(variants.len());
-            for variant in variants {
+        OverlayKind::Experiment(experiment) => {
+            fact.text("experiment").number(experiment.variants.len());
+            for variant in &experiment.variants {
                 fact.text(variant.id.as_str()).text(variant.version.as_str());
-                fact.number(variant.weight as usize);
+                add_buckets(&mut fact, &variant.buckets);
             }
+            fact.number(usize::from(experiment.includes_pinned));
         }
-        OverlayKind::Canary { baseline, canary, weight } => {
-            fact.text("canary").text(baseline.as_str()).text(canary.as_str());
-            fact.number(*weight as usize);
+        OverlayKind::Canary(canary) => {
+            fact.text("canary").text(canary.baseline.as_str()).text(canary.canary.as_str());
+            add_buckets(&mut fact, &canary.buckets);
         }
+    }
+    fact.hash()
+}
+
+fn add_buckets(fact: &mut Fact, buckets: &Buckets) {
+    fact.number(buckets.ranges().len());
+    for (start, end) in buckets.ranges() {
+        fact.bytes(&start.to_le_bytes());
+        fact.bytes(&end.to_le_bytes());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The closed set of ways a request can end badly, and what each means to the caller.
 
 use crate::version::Version;
+use std::time::Duration;
 
 /// What kind of failure it is: decides the gRPC status and the HTTP code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -42,12 +43,16 @@ pub enum Reason {
     UnknownVersion,
     /// The pin does not exist.
     UnknownPin,
+    /// The overlay does not exist.
+    UnknownOverlay,
     /// The held change does not exist, or no longer.
     UnknownChange,
     /// The upgrade does not exist.
     UnknownUpgrade,
     /// No database is registered for the tenant and service.
     UnknownDatabase,
+    /// No such router is known.
+    UnknownRouter,
     /// Another upgrade of the tenant's database is queued or runs.
     UpgradeRunning,
     /// The migration files, or what they would do, do not allow it.
@@ -60,6 +65,8 @@ pub enum Reason {
     TenantSuspended,
     /// The tenant is under maintenance.
     Maintenance,
+    /// The tenant is being moved to another version of the service.
+    TenantMoving,
     /// No version fits the tenant's schema.
     NoLegalVersion,
     /// No instance can serve the version.
@@ -80,6 +87,8 @@ pub enum Reason {
     Denied,
     /// Not every router reported in time.
     RoutersBehind,
+    /// A router that serves would not obey it: its release is too old.
+    RoutersTooOld,
     /// The service is starting, draining or cut off from what it needs.
     Unavailable,
     /// A fault of ours.
@@ -88,22 +97,25 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::InvalidArgument,
         Self::TooLarge,
         Self::UnknownTenant,
         Self::UnknownService,
         Self::UnknownVersion,
         Self::UnknownPin,
+        Self::UnknownOverlay,
         Self::UnknownChange,
         Self::UnknownUpgrade,
         Self::UnknownDatabase,
+        Self::UnknownRouter,
         Self::UpgradeRunning,
         Self::MigrationRefused,
         Self::DatabaseRefused,
         Self::DatabaseUnavailable,
         Self::TenantSuspended,
         Self::Maintenance,
+        Self::TenantMoving,
         Self::NoLegalVersion,
         Self::NoInstance,
         Self::Stale,
@@ -114,6 +126,7 @@ impl Reason {
         Self::Unauthenticated,
         Self::Denied,
         Self::RoutersBehind,
+        Self::RoutersTooOld,
         Self::Unavailable,
         Self::Internal,
     ];
@@ -128,15 +141,18 @@ impl Reason {
             Self::UnknownService => "UNKNOWN_SERVICE",
             Self::UnknownVersion => "UNKNOWN_VERSION",
             Self::UnknownPin => "UNKNOWN_PIN",
+            Self::UnknownOverlay => "UNKNOWN_OVERLAY",
             Self::UnknownChange => "UNKNOWN_CHANGE",
             Self::UnknownUpgrade => "UNKNOWN_UPGRADE",
             Self::UnknownDatabase => "UNKNOWN_DATABASE",
+            Self::UnknownRouter => "UNKNOWN_ROUTER",
             Self::UpgradeRunning => "UPGRADE_RUNNING",
             Self::MigrationRefused => "MIGRATION_REFUSED",
             Self::DatabaseRefused => "DATABASE_REFUSED",
             Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
             Self::TenantSuspended => "TENANT_SUSPENDED",
             Self::Maintenance => "MAINTENANCE",
+            Self::TenantMoving => "TENANT_MOVING",
             Self::NoLegalVersion => "NO_LEGAL_VERSION",
             Self::NoInstance => "NO_INSTANCE",
             Self::Stale => "STALE",
@@ -147,6 +163,7 @@ impl Reason {
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::Denied => "DENIED",
             Self::RoutersBehind => "ROUTERS_BEHIND",
+            Self::RoutersTooOld => "ROUTERS_TOO_OLD",
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
         }
@@ -162,12 +179,15 @@ impl Reason {
             | Self::UnknownService
             | Self::UnknownVersion
             | Self::UnknownPin
+            | Self::UnknownOverlay
             | Self::UnknownChange
             | Self::UnknownUpgrade
-            | Self::UnknownDatabase => ErrorKind::NotFound,
+            | Self::UnknownDatabase
+            | Self::UnknownRouter => ErrorKind::NotFound,
             Self::TenantSuspended | Self::Denied => ErrorKind::Denied,
             Self::NoLegalVersion
             | Self::InUse
+            | Self::RoutersTooOld
             | Self::UpgradeRunning
             | Self::MigrationRefused
             | Self::DatabaseRefused => ErrorKind::Conflict,
@@ -175,12 +195,19 @@ impl Reason {
             Self::Unauthenticated => ErrorKind::Unauthenticated,
             Self::RoutersBehind | Self::Stale => ErrorKind::Timeout,
             Self::Maintenance
+            | Self::TenantMoving
             | Self::NoInstance
             | Self::RevisionUnavailable
             | Self::DatabaseUnavailable
             | Self::Unavailable => ErrorKind::Unavailable,
             Self::Internal => ErrorKind::Internal,
         }
+    }
+
+    /// When asking again is likely to help, where that can be told.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        (self == Self::TenantMoving).then_some(Duration::from_secs(1))
     }
 }
 
@@ -202,6 +229,12 @@ pub enum Refusal {
     /// The tenant is under maintenance.
     #[error("tenant is under maintenance; retry later")]
     Maintenance,
+    /// The tenant is between two versions, neither of which may serve it now.
+    #[error("tenant is being moved to version {to} of the service; retry shortly")]
+    Moving {
+        /// The version that it is moved to.
+        to: Version,
+    },
     /// The tenant's schema is outside the window of every version.
     #[error("no version of the service works on the tenant's schema; version {wanted} needs a migration")]
     NoLegalVersion {
@@ -226,6 +259,7 @@ impl Refusal {
             Self::UnknownVersion => Reason::UnknownVersion,
             Self::Suspended => Reason::TenantSuspended,
             Self::Maintenance => Reason::Maintenance,
+            Self::Moving { .. } => Reason::TenantMoving,
             Self::NoLegalVersion { .. } => Reason::NoLegalVersion,
             Self::NoInstance { .. } => Reason::NoInstance,
         }

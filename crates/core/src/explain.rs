@@ -8,7 +8,7 @@ use crate::table::Table;
 /// One step of a decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// Which step: tenant, base, override, overlay, schema, instances, failover.
+    /// Which step: tenant, hold, base, override, overlay, schema, instances, failover.
     pub name: &'static str,
     /// What came out of it.
     pub outcome: String,

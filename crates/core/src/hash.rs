@@ -2,28 +2,11 @@
 //!
 //! The algorithm is part of the contract: the same unit must land in the same bucket in every
 //! process, language and release, or tenants would change version because software was updated.
-//! The golden vectors below pin it down; a different function would be a new [`Algorithm`].
+//! The golden vectors below pin it down: 32-bit xxHash, seed 0, over each part preceded by its length as 4
+//! little-endian bytes.
 
 use std::hash::Hasher;
 use twox_hash::XxHash32;
-
-/// A bucketing function, named so that a release can record which one assigned its units.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Algorithm {
-    /// 32-bit xxHash, seed 0, over each part preceded by its length as 4 little-endian bytes.
-    #[default]
-    Xxh32V1,
-}
-
-impl Algorithm {
-    /// The name that is stored with a release.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Xxh32V1 => "xxh32-v1",
-        }
-    }
-}
 
 /// Hashes `parts`, each with its length in front, so that `("ab", "c")` and `("a", "bc")` differ.
 #[must_use]

@@ -5,8 +5,9 @@
 //! this crate does no I/O, has no async code and reads no clock.
 //!
 //! Reading order: the nouns ([`ids`], [`version`], [`schema`], [`tenant`], [`service`],
-//! [`policy`], [`instance`]), what changes them ([`change`]), the [`table`] they fold into, and
-//! the decision ([`decide`], [`explain`], [`balance`]).
+//! [`policy`], [`instance`]), the facts that they make ([`key`], [`record`]), what changes them ([`change`]), the
+//! [`table`] they fold into, the decision ([`decide`], [`explain`], [`balance`]), and what is asked of a table before
+//! it is changed ([`moves`], [`promotion`], [`selector`]).
 //!
 //! ```
 //! use grey_core::balance::Moment;
@@ -15,6 +16,7 @@
 //! use grey_core::explain::explain;
 //! use grey_core::ids::{InstanceId, ServiceId, TenantId};
 //! use grey_core::instance::Instance;
+//! use grey_core::key::Fact;
 //! use grey_core::service::{Pin, Service, ServiceVersion};
 //! use grey_core::table::Table;
 //! use grey_core::tenant::Tenant;
@@ -23,27 +25,21 @@
 //! let (acme, billing) = (TenantId::new("acme")?, ServiceId::new("billing")?);
 //! let declared = |version: &str| -> Result<Change, Box<dyn std::error::Error>> {
 //!     let (service, version) = (billing.clone(), version.parse()?);
-//!     Ok(Change::VersionPut(ServiceVersion { service, version, window: Default::default() }))
+//!     Ok(Change::Put(Fact::Version(ServiceVersion { service, version, window: Default::default() })))
 //! };
 //!
 //! // Events make a table ...
 //! let mut table = Table::default();
 //! table.apply(&Event {
 //!     revision: Revision(1),
-//!     at_ms: 0,
-//!     actor: "ann".to_owned(),
-//!     reason: "first steps".to_owned(),
 //!     changes: vec![
-//!         Change::ServicePut(Service { id: billing.clone(), default: "v1.0".parse()? }),
+//!         Change::Put(Fact::Service(Service { id: billing.clone(), default: "v1.0".parse()? })),
 //!         declared("v1.0")?,
 //!         declared("v2.0")?,
-//!         Change::TenantPut(Tenant::new(acme.clone())),
-//!         Change::PinPut {
-//!             tenant: acme,
-//!             service: billing.clone(),
-//!             pin: Pin { version: "v2.0".parse()?, locked: false },
-//!         },
+//!         Change::Put(Fact::Tenant(Tenant::new(acme.clone()))),
+//!         Change::Put(Fact::Pin(acme, billing.clone(), Pin { version: "v2.0".parse()?, locked: false })),
 //!     ],
+//!     ..Event::default()
 //! })?;
 //! // ... instances come from elsewhere ...
 //! table.set_instances(&billing, vec![Instance {
@@ -85,8 +81,13 @@ pub mod explain;
 pub mod hash;
 pub mod ids;
 pub mod instance;
+pub mod key;
+pub mod moves;
 pub mod policy;
+pub mod promotion;
+pub mod record;
 pub mod schema;
+pub mod selector;
 pub mod service;
 pub mod table;
 pub mod tenant;

@@ -58,6 +58,15 @@ impl FromStr for SchemaVersion {
     }
 }
 
+/// What was seen in a tenant's database.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Observation {
+    /// The schema.
+    pub schema: SchemaVersion,
+    /// When it was first seen, in milliseconds since the Unix epoch. It describes, no decision looks at it.
+    pub at_ms: u64,
+}
+
 /// The schema versions that a service version works on, both ends included.
 ///
 /// An open window (no end given) means that the version does not depend on the schema.

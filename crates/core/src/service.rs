@@ -4,7 +4,7 @@ use crate::ids::ServiceId;
 use crate::schema::SchemaWindow;
 use crate::version::Version;
 
-/// Most services: a table counts them in 16 bits, and tenants' assignments of each as well.
+/// Most services.
 pub const MAX_SERVICES: u64 = 10_000;
 /// Most versions of one service.
 pub const MAX_VERSIONS: u64 = 500;
@@ -36,4 +36,17 @@ pub struct Pin {
     pub version: Version,
     /// A locked pin is left alone by experiments and canaries.
     pub locked: bool,
+}
+
+/// A tenant's calls of one service are refused while a strict move takes it to another version.
+///
+/// Every router refuses them from the moment it has the hold until it is removed, so the version before and the
+/// version after never serve at the same time, whichever router is cut off in between. No router ends a hold by
+/// itself: the deadline tells the control plane when to take back one that was left behind.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Hold {
+    /// The version that the tenant is moved to.
+    pub to: Version,
+    /// When a hold whose move did not end is taken back, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
 }

@@ -4,19 +4,24 @@
 //! path to what it touches. One writer folds events into its own table and publishes clones; readers
 //! keep theirs as long as they like and always see exactly one revision.
 //!
-//! A tenant is one [`Row`], replaced as a whole. It holds four bytes per pin: a service's index and
+//! A tenant is one [`Row`], replaced as a whole. It holds eight bytes per pin: a service's index and
 //! the index of an [`Assignment`] that the service shares among all tenants with the same pin and schema.
 
 mod apply;
+mod assignments;
 mod pool;
 mod records;
 mod service;
 
-pub use pool::{Member, Place, Pool};
-pub use service::{Assignment, ServiceTable, VersionSlot};
+pub use apply::OutOfOrder;
+pub use assignments::Assignment;
+pub(crate) use pool::Site;
+pub use pool::{Locality, Member, Place, Pool};
+pub use service::{ServiceTable, VersionSlot};
 
 use crate::change::Position;
 use crate::ids::{Name, ServiceId, TenantId};
+use crate::service::Hold;
 use crate::tenant::TenantStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,8 +46,8 @@ pub struct Profile {
 /// Ties a tenant to an assignment of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
-    service: u16,
-    assignment: u16,
+    service: u32,
+    assignment: u32,
 }
 
 /// Everything about one tenant.
@@ -50,11 +55,22 @@ struct Entry {
 pub struct Row {
     /// None while only pins of the tenant have arrived.
     profile: Option<Arc<Profile>>,
+    /// See [`Row::is_plain`]; set with the row, so that counting over all tenants need not read profiles.
+    plain: bool,
     /// By service index.
     entries: Box<[Entry]>,
 }
 
 impl Row {
+    fn is_active(&self) -> bool {
+        self.profile().is_some_and(|profile| profile.status == TenantStatus::Active)
+    }
+
+    /// Whether the tenant is active and may be served in any region: what most tenants are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     /// The tenant's attributes; none if it is not declared.
     #[must_use]
     pub fn profile(&self) -> Option<&Profile> {
@@ -62,14 +78,14 @@ impl Row {
     }
 
     /// The tenant's assignment of a service; 0 is every service's "no pin, no schema".
-    fn assignment(&self, service: u16) -> u16 {
+    fn assignment(&self, service: u32) -> u32 {
         // Tenants pinned to most services are the rule, so the entry is often at its own index.
-        let guess = self.entries.get(usize::from(service)).filter(|e| e.service == service);
+        let guess = self.entries.get(service as usize).filter(|e| e.service == service);
         let entry = guess.or_else(|| self.find(service).ok().and_then(|at| self.entries.get(at)));
         entry.map_or(0, |e| e.assignment)
     }
 
-    fn find(&self, service: u16) -> Result<usize, usize> {
+    fn find(&self, service: u32) -> Result<usize, usize> {
         self.entries.binary_search_by_key(&service, |e| e.service)
     }
 
@@ -85,14 +101,14 @@ impl Row {
 /// ```
 /// use grey_core::change::{Change, Event, Revision};
 /// use grey_core::ids::TenantId;
+/// use grey_core::key::Fact;
 /// use grey_core::table::Table;
 /// use grey_core::tenant::Tenant;
 ///
 /// let mut next = Table::default();
 /// let published = next.clone();
-/// let created = Change::TenantPut(Tenant::new(TenantId::new("acme")?));
-/// let (actor, reason) = (String::new(), String::new());
-/// let event = Event { revision: Revision(1), at_ms: 0, actor, reason, changes: vec![created] };
+/// let created = Change::Put(Fact::Tenant(Tenant::new(TenantId::new("acme")?)));
+/// let event = Event { revision: Revision(1), changes: vec![created], ..Event::default() };
 /// next.apply(&event)?;
 /// assert!(next.tenant("acme").is_some() && published.tenant("acme").is_none());
 /// assert_ne!(next.digest(), published.digest());
@@ -104,24 +120,33 @@ pub struct Table {
     position: Position,
     digest: u64,
     tenants: Map<TenantId, Arc<Row>>,
+    active_tenants: usize,
+    /// Apart from the rows: there are few at any time, so that a decision asks whether there is any.
+    holds: Map<TenantId, Arc<BTreeMap<ServiceId, Hold>>>,
     services: Map<ServiceId, Arc<ServiceTable>>,
     /// Service ids by index, for reading a row.
     names: imbl::Vector<ServiceId>,
     /// Indexes that no service has any more.
-    free_services: imbl::Vector<u16>,
+    free_services: imbl::Vector<u32>,
 }
 
 impl Table {
     /// What the table contains.
     #[must_use]
-    pub fn position(&self) -> &Position {
-        &self.position
+    pub fn position(&self) -> Position {
+        self.position
     }
 
     /// Digest of everything that decisions depend on, instances left out.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// Digest of all instances; see [`crate::instance::digest`].
+    #[must_use]
+    pub fn instances_digest(&self) -> u64 {
+        self.services().map(ServiceTable::instances_digest).fold(0, u64::wrapping_add)
     }
 
     /// A service by name; none if nothing is known of it.
@@ -136,16 +161,42 @@ impl Table {
         self.tenants.get(id).map(Arc::as_ref)
     }
 
-    /// What a tenant is assigned to in a service.
+    /// Every declared tenant with its attributes, in no order.
+    pub fn profiles(&self) -> impl Iterator<Item = (&TenantId, &Profile)> {
+        self.tenants.iter().filter_map(|(id, row)| Some((id, row.profile()?)))
+    }
+
+    /// The hold on a tenant's calls of a service, if there is one.
     #[must_use]
-    pub fn assignment<'t>(&'t self, row: Option<&Row>, service: &'t ServiceTable) -> &'t Assignment {
-        service.assignment(row.map_or(0, |row| row.assignment(service.index())))
+    pub fn hold(&self, tenant: &str, service: &str) -> Option<&Hold> {
+        if self.holds.is_empty() {
+            return None;
+        }
+        self.holds.get(tenant)?.get(service)
+    }
+
+    /// Every hold, in no order.
+    pub fn holds(&self) -> impl Iterator<Item = (&TenantId, &ServiceId, &Hold)> {
+        self.holds
+            .iter()
+            .flat_map(|(tenant, holds)| holds.iter().map(move |(service, hold)| (tenant, service, hold)))
     }
 
     /// Tenants that anything is known of.
     #[must_use]
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()
+    }
+
+    /// Declared tenants whose calls are routed.
+    #[must_use]
+    pub fn active_tenants(&self) -> usize {
+        self.active_tenants
+    }
+
+    /// Every tenant that anything is known of, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = (&TenantId, &Row)> {
+        self.tenants.iter().map(|(id, row)| (id, row.as_ref()))
     }
 
     /// Services that anything is known of.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use grey_runtime::Secret;
 use grey_runtime::config::{Faults, Validate, duration};
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::sqlite::{SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{self, Connection};
 use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
@@ -100,11 +101,23 @@ pub async fn connect(options: &Options, pool: Pool) -> Result<DatabaseConnection
                 .busy_timeout(statement_timeout);
             if pool.overwrites { sqlite.pragma("secure_delete", "ON") } else { sqlite }
         });
+    connect.map_sqlx_sqlite_pool_opts(|pool| {
+        pool.after_release(|connection, _| Box::pin(async move { is_outside_transactions(connection).await }))
+    });
     if options.is_in_memory() {
         // The database ends with its connection.
         connect.idle_timeout(None).max_lifetime(None);
     }
     Box::pin(Database::connect(connect)).await
+}
+
+/// Whether a connection may be used again. When SQLite takes a transaction back by itself, as on a full disk, the
+/// driver's count of transactions does not follow: whatever came next would be a part of a transaction that nobody
+/// commits, however often it is acknowledged. Such a connection is closed.
+async fn is_outside_transactions(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // A rollback that a dropped transaction has left behind is done by then.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// Begins a transaction that writes; on SQLite it has the write lock at once.
@@ -188,6 +201,33 @@ mod tests {
         assert!(refused.to_string().contains("locked"), "{refused}");
         held.rollback().await.unwrap();
         begin_write(&other).await.unwrap().rollback().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_acknowledged_is_committed_whatever_was_taken_back_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("own.db").display());
+        let options = Options { statement_timeout: Duration::from_millis(50), ..options(&url) };
+        let one = connect(&options, POOL).await.unwrap();
+        let other = connect(&options, POOL).await.unwrap();
+        one.execute_unprepared("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1)")
+            .await
+            .unwrap();
+        for id in 2..5 {
+            let taken_back = begin_write(&one).await.unwrap();
+            // As a full disk does, this ends the transaction itself.
+            assert!(taken_back.execute_unprepared("INSERT OR ROLLBACK INTO t VALUES (1)").await.is_err());
+            drop(taken_back.rollback().await);
+
+            let held = begin_write(&one).await.unwrap();
+            assert!(begin_write(&other).await.is_err(), "the next transaction is one of its own");
+            held.execute_unprepared(&format!("INSERT INTO t VALUES ({id})")).await.unwrap();
+            held.commit().await.unwrap();
+            let ask = "SELECT COUNT(*) FROM t";
+            let ask = Statement::from_string(other.get_database_backend(), ask);
+            let row = other.query_one_raw(ask).await.unwrap().unwrap();
+            assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), id, "the others see what was committed");
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Who may do what.
 
 use axum::http::{Extensions, HeaderMap};
+use grey_core::change;
 use grey_core::error::Reason;
 use grey_proto::status::ApiError;
 use grey_runtime::Faults;
@@ -47,6 +48,12 @@ impl Caller {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Who acts and as what, for an event.
+    #[must_use]
+    pub fn principal(&self) -> change::Principal {
+        change::Principal { id: self.name.clone(), role: self.role.as_str().to_owned() }
     }
 
     /// Refuses a caller of a lower role.

@@ -277,6 +277,20 @@ pub fn is_transient(error: &ApiError) -> bool {
     matches!(error.reason, Reason::Unavailable | Reason::RateLimited | Reason::Internal)
 }
 
+/// Whether nobody listens where the call went: its machine answered, and refused the connection.
+#[must_use]
+pub fn was_refused(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(next) = cause {
+        let refused = std::io::ErrorKind::ConnectionRefused;
+        if next.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == refused) {
+            return true;
+        }
+        cause = next.source();
+    }
+    false
+}
+
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -1,7 +1,7 @@
 //! Failures as HTTP responses.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use grey_proto::status::{ApiError, ErrorBody, http_code};
 
@@ -31,6 +31,10 @@ impl IntoResponse for Failure {
         let mut body = ErrorBody::from(&self.error);
         let code = self.code.unwrap_or_else(|| http_code(self.error.reason));
         body.error.code = code.as_u16();
-        (code, Json(body)).into_response()
+        let mut response = (code, Json(body)).into_response();
+        if let Some(after) = self.error.reason.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+        }
+        response
     }
 }

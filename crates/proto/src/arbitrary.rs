@@ -1,21 +1,23 @@
 //! Generators of core's types for property tests: any value that the conversions accept.
 
 use crate::convert::MAX_TIME_MS;
-use grey_core::change::{Change, Event, Record, Revision, ServiceRecord, TenantRecord};
+use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal, Revision};
 use grey_core::ids::{InstanceId, Name, OverlayId, ServiceId, TenantId};
 use grey_core::instance::{Instance, MAX_WEIGHT};
+use grey_core::key::Fact;
 use grey_core::policy::{
-    Balancing, Failover, HashKey, Match, Overlay, OverlayKind, Policy, Predicate, Scope, Strategy as Rule,
-    Test, Unit, UnknownTenant, Variant, WEIGHT_SCALE,
+    Balancing, Buckets, Canary, Experiment, Failover, HashKey, Match, Overlay, OverlayKind, Policy,
+    Predicate, Scope, Strategy as Rule, Test, Unit, UnknownTenant, Variant, WEIGHT_SCALE,
 };
-use grey_core::schema::{SchemaVersion, SchemaWindow};
-use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
+use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
+use grey_core::service::{Hold, Pin, Service, ServiceVersion};
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_core::version::Version;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 const SLUG: &str = "[a-z0-9][a-z0-9._-]{0,62}";
@@ -125,18 +127,22 @@ pub fn pin() -> impl Strategy<Value = Pin> {
     (version(), any::<bool>()).prop_map(|(version, locked)| Pin { version, locked })
 }
 
+/// Any hold.
+pub fn hold() -> impl Strategy<Value = Hold> {
+    (version(), time_ms()).prop_map(|(to, until_ms)| Hold { to, until_ms })
+}
+
 /// Any valid policy.
 pub fn policy() -> impl Strategy<Value = Policy> {
     let unknown_tenant = prop_oneof![Just(UnknownTenant::Refuse), Just(UnknownTenant::UseDefault)];
     let roles = btree_set(name(), 0..3);
-    (unknown_tenant, vec(overlay(), 0..4), balancing(), failover(), roles, any::<bool>()).prop_map(
-        |(unknown_tenant, mut overlays, balancing, failover, override_roles, stateless)| {
-            let mut ids = BTreeSet::new();
-            overlays.retain(|overlay| ids.insert(overlay.id.clone()));
-            if !stateless {
-                overlays.iter_mut().for_each(|overlay| overlay.unit = Unit::Tenant);
-            }
-            Policy { unknown_tenant, overlays, balancing, failover, override_roles, stateless }
+    (unknown_tenant, balancing(), failover(), roles, any::<bool>()).prop_map(
+        |(unknown_tenant, balancing, failover, override_roles, stateless)| Policy {
+            unknown_tenant,
+            balancing,
+            failover,
+            override_roles,
+            stateless,
         },
     )
 }
@@ -145,24 +151,48 @@ pub fn policy() -> impl Strategy<Value = Policy> {
 pub fn overlay() -> impl Strategy<Value = Overlay> {
     let unit = prop_oneof![Just(Unit::Tenant), Just(Unit::User), Just(Unit::Request)];
     let kind = prop_oneof![experiment(), canary()];
-    (overlay_id(), "(?s).{1,32}", unit, matching(), kind)
-        .prop_map(|(id, salt, unit, matching, kind)| Overlay { id, salt, unit, matching, kind })
+    (overlay_id(), any::<u32>(), overlay_id(), "(?s).{1,32}", unit, matching(), kind).prop_map(
+        |(id, order, layer, salt, unit, matching, kind)| Overlay {
+            id,
+            order,
+            layer,
+            salt,
+            unit,
+            matching,
+            kind,
+        },
+    )
+}
+
+/// Any sets of buckets that are disjoint, as many as there are weights.
+fn buckets(weights: Vec<(u32, u32)>) -> Vec<Buckets> {
+    let mut taken = Buckets::default();
+    let mut sets = Vec::with_capacity(weights.len());
+    for (gap, weight) in weights {
+        let blocked = taken.resized(taken.weight() + gap, &taken).unwrap_or_else(|| taken.clone());
+        let set = Buckets::default().resized(weight, &blocked).unwrap_or_default();
+        taken = blocked.union(&set);
+        sets.push(set);
+    }
+    sets
 }
 
 fn experiment() -> impl Strategy<Value = OverlayKind> {
-    let arms = btree_map(overlay_id(), (version(), 0..=WEIGHT_SCALE / 4), 1..=4);
-    arms.prop_map(|arms| {
-        let variant = |(id, (version, weight))| Variant { id, version, weight };
-        OverlayKind::Experiment(arms.into_iter().map(variant).collect())
+    let weight = (0..=WEIGHT_SCALE / 20, 0..=WEIGHT_SCALE / 5);
+    let arms = btree_map(overlay_id(), (version(), weight), 1..=4);
+    (arms, any::<bool>()).prop_map(|(arms, includes_pinned)| {
+        let sets = buckets(arms.values().map(|(_, weight)| *weight).collect());
+        let variant = |((id, (version, _)), buckets)| Variant { id, version, buckets };
+        let variants = arms.into_iter().zip(sets).map(variant).collect();
+        OverlayKind::Experiment(Experiment { variants, includes_pinned })
     })
 }
 
 fn canary() -> impl Strategy<Value = OverlayKind> {
     let pair = (version(), version()).prop_filter("two versions", |(baseline, canary)| baseline != canary);
-    (pair, 0..=WEIGHT_SCALE).prop_map(|((baseline, canary), weight)| OverlayKind::Canary {
-        baseline,
-        canary,
-        weight,
+    (pair, 0..=WEIGHT_SCALE).prop_map(|((baseline, canary), weight)| {
+        let buckets = Buckets::first(weight).unwrap_or_default();
+        OverlayKind::Canary(Canary { baseline, canary, buckets })
     })
 }
 
@@ -268,62 +298,84 @@ pub fn service_instances() -> impl Strategy<Value = (ServiceId, Vec<Instance>)> 
     (service_id(), by_id)
 }
 
+/// Any schema that was seen.
+pub fn observation() -> impl Strategy<Value = Observation> {
+    (schema_version(), time_ms()).prop_map(|(schema, at_ms)| Observation { schema, at_ms })
+}
+
+/// Any fact.
+pub fn fact() -> impl Strategy<Value = Fact> {
+    prop_oneof![
+        tenant().prop_map(Fact::Tenant),
+        service().prop_map(Fact::Service),
+        service_version().prop_map(Fact::Version),
+        (service_id(), policy()).prop_map(|(service, policy)| Fact::Policy(service, policy)),
+        (service_id(), overlay()).prop_map(|(service, overlay)| Fact::Overlay(service, overlay)),
+        (tenant_id(), service_id(), pin()).prop_map(|(tenant, service, pin)| Fact::Pin(tenant, service, pin)),
+        (tenant_id(), service_id(), observation())
+            .prop_map(|(tenant, service, seen)| Fact::Schema(tenant, service, seen)),
+        (tenant_id(), service_id(), hold())
+            .prop_map(|(tenant, service, hold)| Fact::Hold(tenant, service, hold)),
+    ]
+}
+
 /// Any change.
 pub fn change() -> impl Strategy<Value = Change> {
-    prop_oneof![
-        tenant().prop_map(Change::TenantPut),
-        tenant_id().prop_map(Change::TenantRemoved),
-        service().prop_map(Change::ServicePut),
-        service_id().prop_map(Change::ServiceRemoved),
-        service_version().prop_map(Change::VersionPut),
-        (service_id(), version()).prop_map(|(service, version)| Change::VersionRemoved { service, version }),
-        (service_id(), policy()).prop_map(|(service, policy)| Change::PolicyPut { service, policy }),
-        (tenant_id(), service_id(), pin()).prop_map(|(tenant, service, pin)| Change::PinPut {
-            tenant,
-            service,
-            pin
-        }),
-        (tenant_id(), service_id()).prop_map(|(tenant, service)| Change::PinRemoved { tenant, service }),
-        (tenant_id(), service_id(), option::of(schema_version()), time_ms()).prop_map(
-            |(tenant, service, schema, at_ms)| Change::SchemaObserved { tenant, service, schema, at_ms }
-        ),
-    ]
+    prop_oneof![fact().prop_map(Change::Put), fact().prop_map(|fact| Change::Removed(fact.key()))]
 }
 
 /// Any event.
 pub fn event() -> impl Strategy<Value = Event> {
-    (1..=u64::MAX, time_ms(), text(), text(), vec(change(), 0..5)).prop_map(
-        |(revision, at_ms, actor, reason, changes)| Event {
+    let principal = (text(), text()).prop_map(|(id, role)| Principal { id, role });
+    let envelope = (principal, text(), text(), 1..u32::MAX, any::<[u8; 32]>());
+    let sealed = btree_map("[a-z]{1,8}", vec(any::<u8>(), 0..8), 0..3);
+    (1..=u64::MAX, time_ms(), envelope, sealed, vec(change(), 0..5)).prop_map(
+        |(revision, at_ms, (principal, reason, cause, level, previous), sealed, changes)| Event {
             revision: Revision(revision),
             at_ms,
-            actor,
+            principal,
             reason,
+            cause,
+            level: FormatLevel(level),
+            previous: EntryHash(previous),
+            sealed,
             changes,
         },
     )
 }
 
-/// Any tenant with its pins and schemas, each service once.
+/// Any tenant with its pins, schemas and holds, each service once.
 pub fn tenant_record() -> impl Strategy<Value = TenantRecord> {
-    let schemas = btree_map(service_id(), (schema_version(), time_ms()), 0..4);
-    (tenant(), btree_map(service_id(), pin(), 0..4), schemas).prop_map(|(tenant, pins, schemas)| {
-        TenantRecord {
+    let schemas = btree_map(service_id(), observation(), 0..4);
+    let holds = btree_map(service_id(), hold(), 0..2);
+    (tenant(), btree_map(service_id(), pin(), 0..4), schemas, holds).prop_map(
+        |(tenant, pins, schemas, holds)| TenantRecord {
             tenant,
             pins: pins.into_iter().collect(),
-            schemas: schemas.into_iter().map(|(service, (schema, at_ms))| (service, schema, at_ms)).collect(),
-        }
-    })
+            schemas: schemas.into_iter().collect(),
+            holds: holds.into_iter().collect(),
+        },
+    )
 }
 
-/// Any service with its versions (each once, the default among them) and policy. The policy may name others.
+/// Any service with its versions (each once, the default among them), policy and overlays. Policy and overlays may
+/// name others.
 pub fn service_record() -> impl Strategy<Value = ServiceRecord> {
     let windows = btree_map(version(), schema_window(), 0..4);
-    (service(), windows, schema_window(), policy()).prop_map(|(service, mut windows, window, policy)| {
-        windows.entry(service.default.clone()).or_insert(window);
-        let id = service.id.clone();
-        let version = |(version, window)| ServiceVersion { service: id.clone(), version, window };
-        ServiceRecord { versions: windows.into_iter().map(version).collect(), service, policy }
-    })
+    let overlays = vec(overlay(), 0..4).prop_map(|overlays| {
+        let by_id: BTreeMap<_, _> =
+            overlays.into_iter().map(|overlay| (overlay.id.clone(), overlay)).collect();
+        by_id.into_values().collect()
+    });
+    (service(), windows, schema_window(), policy(), overlays).prop_map(
+        |(service, mut windows, window, policy, overlays)| {
+            windows.entry(service.default.clone()).or_insert(window);
+            let id = service.id.clone();
+            let version = |(version, window)| ServiceVersion { service: id.clone(), version, window };
+            let versions = windows.into_iter().map(version).collect();
+            ServiceRecord { service, versions, policy, overlays }
+        },
+    )
 }
 
 /// Any part of a snapshot.

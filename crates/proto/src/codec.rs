@@ -1,14 +1,18 @@
 //! The stored encodings: binary protobuf for feeds and snapshot files, proto3 JSON where people read with
 //! `redis-cli` or SQL.
 //!
-//! Binary readers skip fields that they do not know; JSON readers refuse them.
+//! Readers skip fields that they do not know, in JSON too: what such a field decides is guarded by the event's format
+//! level. Callers of the API, in contrast, are told of fields that do not exist.
 
-use crate::convert::InvalidMessage;
+mod lenient;
+
+use crate::convert::{InvalidMessage, json_fault};
 use crate::{control, router};
-use grey_core::change::{Event, Record, ServiceRecord, TenantRecord};
+use grey_core::change::{Event, FormatLevel};
 use grey_core::ids::ServiceId;
 use grey_core::instance::Instance;
-use grey_core::policy::Policy;
+use grey_core::policy::{Overlay, Policy};
+use grey_core::record::{ServiceRecord, TenantRecord};
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,7 +45,7 @@ where
     M: DeserializeOwned,
     T: TryFrom<M, Error = InvalidMessage>,
 {
-    let message: M = serde_json::from_str(text).map_err(|why| DecodeError { what, why: why.to_string() })?;
+    let message: M = lenient::from_str(text).map_err(|why| DecodeError { what, why: json_fault(&why) })?;
     message.try_into().map_err(|why: InvalidMessage| DecodeError { what, why: why.to_string() })
 }
 
@@ -59,6 +63,23 @@ pub fn decode_event(bytes: &[u8]) -> Result<Event, DecodeError> {
     from_binary::<control::Event, _>("event", bytes)
 }
 
+/// The one field of an event that every release reads, whatever the others have come to hold.
+#[derive(Clone, PartialEq, Message)]
+struct Envelope {
+    #[prost(uint32, tag = "7")]
+    level: u32,
+}
+
+/// The level that a reader of the event needs, read without its changes.
+///
+/// # Errors
+/// When the bytes are no message.
+pub fn event_level(bytes: &[u8]) -> Result<FormatLevel, DecodeError> {
+    let envelope = Envelope::decode(bytes);
+    let envelope = envelope.map_err(|why| DecodeError { what: "event", why: why.to_string() })?;
+    Ok(FormatLevel(envelope.level).max(FormatLevel::FIRST))
+}
+
 /// All instances of one service, as the instance feed carries them: binary.
 #[must_use]
 pub fn encode_service_instances(service: &ServiceId, instances: &[Instance]) -> Vec<u8> {
@@ -71,24 +92,6 @@ pub fn encode_service_instances(service: &ServiceId, instances: &[Instance]) -> 
 /// When the bytes are no valid list of instances.
 pub fn decode_service_instances(bytes: &[u8]) -> Result<(ServiceId, Vec<Instance>), DecodeError> {
     from_binary::<router::ServiceInstances, _>("service instances", bytes)
-}
-
-/// A part of a snapshot, as a snapshot file holds it: binary.
-#[must_use]
-pub fn encode_record(record: &Record) -> Vec<u8> {
-    router::WatchResponse::from(record).encode_to_vec()
-}
-
-/// Reads what [`encode_record`] wrote.
-///
-/// # Errors
-/// When the bytes are not exactly one valid record.
-pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
-    let records: Vec<Record> = from_binary::<router::WatchResponse, _>("record", bytes)?;
-    let count = records.len();
-    let [record] = <[Record; 1]>::try_from(records)
-        .map_err(|_| DecodeError { what: "record", why: format!("holds {count} records instead of one") })?;
-    Ok(record)
 }
 
 /// One instance, as the projection holds it: proto3 JSON.
@@ -119,7 +122,21 @@ pub fn decode_policy(text: &str) -> Result<(ServiceId, Policy), DecodeError> {
     from_json::<control::Policy, _>("policy", text)
 }
 
-/// A service with its default, versions and policy, as the projection holds it: proto3 JSON.
+/// An overlay with the service it is for: proto3 JSON.
+#[must_use]
+pub fn encode_overlay(service: &ServiceId, overlay: &Overlay) -> String {
+    to_json(&control::Overlay::from((service, overlay)))
+}
+
+/// Reads what [`encode_overlay`] wrote.
+///
+/// # Errors
+/// When the text is no valid overlay.
+pub fn decode_overlay(text: &str) -> Result<(ServiceId, Overlay), DecodeError> {
+    from_json::<control::Overlay, _>("overlay", text)
+}
+
+/// A service with its default, versions, policy and overlays, as the projection holds it: proto3 JSON.
 #[must_use]
 pub fn encode_service_record(record: &ServiceRecord) -> String {
     to_json(&control::ServiceRecord::from(record))
@@ -145,6 +162,20 @@ pub fn encode_tenant_record(record: &TenantRecord) -> String {
 /// When the text is no valid tenant record.
 pub fn decode_tenant_record(text: &str) -> Result<TenantRecord, DecodeError> {
     from_json::<control::TenantRecord, _>("tenant record", text)
+}
+
+/// What a router says of itself: proto3 JSON.
+#[must_use]
+pub fn encode_router_state(state: &control::RouterState) -> String {
+    to_json(state)
+}
+
+/// Reads what [`encode_router_state`] wrote.
+///
+/// # Errors
+/// When the text is no state of a router.
+pub fn decode_router_state(text: &str) -> Result<control::RouterState, DecodeError> {
+    lenient::from_str(text).map_err(|why| DecodeError { what: "router state", why: json_fault(&why) })
 }
 
 #[cfg(test)]

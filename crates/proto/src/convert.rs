@@ -7,14 +7,18 @@
 
 mod change;
 mod instance;
+mod json;
+pub mod mask;
+mod overlay;
 mod policy;
 mod service;
 mod tenant;
 
-pub use change::{MAX_TIME_MS, change_at};
+pub use change::{MAX_TIME_MS, change_at, timestamp};
 pub use instance::{MAX_ADDRESS, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES};
-pub use policy::{MAX_METADATA_KEY, MAX_METADATA_VALUE};
-pub use tenant::{MAX_RESIDENCY, Observation, tenant_status};
+pub use json::json_fault;
+pub use overlay::{MAX_METADATA_KEY, MAX_METADATA_VALUE};
+pub use tenant::{MAX_RESIDENCY, SchemaSighting, tenant_status};
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -23,7 +27,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]
 pub struct InvalidMessage {
-    /// Where the fault is, as a path such as `policy.overlays[2].salt`.
+    /// Where the fault is, as a path such as `overlay_put.canary.weight`.
     pub field: String,
     /// What is wrong with it.
     pub why: String,

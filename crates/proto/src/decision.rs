@@ -29,7 +29,7 @@ pub fn response(table: &Table, decision: &Decision<'_>, stale: bool) -> RouteRes
         wanted_version: decision.detour.map_or_else(String::new, |(wanted, _)| wanted.as_str().to_owned()),
         schema: decision.schema.map_or_else(String::new, ToString::to_string),
         revision: table.position().revision.0,
-        generation: table.position().generation.0.as_str().to_owned(),
+        epoch: table.position().epoch.0,
         stale,
     }
 }
@@ -78,7 +78,7 @@ pub fn explanation(
         outcome: Some(outcome(result)),
         steps: steps.into_iter().map(step).collect(),
         revision: table.position().revision.0,
-        generation: table.position().generation.0.as_str().to_owned(),
+        epoch: table.position().epoch.0,
     }
 }
 

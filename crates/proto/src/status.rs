@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetail, ErrorInfo, StatusExt};
+use tonic_types::{ErrorDetail, ErrorInfo, RetryInfo, StatusExt};
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "grey-router";
@@ -63,6 +63,7 @@ impl From<Refusal> for ApiError {
             Refusal::NoLegalVersion { wanted: version } | Refusal::NoInstance { version } => {
                 error.with("version", version.as_str())
             }
+            Refusal::Moving { to } => error.with("to", to.as_str()),
             Refusal::UnknownTenant
             | Refusal::UnknownService
             | Refusal::UnknownVersion
@@ -131,13 +132,17 @@ pub fn code_name(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// The failure as a gRPC status, with its reason in a `google.rpc.ErrorInfo`.
+/// The failure as a gRPC status, with its reason in a `google.rpc.ErrorInfo`, and a `google.rpc.RetryInfo` where it can be
+/// told when asking again helps.
 #[must_use]
 pub fn to_status(error: &ApiError) -> Status {
     let (message, metadata) = error.told();
     let metadata: std::collections::HashMap<_, _> = metadata.iter().cloned().collect();
     let info = ErrorInfo::new(error.reason.as_str(), DOMAIN, metadata);
-    Status::with_error_details_vec(grpc_code(error.reason.kind()), message, [ErrorDetail::ErrorInfo(info)])
+    let mut details = vec![ErrorDetail::ErrorInfo(info)];
+    details
+        .extend(error.reason.retry_after().map(|after| ErrorDetail::RetryInfo(RetryInfo::new(Some(after)))));
+    Status::with_error_details_vec(grpc_code(error.reason.kind()), message, details)
 }
 
 impl From<ApiError> for Status {

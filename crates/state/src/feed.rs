@@ -1,8 +1,8 @@
 //! The feed: the log's events on their way to the routers.
 
-use crate::{Error, FencingToken};
+use crate::{Digests, Error, FencingToken};
 use async_trait::async_trait;
-use grey_core::change::{Event, Generation, Position, Revision};
+use grey_core::change::{Epoch, Event, FormatLevel, Position, Revision};
 use std::time::Duration;
 
 /// One entry of the feed.
@@ -10,8 +10,8 @@ use std::time::Duration;
 pub struct FeedEntry {
     /// The event.
     pub event: Event,
-    /// Digest of a table that has applied it, for noticing drift.
-    pub digest: u64,
+    /// Digests of a table that has applied it, for noticing drift.
+    pub digests: Digests,
 }
 
 /// What became of an append.
@@ -22,7 +22,7 @@ pub enum Append {
     /// The feed already holds this revision; nothing was done.
     Duplicate,
     /// The feed is not at the revision before: it was wiped, restored from older data, or belongs to another
-    /// generation. The publisher must look at [`Feed::head`] and mend it.
+    /// epoch. The publisher must look at [`Feed::head`] and mend it.
     OutOfPlace,
 }
 
@@ -30,7 +30,7 @@ pub enum Append {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
     /// The history it carries.
-    pub generation: Generation,
+    pub epoch: Epoch,
     /// A reader at this revision or later can continue; one before it must load the projection.
     pub first: Revision,
     /// The newest revision.
@@ -42,9 +42,11 @@ pub struct Head {
 pub enum FeedRead {
     /// The entries right after the asked position, in order, without a gap.
     Entries(Vec<FeedEntry>),
+    /// The next entry needs this level, which is above the reader's. It must not be passed over.
+    Above(FormatLevel),
     /// Nothing came within the wait; the position is the newest.
     Idle,
-    /// The feed cannot continue from the asked position (another generation, trimmed, wiped, or behind it):
+    /// The feed cannot continue from the asked position (another epoch, trimmed, wiped, or behind it):
     /// load the projection.
     Lost,
 }
@@ -56,12 +58,7 @@ pub trait Feed: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Fenced`] if a newer leader has written; otherwise when the store is away.
-    async fn append(
-        &self,
-        token: FencingToken,
-        generation: &Generation,
-        entry: &FeedEntry,
-    ) -> Result<Append, Error>;
+    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error>;
 
     /// Starts the feed over at `base`: readers at exactly that position continue, all others load.
     ///
@@ -72,12 +69,35 @@ pub trait Feed: Send + Sync {
     /// Where the feed begins and ends; none if there is no feed.
     ///
     /// # Errors
-    /// When the store is away.
+    /// When the store is away; [`Error::Corrupt`] if an end does not read back.
     async fn head(&self) -> Result<Option<Head>, Error>;
 
-    /// Reads up to `limit` entries after `after`, waiting up to `wait` for the first.
+    /// Reads up to `limit` entries after `after`, waiting up to `wait` for the first. Of an entry that needs a higher
+    /// level than the reader's `level` only that is read; it ends what is answered.
     ///
     /// # Errors
-    /// When the store is away.
-    async fn read(&self, after: &Position, limit: usize, wait: Duration) -> Result<FeedRead, Error>;
+    /// When the store is away; [`Error::Corrupt`] if an entry does not read back.
+    async fn read(
+        &self,
+        after: &Position,
+        level: FormatLevel,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<FeedRead, Error>;
+}
+
+impl FeedRead {
+    /// Entries up to the first that needs a higher level than `level`.
+    pub(crate) fn up_to(level: FormatLevel, mut entries: Vec<FeedEntry>) -> Self {
+        let above = entries.iter().position(|entry| entry.event.level > level);
+        match above.and_then(|at| Some((at, entries.get(at)?.event.level))) {
+            Some((0, needed)) => Self::Above(needed),
+            Some((at, _)) => {
+                entries.truncate(at);
+                Self::Entries(entries)
+            }
+            None if entries.is_empty() => Self::Idle,
+            None => Self::Entries(entries),
+        }
+    }
 }

@@ -1,30 +1,32 @@
 //! The follower: turns feed, projection and instances into a routing table, and keeps it up to date.
 //!
 //! It loads the projection once, then applies the feed event by event. Whatever happens to the store,
-//! the last good table stays in use: a follower never goes back within a generation, never to an older
-//! generation, and never takes a lost store for proof that instances are gone.
+//! the last good table stays in use: a follower never goes back within an epoch, never to an older
+//! epoch, and never takes a lost store for proof that instances are gone.
 
-mod load;
+mod events;
+mod instances;
+mod status;
 mod tables;
+mod updates;
+mod watch;
 
-pub use tables::{Status, Tables, Update};
+pub use status::{InstancesStatus, NotCurrent, Status};
+pub use tables::Tables;
+pub use updates::Update;
 
-use crate::feed::FeedRead;
-use crate::instances::{Cursor, InstancesRead};
 use crate::{Error, State};
+use grey_core::change::FormatLevel;
 use grey_core::table::Table;
-use load::Loaded;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Loads in a row that may fail their comparison before one is taken all the same.
-///
-/// Damage is mended long before. What lasts is a publisher of another release that reckons digests in
-/// another way, and no router starting at all would be worse than one that cannot compare.
-const UNVERIFIED_LOADS: u32 = 20;
-
 /// First and longest pause between loads while the table differs from the publisher's: a load reads everything.
-const DRIFT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+const DRIFT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Shortest time between requests for a check of the projection.
+const ASK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a follower works.
 #[derive(Clone, Debug)]
@@ -35,8 +37,12 @@ pub struct Options {
     pub batch: usize,
     /// How long one read waits for news; also how soon a wiped store is noticed.
     pub wait: Duration,
-    /// Without contact for this long the table counts as stale.
+    /// Time between looks at the publisher's sign of life.
+    pub look: Duration,
+    /// Without a sign of life for this long the table is not current.
     pub stale_after: Duration,
+    /// The format level of the events that it obeys.
+    pub level: FormatLevel,
     /// First and longest pause between attempts while the store is away or cannot be loaded.
     pub backoff: (Duration, Duration),
 }
@@ -47,7 +53,9 @@ impl Default for Options {
             history: 64,
             batch: 512,
             wait: Duration::from_secs(1),
+            look: Duration::from_millis(500),
             stale_after: Duration::from_secs(10),
+            level: FormatLevel::CURRENT,
             backoff: (Duration::from_millis(20), Duration::from_secs(1)),
         }
     }
@@ -58,17 +66,18 @@ pub struct Follower {
     state: State,
     options: Options,
     tables: Tables,
+    asked: Asked,
 }
 
 impl Follower {
     /// A follower without a table, and the handle through which its tables are read.
     #[must_use]
     pub fn new(state: State, options: Options) -> (Self, Tables) {
-        let tables = Tables::new(options.history, options.stale_after);
-        (Self { state, options, tables: tables.clone() }, tables)
+        let tables = Tables::new(options.history, options.level, options.stale_after);
+        (Self { state, options, tables: tables.clone(), asked: Asked::default() }, tables)
     }
 
-    /// Starts from a table that was saved earlier; it counts as stale until the store confirms it.
+    /// Starts from a table that was saved earlier; it is not current until the publisher confirms it.
     #[must_use]
     pub fn with_table(self, table: Table) -> Self {
         self.tables.restore(table);
@@ -77,124 +86,28 @@ impl Follower {
 
     /// Follows until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let follow = async { tokio::join!(self.follow_events(), self.follow_instances()) };
+        let follow =
+            async { tokio::join!(self.follow_events(), self.watch_publisher(), self.follow_instances()) };
         tokio::select! {
             () = stop.cancelled() => {}
             _ = follow => {}
         }
     }
+}
 
-    async fn follow_events(&self) {
-        let mut pause = Pause::new(self.options.backoff);
-        let mut drift = Drift::default();
-        loop {
-            match self.next_events(&mut drift).await {
-                Ok(true) => pause.reset(),
-                Ok(false) => pause.wait("routing table cannot be brought up to date yet", None).await,
-                Err(error) => {
-                    pause.wait("shared state is away; the last good table stays in use", Some(&error)).await;
-                }
-            }
-        }
-    }
+/// When the publisher was last asked for a check.
+#[derive(Default)]
+struct Asked(Mutex<Option<Instant>>);
 
-    /// One step along the feed; false if the store is there but cannot be followed yet.
-    async fn next_events(&self, drift: &mut Drift) -> Result<bool, Error> {
-        if drift.is_due() {
-            // Whatever comes of it, the feed is followed on, from wherever the table is then.
-            drift.tried();
-            self.load(drift).await?;
+impl Asked {
+    /// Whether it may be asked again; it then counts as asked.
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|at| at.elapsed() >= ASK_PAUSE);
+        if due {
+            *last = Some(Instant::now());
         }
-        let Some(position) = self.tables.loaded_position() else {
-            return self.load(drift).await;
-        };
-        match self.state.feed.read(&position, self.options.batch, self.options.wait).await? {
-            FeedRead::Idle => {
-                self.tables.contact();
-                self.compare(drift).await?;
-                Ok(true)
-            }
-            FeedRead::Entries(entries) => {
-                if !self.tables.apply(&entries) {
-                    self.drifted(drift);
-                }
-                self.tables.contact();
-                Ok(true)
-            }
-            FeedRead::Lost => self.load(drift).await,
-        }
-    }
-
-    /// Compares the table with what the publisher has at the same revision. Without an event to tell, this is how a
-    /// table is found wrong whose revision came to mean something else: the log and the store were both restored.
-    async fn compare(&self, drift: &mut Drift) -> Result<(), Error> {
-        let projected = self.state.projection.status().await?;
-        let differs = projected.is_some_and(|projected| self.tables.differs_from(&projected));
-        if differs && drift.due.is_none() {
-            self.tables.count_drift();
-            self.drifted(drift);
-        }
-        Ok(())
-    }
-
-    fn drifted(&self, drift: &mut Drift) {
-        tracing::warn!(table.revision = %self.tables.load().position().revision, "table has drifted from the publisher's");
-        drift.noticed();
-    }
-
-    async fn load(&self, drift: &mut Drift) -> Result<bool, Error> {
-        match load::load(&self.state, self.options.batch).await? {
-            Loaded::Complete(table) => {
-                *drift = Drift::default();
-                Ok(self.tables.replace(*table))
-            }
-            Loaded::Unverified(table) => {
-                drift.unverified += 1;
-                if drift.unverified < UNVERIFIED_LOADS {
-                    return Ok(false);
-                }
-                tracing::error!("projection keeps differing from its digest; taking it all the same");
-                drift.unverified = 0;
-                Ok(self.tables.replace(*table))
-            }
-            Loaded::NotYet(why) => {
-                tracing::debug!(why, "projection cannot be loaded yet");
-                Ok(false)
-            }
-        }
-    }
-
-    async fn follow_instances(&self) {
-        let mut pause = Pause::new(self.options.backoff);
-        let mut cursor = None;
-        loop {
-            match self.next_instances(cursor.clone()).await {
-                Ok(next) => {
-                    cursor = next;
-                    pause.reset();
-                }
-                Err(error) => {
-                    pause.wait("instances are away; the last good ones stay in use", Some(&error)).await;
-                }
-            }
-        }
-    }
-
-    async fn next_instances(&self, cursor: Option<Cursor>) -> Result<Option<Cursor>, Error> {
-        let Some(cursor) = cursor else {
-            let (lists, cursor) = self.state.instances.load().await?;
-            self.tables.set_instances(lists);
-            self.tables.instances_loaded();
-            return Ok(Some(cursor));
-        };
-        match self.state.instances.read(&cursor, self.options.wait).await? {
-            InstancesRead::Replaced(lists, next) => {
-                self.tables.set_instances(lists);
-                Ok(Some(next))
-            }
-            InstancesRead::Idle => Ok(Some(cursor)),
-            InstancesRead::Lost => Ok(None),
-        }
+        due
     }
 }
 
@@ -203,8 +116,6 @@ impl Follower {
 struct Drift {
     /// When to load next, and how long to wait after that.
     due: Option<(Instant, Duration)>,
-    /// Loads in a row that could not be verified.
-    unverified: u32,
 }
 
 impl Drift {

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use async_trait::async_trait;
-use grey_core::change::Position;
+use grey_core::change::{FormatLevel, Position};
 use grey_core::ids::InstanceId;
 use std::time::Duration;
 
@@ -21,9 +21,38 @@ pub struct Heartbeat {
     pub position: Position,
     /// Digest of its table.
     pub digest: u64,
-    /// It cannot bring its table up to date.
+    /// Its table is not known to be the present one.
     pub stale: bool,
+    /// The format level of the events that it obeys.
+    pub level: FormatLevel,
+    /// How long it counts as live without another heartbeat.
+    pub lease: Duration,
 }
+
+impl Heartbeat {
+    /// A router that is announced, of which nothing else is known: its heartbeat does not read back.
+    pub(crate) fn unreadable(router: &str) -> Self {
+        Self {
+            router: router.to_owned(),
+            address: String::new(),
+            region: String::new(),
+            zone: String::new(),
+            position: Position::default(),
+            digest: 0,
+            stale: true,
+            level: FormatLevel(0),
+            lease: Duration::ZERO,
+        }
+    }
+}
+
+/// The routers that would not obey an event of `level`: a command that needs it must be refused, naming them.
+pub fn below(level: FormatLevel, routers: &[Heartbeat]) -> impl Iterator<Item = &Heartbeat> {
+    routers.iter().filter(move |router| router.level < level)
+}
+
+/// How long a router's goodbye is remembered: far longer than anyone who must hear it is away.
+pub const GOODBYE_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Refuses ids that could forge a key.
 pub(crate) fn check_router(router: &str) -> Result<(), Error> {
@@ -36,21 +65,28 @@ pub(crate) fn check_router(router: &str) -> Result<(), Error> {
 /// The routers' heartbeats.
 #[async_trait]
 pub trait Heartbeats: Send + Sync {
-    /// Announces a router for `ttl`.
+    /// Announces a router for its lease, and takes an earlier goodbye of it back.
     ///
     /// # Errors
     /// When the store is away; [`Error::Config`] if the router's id cannot be one.
-    async fn beat(&self, heartbeat: &Heartbeat, ttl: Duration) -> Result<(), Error>;
+    async fn beat(&self, heartbeat: &Heartbeat) -> Result<(), Error>;
 
-    /// Takes a router off the list at once: it is draining.
+    /// Takes a router off the list at once, and remembers its goodbye for [`GOODBYE_KEPT`]: it is draining.
     ///
     /// # Errors
-    /// When the store is away; the entry then expires by itself.
+    /// When the store is away; the entry then expires by itself, which is no goodbye.
     async fn leave(&self, router: &str) -> Result<(), Error>;
 
-    /// The routers announced and not expired, by id.
+    /// The routers announced and not expired, by id. One whose heartbeat does not read back is among them, at no
+    /// position and no level, since it may well serve.
     ///
     /// # Errors
-    /// When the store is away or an entry does not read back.
+    /// When the store is away; [`Error::Corrupt`] if the list of routers does not read back.
     async fn live(&self) -> Result<Vec<Heartbeat>, Error>;
+
+    /// The routers that said goodbye, by id. A heartbeat that merely expired is none.
+    ///
+    /// # Errors
+    /// When the store is away.
+    async fn left(&self) -> Result<Vec<String>, Error>;
 }

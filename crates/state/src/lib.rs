@@ -24,10 +24,12 @@ pub mod requests;
 pub mod statuses;
 pub mod turns;
 
+mod digests;
 mod error;
+mod load;
 mod state;
-mod units;
 
+pub use digests::{Digests, InvalidDigests};
 pub use error::Error;
 pub use feed::Feed;
 pub use heartbeats::Heartbeats;

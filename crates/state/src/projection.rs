@@ -1,43 +1,37 @@
 //! The projection: the current state, as routers load it and operators read it with `redis-cli`.
 
+mod index;
+mod status;
+
+pub use index::Indexes;
+pub use status::{Beat, ProjectionStatus};
+
+pub(crate) use status::STATUS_KEY;
+
 use crate::{Error, FencingToken};
 use async_trait::async_trait;
-use grey_core::change::{Event, Generation, Position, Record, Revision};
+use grey_core::change::{Event, Position};
+use grey_core::key::RecordId;
+use grey_core::record::Record;
 
-/// Where a projection's status is stored.
-pub(crate) const STATUS_KEY: &str = "grey:projection";
-
-/// What a projection says of itself.
+/// Something stored that does not read back. The rest is read all the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProjectionStatus {
-    /// Every event up to here is contained. Single keys may already hold later ones.
-    pub position: Position,
-    /// Digest of a table loaded at exactly that position.
-    pub digest: u64,
+pub struct Damage {
+    /// Where it is stored.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// The record that it is part of; none if that cannot be told.
+    pub record: Option<RecordId>,
 }
 
-impl ProjectionStatus {
-    /// Whether the event at `revision` is the next one; false if it is contained already.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if there is no projection of that generation up to the revision before.
-    pub(crate) fn continues(
-        status: Option<&Self>,
-        generation: &Generation,
-        revision: Revision,
-    ) -> Result<bool, Error> {
-        let why = match status.map(|status| &status.position) {
-            None => "there is no complete projection".to_owned(),
-            Some(held) if held.generation != *generation => {
-                format!("it belongs to generation `{}`", held.generation)
-            }
-            Some(held) if held.revision.next() < revision => {
-                format!("it is at revision {}, before the one to go on from", held.revision)
-            }
-            Some(held) => return Ok(held.revision < revision),
-        };
-        Err(Error::Corrupt { key: STATUS_KEY.to_owned(), why })
-    }
+/// What a record should be, so that it is written anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// This.
+    Put(Record),
+    /// Nothing: there is no such record.
+    Remove(RecordId),
 }
 
 /// The projection of the control database. It has no expiry and may be lost at any time.
@@ -45,25 +39,37 @@ impl ProjectionStatus {
 /// Reading it is not atomic. What makes a load exact is the order of writes: the publisher appends
 /// to the feed first, projects second, and moves [`ProjectionStatus::position`] last. A loader reads the
 /// status, then every record, then applies the feed from that position to the feed's end: changes carry
-/// whole facts, so applying some of them twice does no harm.
+/// whole facts, so applying some of them twice does no harm. Whether what it got is right, it knows by the digest.
 #[async_trait]
 pub trait Projection: Send + Sync {
     /// What the projection contains; none if there is none or its last rebuild was not finished.
     ///
     /// # Errors
-    /// When the store is away or the status does not read back.
+    /// When the store is away; [`Error::Corrupt`] if the status does not read back.
     async fn status(&self) -> Result<Option<ProjectionStatus>, Error>;
+
+    /// Leaves a sign of life of the publisher.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if a newer leader has written; otherwise as for [`Self::status`].
+    async fn beat(&self, token: FencingToken, beat: &Beat) -> Result<(), Error>;
+
+    /// The publisher's last sign of life, whether or not the projection is complete.
+    ///
+    /// # Errors
+    /// As for [`Self::status`].
+    async fn last_beat(&self) -> Result<Option<Beat>, Error>;
 
     /// Projects one event and moves the position to it.
     ///
     /// Each unit (a tenant, a service) remembers the position of its last write, so a late write of an
     /// old leader cannot take it back. An event that is already contained changes nothing. `reached` is
-    /// the event's own position.
+    /// the status after the event.
     ///
     /// # Errors
     /// [`Error::Fenced`] if a newer leader has written; [`Error::Corrupt`] if the projection is not of
-    /// this generation at the revision before (it was lost, or never finished): rebuild it; otherwise
-    /// when the store is away, and the event is then to be applied again.
+    /// this epoch at the revision before (it was lost, or never finished) or what the event changes does not read
+    /// back: repair or rebuild it; otherwise when the store is away, and the event is then to be applied again.
     async fn apply(
         &self,
         token: FencingToken,
@@ -71,19 +77,43 @@ pub trait Projection: Send + Sync {
         reached: &ProjectionStatus,
     ) -> Result<(), Error>;
 
-    /// Replaces everything: [`Self::status`] answers none until [`Rebuild::finish`].
+    /// Replaces everything: [`Self::status`] answers none until [`Rebuild::finish`]. `position` is contained in what
+    /// will be written.
     ///
     /// # Errors
-    /// As for [`Self::apply`].
+    /// [`Error::Fenced`] if a newer leader has written; otherwise when the store is away.
     async fn rebuild(&self, token: FencingToken, position: &Position)
     -> Result<Box<dyn Rebuild + '_>, Error>;
 
-    /// Reads every record, in no order, services before tenants, and gives batches of them to `take`.
+    /// Reads every record, in no order, services before tenants, and gives batches of them to `take`. What does not
+    /// read back is left out and answered, at most [`MAX_DAMAGE`].
     ///
     /// # Errors
-    /// When the store is away or a record does not read back.
-    async fn load(&self, take: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<(), Error>;
+    /// When the store is away.
+    async fn load(&self, take: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<Vec<Damage>, Error>;
+
+    /// Writes single records anew, whatever is there now, with all that belongs to them. `at` is the projection's
+    /// position.
+    ///
+    /// # Errors
+    /// As for [`Self::rebuild`].
+    async fn repair(&self, token: FencingToken, at: &Position, repairs: &[Repair]) -> Result<(), Error>;
+
+    /// What the indexes name; of one that does not read back nothing.
+    ///
+    /// # Errors
+    /// When the store is away.
+    async fn indexes(&self) -> Result<Indexes, Error>;
+
+    /// Makes the indexes name exactly this.
+    ///
+    /// # Errors
+    /// As for [`Self::rebuild`].
+    async fn reindex(&self, token: FencingToken, indexes: &Indexes) -> Result<(), Error>;
 }
+
+/// Most damage that is told apart.
+pub const MAX_DAMAGE: usize = 1_000;
 
 /// A rebuild under way.
 #[async_trait]
@@ -91,12 +121,12 @@ pub trait Rebuild: Send {
     /// Writes some records.
     ///
     /// # Errors
-    /// As for [`Projection::apply`].
+    /// As for [`Projection::rebuild`].
     async fn write(&mut self, records: Vec<Record>) -> Result<(), Error>;
 
-    /// Declares the projection complete.
+    /// Declares the projection complete: what was written is this.
     ///
     /// # Errors
-    /// As for [`Projection::apply`]; [`Error::Fenced`] too if another rebuild was begun since.
-    async fn finish(self: Box<Self>, digest: u64) -> Result<(), Error>;
+    /// As for [`Projection::rebuild`]; [`Error::Fenced`] too if another rebuild was begun since.
+    async fn finish(self: Box<Self>, status: &ProjectionStatus) -> Result<(), Error>;
 }

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use grey_core::error::Reason;
 use grey_edge::Failure;
-use grey_proto::convert::InvalidMessage;
+use grey_proto::convert::{InvalidMessage, json_fault};
 use grey_proto::status::ApiError;
 use grey_proto::sync::{AcceptRequest, AcceptResponse, GetStatusResponse, TriggerRequest, TriggerResponse};
 use serde::de::DeserializeOwned;
@@ -105,5 +105,5 @@ fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Failu
         _ => InvalidMessage::new("body", "cannot be read").into(),
     })?;
     let read = serde_json::from_slice(&body);
-    Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+    Ok(read.map_err(|error| InvalidMessage::new("body", json_fault(&error)))?)
 }

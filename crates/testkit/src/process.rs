@@ -205,10 +205,30 @@ impl Spawned {
     /// Fails with the output when it has not ended by `deadline`.
     pub async fn terminate(&self, deadline: Duration) -> Result<ExitStatus> {
         if self.exit_status()?.is_none() {
-            let id = i32::try_from(self.id()).context("read the process id")?;
-            kill(Pid::from_raw(id), Signal::SIGTERM).context("send SIGTERM to the program")?;
+            self.signal(Signal::SIGTERM)?;
         }
         self.wait(deadline).await
+    }
+
+    /// Freezes the program with `SIGSTOP`: it keeps its sockets and answers nothing.
+    ///
+    /// # Errors
+    /// Fails when the process cannot be signalled.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen program go on.
+    ///
+    /// # Errors
+    /// Fails when the process cannot be signalled.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.id()).context("read the process id")?;
+        kill(Pid::from_raw(id), signal).with_context(|| format!("send {signal} to the program"))
     }
 
     fn child(&self) -> MutexGuard<'_, Running> {

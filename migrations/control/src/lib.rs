@@ -11,6 +11,7 @@ mod m20261123_100100_create_tenants;
 mod m20261123_100200_create_catalog;
 mod m20261123_100300_create_pins;
 mod m20261123_100400_create_databases;
+mod m20261123_100500_create_routers;
 
 use sea_orm_migration::prelude::{ConnectionTrait, DbErr, MigrationTrait, MigratorTrait};
 use sea_orm_migration::sea_orm::{
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_100200_create_catalog::Migration),
             Box::new(m20261123_100300_create_pins::Migration),
             Box::new(m20261123_100400_create_databases::Migration),
+            Box::new(m20261123_100500_create_routers::Migration),
         ]
     }
 }

@@ -19,7 +19,7 @@ impl MigrationTrait for Migration {
         let statements = [
             format!(
                 "CREATE TABLE tenants (id {text} PRIMARY KEY, name TEXT NOT NULL, status {text} NOT NULL, \
-                 tier {text}, region {text}, residency TEXT NOT NULL, labels TEXT NOT NULL, revision BIGINT NOT NULL)"
+                 tier {text}, region {text}, residency TEXT NOT NULL, labels TEXT NOT NULL)"
             ),
             "CREATE INDEX tenants_by_tier ON tenants (tier, id)".to_owned(),
             "CREATE INDEX tenants_by_region ON tenants (region, id)".to_owned(),

@@ -1,4 +1,4 @@
-//! What ties a tenant to a service: its pin, and the schema seen in its database.
+//! What ties a tenant to a service: its pin, the schema seen in its database, and the hold of a strict move.
 
 use sea_orm_migration::prelude::*;
 
@@ -29,6 +29,10 @@ impl MigrationTrait for Migration {
                  schema_version {text} NOT NULL, at_ms BIGINT NOT NULL, revision BIGINT NOT NULL, \
                  PRIMARY KEY (tenant, service))"
             ),
+            format!(
+                "CREATE TABLE holds (tenant {text} NOT NULL, service {text} NOT NULL, to_version {text} NOT NULL, \
+                 until_ms BIGINT NOT NULL, revision BIGINT NOT NULL, PRIMARY KEY (tenant, service))"
+            ),
         ];
         for statement in statements {
             database.execute_unprepared(&statement).await?;
@@ -38,7 +42,7 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let database = manager.get_connection();
-        for statement in ["DROP TABLE observed_schemas", "DROP TABLE pins"] {
+        for statement in ["DROP TABLE holds", "DROP TABLE observed_schemas", "DROP TABLE pins"] {
             database.execute_unprepared(statement).await?;
         }
         Ok(())

@@ -44,6 +44,8 @@ operations! {
     PutVersion: Admin, "write versions";
     DeleteVersion: Admin, "delete versions";
     PutPolicy: Admin, "write policies";
+    PutOverlay: Admin, "write overlays";
+    DeleteOverlay: Admin, "delete overlays";
     ListPins: Viewer, "list pins";
     PutPin: Operator, "pin tenants";
     DeletePin: Operator, "unpin tenants";
@@ -60,9 +62,11 @@ operations! {
     CancelUpgrade: Operator, "cancel upgrades";
     ListEvents: Viewer, "list events";
     WatchEvents: Viewer, "watch events";
+    VerifyEvents: Viewer, "verify events";
     ExplainAt: Viewer, "explain decisions";
     ListRouters: Viewer, "list routers";
     WaitForRouters: Viewer, "wait for routers";
+    DismissRouter: Operator, "dismiss routers";
 }
 
 /// The caller of a request, if the table allows the operation.

@@ -5,16 +5,19 @@ mod databases;
 mod explain;
 mod fleet;
 mod history;
+mod partial;
 mod pins;
+mod strict;
 mod tenants;
 mod upgrades;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use grey_core::change::{Change, Position};
+use grey_core::change::{Change, Epoch, Position};
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::key::Fact;
 use grey_edge::Caller;
 use grey_proto::control::{WriteOptions, WriteResult};
 use grey_proto::convert::InvalidMessage;
@@ -30,8 +33,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Command, Commands};
+use crate::command::{Applied, Command, Commands, Proposed};
 use crate::database::Database;
+use crate::fleet::Fleet;
 use crate::migrator::Migrator;
 
 pub use tenants::{EffectiveService, EffectiveServices};
@@ -42,6 +46,8 @@ const PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
 /// A page ends early rather than exceed what clients take by default (4 MiB).
 const MAX_PAGE_BYTES: usize = 2 << 20;
+/// Longest cause of a write, in bytes.
+const MAX_CAUSE: usize = 200;
 /// Longest wait for routers.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -93,31 +99,42 @@ struct Inner {
     vault: Option<Vault>,
     migrator: Option<Migrator>,
     limits: Limits,
-    fleet: fleet::Fleet,
+    fleet: Arc<Fleet>,
     watchers: Arc<Semaphore>,
     draining: CancellationToken,
+}
+
+/// What an entity tag says: the history, and the revision in it at which a thing changed last.
+pub(crate) type Tag = (u64, u64);
+
+/// An entity tag, as clients send it back.
+pub(crate) fn entity_tag((epoch, revision): Tag) -> String {
+    format!("\"{epoch}-{revision}\"")
 }
 
 /// A write that was carried out.
 struct Written {
     result: WriteResult,
-    /// When the thing changed last.
-    thing: u64,
+    /// When the key changed last.
+    revision: u64,
+    /// What holds now, where the rules completed what was asked for.
+    completed: Option<Fact>,
 }
 
 impl Api {
     /// Operations on `database`; without a `vault` no credentials are taken, without a `migrator` no upgrades started. Streams end once `draining` is cancelled.
     #[must_use]
-    pub fn new(
+    #[expect(clippy::too_many_arguments, reason = "each is a part that operations work with")]
+    pub(crate) fn new(
         database: Database,
         commands: Commands,
         state: State,
+        fleet: Arc<Fleet>,
         vault: Option<Vault>,
         migrator: Option<Migrator>,
         limits: Limits,
         draining: CancellationToken,
     ) -> Self {
-        let fleet = fleet::Fleet::new(Arc::clone(&state.heartbeats));
         let watchers = Arc::new(Semaphore::new(limits.max_watchers));
         Self(Arc::new(Inner {
             database,
@@ -141,26 +158,31 @@ impl Api {
     ) -> Result<Written, ApiError> {
         let options = options.unwrap_or_default();
         let wait = wait(options.wait, "write.wait")?;
-        let command = Command::single(caller.name(), options.reason, change, options.expected_revision);
-        let committed = self.0.commands.execute(command).await?;
-        let thing = committed.things.first().copied().unwrap_or_default();
-        Ok(Written { result: self.result(&committed.position, wait).await, thing })
+        let changes = vec![Proposed { change, expected: options.expected_revision }];
+        let committed = self.0.commands.execute(command(caller, options, changes)?).await?;
+        let applied = committed.applied.into_iter().next();
+        let Applied { revision, completed } = applied.unwrap_or(Applied { revision: 0, completed: None });
+        Ok(Written { result: self.result(&committed.position, wait).await, revision, completed })
     }
 
     /// What a write returns; the write itself stands, however the routers fare.
     async fn result(&self, position: &Position, wait: Option<Duration>) -> WriteResult {
         let routers = match wait {
             None => None,
-            Some(limit) => match self.0.fleet.wait(position, limit).await {
-                Ok(progress) => Some(progress),
-                Err(error) => {
-                    tracing::warn!(error = %crate::command::chain(&error), "routers could not be watched");
-                    None
-                }
-            },
+            Some(limit) => Some(self.0.fleet.wait(position, limit).await),
         };
-        WriteResult { revision: position.revision.0, generation: position.generation.to_string(), routers }
+        WriteResult { revision: position.revision.0, epoch: position.epoch.0, routers }
     }
+}
+
+/// A command of these changes, with what its caller says about it.
+fn command(caller: &Caller, options: WriteOptions, changes: Vec<Proposed>) -> Result<Command, ApiError> {
+    let WriteOptions { reason, cause, expected_epoch, .. } = options;
+    if cause.len() > MAX_CAUSE {
+        return Err(invalid("write.cause", format!("must have at most {MAX_CAUSE} bytes")));
+    }
+    let expected_epoch = Some(Epoch(expected_epoch)).filter(|epoch| epoch.0 > 0);
+    Ok(Command { principal: caller.principal(), reason, cause, changes, expected_epoch, expected_log: None })
 }
 
 /// Reads how long to wait; none and zero: not at all.

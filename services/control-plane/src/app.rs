@@ -15,9 +15,10 @@ use crate::api::Api;
 use crate::command::{Commands, Writer};
 use crate::config::Config;
 use crate::database::Database;
+use crate::fleet::{Fleet, Prober, Watch};
 use crate::metrics::Metrics;
 use crate::migrator::Migrator;
-use crate::pulse::Pulse;
+use crate::pulse::{Overdue, Pulse};
 use crate::{grpc, rest};
 
 /// A control plane: connected, migrated and listening, not yet serving.
@@ -33,6 +34,7 @@ pub struct App {
     migrator: Option<Migrator>,
     publisher: Publisher,
     pulse: Pulse,
+    fleet: Arc<Fleet>,
     ports: Ports,
 }
 
@@ -48,15 +50,21 @@ impl App {
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let database = Box::pin(Database::open(&config.database)).await?;
         let position = database.head().await?;
-        tracing::info!(log.revision = position.revision.0, log.generation = %position.generation, "database is ready");
+        tracing::info!(log.revision = position.revision.0, log.epoch = position.epoch.0, "database is ready");
         let log = Arc::new(database.clone());
         let options = config.publisher.options(&config.replica_name());
         let (publisher, handle) = Publisher::new(state.clone(), log, options);
         let metrics = Metrics::new(telemetry.meter());
         let options = config.commands.clone();
-        let (writer, commands) = Writer::new(database.clone(), position, options, handle.clone(), metrics);
+        let heartbeats = Arc::clone(&state.heartbeats);
+        let (writer, commands) =
+            Writer::new(database.clone(), position, options, handle.clone(), heartbeats, metrics);
         let health = Health::new();
-        let pulse = Pulse::new(database.clone(), handle, health.clone(), telemetry.meter());
+        let fleet = Arc::new(Fleet::new(database.clone(), Arc::clone(&state.heartbeats)));
+        let prober = Prober::new(config.routers.clone());
+        let watch = Watch::new(Arc::clone(&fleet), prober, health.clone(), telemetry.meter());
+        let overdue = Overdue::new(database.clone(), commands.clone());
+        let pulse = Pulse::new(database.clone(), handle, health.clone(), telemetry.meter(), watch, overdue);
         Ok(Self {
             config,
             state,
@@ -69,6 +77,7 @@ impl App {
             migrator,
             publisher,
             pulse,
+            fleet,
             ports,
         })
     }
@@ -95,6 +104,7 @@ impl App {
             self.database,
             self.commands,
             self.state,
+            self.fleet,
             self.vault,
             self.migrator,
             limits.clone(),

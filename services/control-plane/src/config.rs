@@ -8,7 +8,7 @@ use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use grey_state::publisher;
 use serde::{Deserialize, Serialize};
 
-use crate::{api, command};
+use crate::{api, command, fleet};
 
 /// The compiled-in defaults, with a comment on every setting.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -39,6 +39,8 @@ pub struct Config {
     pub vault: grey_vault::Options,
     /// Upgrades the tenants' databases; an empty URL: nobody does.
     pub migrator: client::Options,
+    /// How routers that fell silent are asked whether they are still there.
+    pub routers: fleet::Options,
     /// How writes queue.
     pub commands: command::Options,
     /// What one caller may take.
@@ -111,6 +113,7 @@ impl Validate for Config {
         } else {
             faults.section("migrator", &self.migrator);
         }
+        faults.section("routers", &self.routers);
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);
         faults.section("publisher", &self.publisher);

@@ -4,17 +4,24 @@
 //! connection. Every statement has a deadline, on this side always and on the server's where it has one.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use grey_core::change::{Generation, Position, Revision};
+use grey_core::change::{EntryHash, Epoch, FormatLevel, Position, Revision};
 use grey_database::{Options, Pool, begin_write, connect};
 use grey_migrations_control::migrate;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
-    RuntimeErr, Statement, TransactionTrait, sqlx,
+    QueryResult, RuntimeErr, Statement, TransactionTrait, sqlx,
 };
 
-use crate::entity::unsigned;
+use uuid::Uuid;
+
+use crate::entity::{signed, unsigned};
+
+/// Bytes that are written to see whether there is room.
+const PROBE_BYTES: usize = 64 << 10;
 
 /// Why the database did not answer as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,8 +78,22 @@ impl Error {
 
     /// Whether the server itself refused the statement, which then certainly had no effect.
     pub(crate) fn is_refusal(&self) -> bool {
-        let Self::Failed { source, .. } = self else { return false };
-        matches!(driver(source), Some(sqlx::Error::Database(refused)) if is_final(refused.as_ref()))
+        self.refused().is_some_and(|refused| is_final(refused) || has_no_room(refused))
+    }
+
+    /// Whether the database has no room left on its disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.refused().is_some_and(has_no_room)
+    }
+
+    /// What the server itself said.
+    fn refused(&self) -> Option<&dyn sqlx::error::DatabaseError> {
+        let Self::Failed { source, .. } = self else { return None };
+        match driver(source) {
+            Some(sqlx::Error::Database(refused)) => Some(refused.as_ref()),
+            _ => None,
+        }
     }
 }
 
@@ -97,9 +118,17 @@ fn is_final(refused: &dyn sqlx::error::DatabaseError) -> bool {
     }
 }
 
+/// Whether there is no room on the server's disk: PostgreSQL's `disk_full`, SQLite's `SQLITE_FULL`.
+fn has_no_room(refused: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = refused.code().unwrap_or_default();
+    code == "53100" || (code.len() != 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 13))
+}
+
 /// The connected, migrated control database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Database {
+    /// Whether a write found no room, and none has since found some.
+    full: Arc<AtomicBool>,
     writer: DatabaseConnection,
     readers: DatabaseConnection,
     statement_timeout: Duration,
@@ -119,12 +148,18 @@ impl Database {
             true => writer.clone(),
             false => Box::pin(pool(options, options.connections)).await?,
         };
-        Ok(Self { writer, readers, statement_timeout: options.statement_timeout })
+        let full = Arc::new(AtomicBool::new(false));
+        Ok(Self { full, writer, readers, statement_timeout: options.statement_timeout })
     }
 
     /// For single reads.
     pub(crate) fn readers(&self) -> &DatabaseConnection {
         &self.readers
+    }
+
+    /// For single writes that are no commands.
+    pub(crate) fn writer(&self) -> &DatabaseConnection {
+        &self.writer
     }
 
     /// Waits for a read with the statement deadline.
@@ -133,7 +168,33 @@ impl Database {
         attempted: &'static str,
         read: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, Error> {
-        within(attempted, self.statement_timeout, read).await
+        within(attempted, self.statement_timeout, read).await.inspect_err(|error| self.note(error))
+    }
+
+    /// Notes a write that found no room.
+    pub(crate) fn note(&self, error: &Error) {
+        if error.is_full() {
+            self.full.store(true, Relaxed);
+        }
+    }
+
+    /// Whether there is room for writes. After one that found none, this writes to find out.
+    ///
+    /// # Errors
+    /// When the database is away, or there is still no room.
+    pub(crate) async fn check_room(&self) -> Result<(), Error> {
+        if !self.full.load(Relaxed) {
+            return Ok(());
+        }
+        let backend = self.writer.get_database_backend();
+        let transaction = self.begin_write().await?;
+        let sql = "INSERT INTO room_probe (padding) VALUES ($1)";
+        let probe = Statement::from_sql_and_values(backend, sql, [padding().into()]);
+        self.read("write a probe", transaction.execute_raw(probe)).await?;
+        self.read("commit a probe", transaction.commit()).await?;
+        self.read("remove a probe", self.writer.execute_unprepared("DELETE FROM room_probe")).await?;
+        self.full.store(false, Relaxed);
+        Ok(())
     }
 
     /// Begins a transaction that writes; on SQLite it has the write lock at once.
@@ -155,7 +216,7 @@ impl Database {
         self.read("begin a snapshot", begin).await
     }
 
-    /// Reads generation and newest revision.
+    /// Reads epoch and newest revision.
     ///
     /// # Errors
     /// When the database is away.
@@ -163,51 +224,99 @@ impl Database {
         self.read("read the log's head", head(&self.readers)).await?.try_into()
     }
 
-    /// Starts a new generation if the present one is `present`; returns the head after that.
+    /// Starts the epoch after `present` and `seen` if the log's is still `present`; returns the head after that.
     ///
     /// # Errors
-    /// When the database is away.
-    pub async fn start_generation(&self, present: &Generation) -> Result<Position, Error> {
-        let sql = "UPDATE log_head SET generation = $1 WHERE id = 1 AND generation = $2";
-        let fresh = uuid::Uuid::now_v7().to_string();
-        let values = [fresh.into(), present.0.as_str().into()];
+    /// When the database is away, or no epoch is left.
+    pub async fn start_epoch(&self, present: Epoch, seen: Epoch) -> Result<Position, Error> {
+        let newest = present.max(seen).0;
+        let why = || format!("epoch {newest} has been seen, which none can follow");
+        let fresh = newest.checked_add(1).and_then(|fresh| i64::try_from(fresh).ok());
+        let fresh = fresh.ok_or_else(|| Error::Corrupt { table: "log_head", why: why() })?;
+        let sql = "UPDATE log_head SET epoch = $1 WHERE id = 1 AND epoch = $2";
+        let values = [fresh.into(), signed(present.0).into()];
         let statement = Statement::from_sql_and_values(self.writer.get_database_backend(), sql, values);
-        self.read("start a generation", self.writer.execute_raw(statement)).await?;
+        self.read("start an epoch", self.writer.execute_raw(statement)).await?;
         self.head().await
     }
 }
 
+/// About as much as a command of many changes takes, and nothing that a server could compress.
+fn padding() -> Vec<u8> {
+    (0..PROBE_BYTES / 16).flat_map(|_| Uuid::new_v4().into_bytes()).collect()
+}
+
 /// The head's row.
 pub(crate) struct Head {
-    pub(crate) revision: i64,
-    pub(crate) generation: String,
+    epoch: i64,
+    revision: i64,
 }
 
 impl TryFrom<Head> for Position {
     type Error = Error;
 
     fn try_from(head: Head) -> Result<Self, Error> {
-        let revision = Revision(unsigned("log_head", head.revision)?);
-        Ok(Self { generation: Generation(head.generation.into()), revision })
+        let epoch = Epoch(unsigned("log_head", head.epoch)?);
+        Ok(Self { epoch, revision: Revision(unsigned("log_head", head.revision)?) })
     }
 }
 
 /// Reads the head's row.
 pub(crate) async fn head(connection: &impl ConnectionTrait) -> Result<Head, DbErr> {
-    head_of(connection, "SELECT revision, generation FROM log_head WHERE id = 1").await
+    let row = head_row(connection, "SELECT epoch, revision FROM log_head WHERE id = 1").await?;
+    head_of(&row)
 }
 
-/// Takes the next revision. The row stays locked until the transaction ends, which puts commands in order.
-pub(crate) async fn advance(transaction: &DatabaseTransaction) -> Result<Head, DbErr> {
-    let sql = "UPDATE log_head SET revision = revision + 1 WHERE id = 1 RETURNING revision, generation";
-    head_of(transaction, sql).await
+/// Takes the next revision; also gives the hash of the event before it. The row stays locked until the transaction
+/// ends, which puts commands in order.
+pub(crate) async fn advance(transaction: &DatabaseTransaction) -> Result<(Head, EntryHash), DbErr> {
+    let sql = "UPDATE log_head SET revision = revision + 1 WHERE id = 1 RETURNING epoch, revision, hash";
+    let row = head_row(transaction, sql).await?;
+    Ok((head_of(&row)?, hash_of(&row)?))
 }
 
-async fn head_of(connection: &impl ConnectionTrait, sql: &str) -> Result<Head, DbErr> {
+/// Reads the head's row, and the hash of the newest event.
+pub(crate) async fn head_with_hash(connection: &impl ConnectionTrait) -> Result<(Head, EntryHash), DbErr> {
+    let row = head_row(connection, "SELECT epoch, revision, hash FROM log_head WHERE id = 1").await?;
+    Ok((head_of(&row)?, hash_of(&row)?))
+}
+
+/// Reads the highest format level that an event needs.
+pub(crate) async fn level(connection: &impl ConnectionTrait) -> Result<FormatLevel, DbErr> {
+    let row = head_row(connection, "SELECT level FROM log_head WHERE id = 1").await?;
+    let level: i64 = row.try_get("", "level")?;
+    let level = u32::try_from(level).map_err(|_| DbErr::Type("log_head.level is no level".to_owned()))?;
+    Ok(FormatLevel(level))
+}
+
+/// Notes the hash of the newest event, and the level that it needs.
+pub(crate) async fn put_newest(
+    transaction: &DatabaseTransaction,
+    hash: &EntryHash,
+    level: FormatLevel,
+) -> Result<(), DbErr> {
+    let sql =
+        "UPDATE log_head SET hash = $1, level = CASE WHEN level < $2 THEN $2 ELSE level END WHERE id = 1";
+    let values = [hash.0.to_vec().into(), i64::from(level.0).into()];
+    let statement = Statement::from_sql_and_values(transaction.get_database_backend(), sql, values);
+    transaction.execute_raw(statement).await.map(drop)
+}
+
+async fn head_row(connection: &impl ConnectionTrait, sql: &str) -> Result<QueryResult, DbErr> {
     let statement = Statement::from_string(connection.get_database_backend(), sql);
     let row = connection.query_one_raw(statement).await?;
-    let row = row.ok_or_else(|| DbErr::RecordNotFound("log_head is empty".to_owned()))?;
-    Ok(Head { revision: row.try_get("", "revision")?, generation: row.try_get("", "generation")? })
+    row.ok_or_else(|| DbErr::RecordNotFound("log_head is empty".to_owned()))
+}
+
+fn head_of(row: &QueryResult) -> Result<Head, DbErr> {
+    Ok(Head { epoch: row.try_get("", "epoch")?, revision: row.try_get("", "revision")? })
+}
+
+/// The newest event's hash; all zeros while there is none.
+fn hash_of(row: &QueryResult) -> Result<EntryHash, DbErr> {
+    let Some(stored) = row.try_get::<Option<Vec<u8>>>("", "hash")? else { return Ok(EntryHash::default()) };
+    let wrong = |_| DbErr::Type("log_head.hash is not of 32 bytes".to_owned());
+    Ok(EntryHash(<[u8; 32]>::try_from(stored.as_slice()).map_err(wrong)?))
 }
 
 /// Waits for the database, but not for ever.

@@ -3,9 +3,13 @@
 //! A row that does not read back means that something else has written to the database.
 
 pub(crate) mod events;
+pub(crate) mod holds;
 pub(crate) mod observed_schemas;
+pub(crate) mod overlays;
 pub(crate) mod pins;
 pub(crate) mod policies;
+pub(crate) mod record_history;
+pub(crate) mod routers;
 pub(crate) mod services;
 pub(crate) mod tenant_databases;
 pub(crate) mod tenant_keys;

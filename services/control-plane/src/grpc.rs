@@ -11,16 +11,18 @@ use grey_proto::control::pin_service_server::{PinService, PinServiceServer};
 use grey_proto::control::tenant_service_server::{TenantService, TenantServiceServer};
 use grey_proto::control::{
     ApplyChangeSetRequest, ApplyChangeSetResponse, DeleteDatabaseRequest, DeleteDatabaseResponse,
-    DeletePinRequest, DeletePinResponse, DeleteServiceRequest, DeleteServiceResponse, DeleteTenantRequest,
-    DeleteTenantResponse, DeleteVersionRequest, DeleteVersionResponse, ExplainAtRequest, ExplainAtResponse,
+    DeleteOverlayRequest, DeleteOverlayResponse, DeletePinRequest, DeletePinResponse, DeleteServiceRequest,
+    DeleteServiceResponse, DeleteTenantRequest, DeleteTenantResponse, DeleteVersionRequest,
+    DeleteVersionResponse, DismissRouterRequest, DismissRouterResponse, ExplainAtRequest, ExplainAtResponse,
     GetServiceRequest, GetServiceResponse, GetTenantRequest, GetTenantResponse, ListDatabasesRequest,
     ListDatabasesResponse, ListEventsRequest, ListEventsResponse, ListPinsRequest, ListPinsResponse,
     ListRoutersRequest, ListRoutersResponse, ListSealedDatabasesRequest, ListSealedDatabasesResponse,
     ListServicesRequest, ListServicesResponse, ListTenantsRequest, ListTenantsResponse, ObserveSchemaRequest,
-    ObserveSchemaResponse, PutDatabaseRequest, PutDatabaseResponse, PutPinRequest, PutPinResponse,
-    PutPolicyRequest, PutPolicyResponse, PutServiceRequest, PutServiceResponse, PutTenantRequest,
-    PutTenantResponse, PutVersionRequest, PutVersionResponse, RotateKeysRequest, RotateKeysResponse,
-    WaitForRoutersRequest, WaitForRoutersResponse, WatchEventsRequest, WatchEventsResponse,
+    ObserveSchemaResponse, PutDatabaseRequest, PutDatabaseResponse, PutOverlayRequest, PutOverlayResponse,
+    PutPinRequest, PutPinResponse, PutPolicyRequest, PutPolicyResponse, PutServiceRequest,
+    PutServiceResponse, PutTenantRequest, PutTenantResponse, PutVersionRequest, PutVersionResponse,
+    RotateKeysRequest, RotateKeysResponse, VerifyEventsRequest, VerifyEventsResponse, WaitForRoutersRequest,
+    WaitForRoutersResponse, WatchEventsRequest, WatchEventsResponse,
 };
 use grey_proto::status::to_status;
 use tonic::service::Routes;
@@ -75,6 +77,8 @@ answer! { CatalogService {
     put_version: PutVersion(PutVersionRequest) -> PutVersionResponse,
     delete_version: DeleteVersion(DeleteVersionRequest) -> DeleteVersionResponse,
     put_policy: PutPolicy(PutPolicyRequest) -> PutPolicyResponse,
+    put_overlay: PutOverlay(PutOverlayRequest) -> PutOverlayResponse,
+    delete_overlay: DeleteOverlay(DeleteOverlayRequest) -> DeleteOverlayResponse,
 } }
 
 answer! { PinService {
@@ -95,12 +99,14 @@ answer! { DatabaseService {
 answer! { FleetService {
     list_routers: ListRouters(ListRoutersRequest) -> ListRoutersResponse,
     wait_for_routers: WaitForRouters(WaitForRoutersRequest) -> WaitForRoutersResponse,
+    dismiss_router: DismissRouter(DismissRouterRequest) -> DismissRouterResponse,
 } }
 
 type Events = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
 
 answer! { HistoryService {
     list_events: ListEvents(ListEventsRequest) -> ListEventsResponse,
+    verify_events: VerifyEvents(VerifyEventsRequest) -> VerifyEventsResponse,
     explain_at: ExplainAt(ExplainAtRequest) -> ExplainAtResponse,
 }
     type WatchEventsStream = Events;

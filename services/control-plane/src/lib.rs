@@ -14,7 +14,8 @@ pub mod database;
 mod entity;
 
 pub mod command;
-mod log;
+pub mod fleet;
+pub mod log;
 pub mod metrics;
 pub mod migrator;
 mod registered;

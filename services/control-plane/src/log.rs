@@ -1,9 +1,17 @@
-//! The event log as the publisher reads it.
+//! The event log: as the publisher reads it, and as it is verified.
 
+mod lead;
 mod snapshot;
 
+use std::time::Duration;
+mod verify;
+
+pub use verify::{Fault, Verified};
+
 use async_trait::async_trait;
-use grey_core::change::{Event, Generation, Position, Record, Revision};
+use grey_core::change::{Epoch, Event, Position, Revision};
+use grey_core::record::Record;
+use grey_state::FencingToken;
 use grey_state::publisher::{EventLog, LogError, Snapshot};
 use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect};
 use tokio::sync::mpsc;
@@ -60,7 +68,20 @@ impl EventLog for Database {
         self.send_snapshot(&records).await.map_err(log_error("read a snapshot of the control database"))
     }
 
-    async fn start_generation(&self, present: &Generation) -> Result<Position, LogError> {
-        Self::start_generation(self, present).await.map_err(log_error("start a generation"))
+    async fn start_epoch(&self, present: Epoch, seen: Epoch) -> Result<Position, LogError> {
+        Self::start_epoch(self, present, seen).await.map_err(log_error("start an epoch"))
+    }
+
+    async fn lead(
+        &self,
+        holder: &str,
+        ttl: Duration,
+        above: FencingToken,
+    ) -> Result<Option<FencingToken>, LogError> {
+        self.take_lead(holder, ttl, above).await.map_err(log_error("take the lead of the publication"))
+    }
+
+    async fn resign(&self, holder: &str) -> Result<(), LogError> {
+        self.give_up_lead(holder).await.map_err(log_error("give up the lead of the publication"))
     }
 }

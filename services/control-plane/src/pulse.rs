@@ -1,4 +1,9 @@
-//! Looks at the database once a second: whether this replica can serve, and how far the routers' view is behind.
+//! Looks once a second: whether this replica can serve, how far the routers' view is behind, which routers there are, and
+//! whether a strict move was left behind.
+
+mod overdue;
+
+pub(crate) use overdue::Overdue;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +16,9 @@ use opentelemetry::metrics::Meter;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::command::{NO_ROOM, chain};
 use crate::database::Database;
+use crate::fleet::Watch;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -29,6 +36,8 @@ pub(crate) struct Pulse {
     publisher: publisher::Handle,
     health: Health,
     seen: Arc<Seen>,
+    routers: Watch,
+    overdue: Overdue,
 }
 
 impl Pulse {
@@ -37,30 +46,60 @@ impl Pulse {
         publisher: publisher::Handle,
         health: Health,
         meter: &Meter,
+        routers: Watch,
+        overdue: Overdue,
     ) -> Self {
         let seen = Arc::new(Seen::default());
         gauges(meter, &seen, &publisher);
-        Self { database, publisher, health, seen }
+        Self { database, publisher, health, seen, routers, overdue }
     }
 
-    /// Looks until `token` is cancelled.
+    /// Looks until `token` is cancelled. No look waits for another.
     pub(crate) async fn run(self, token: CancellationToken) {
+        let Self { database, publisher, health, seen, routers, overdue } = self;
+        let log = Log { database, publisher, health, seen };
+        tokio::join!(log.run(token.clone()), routers.run(token.clone()), overdue.run(token));
+    }
+}
+
+/// The look at the log.
+struct Log {
+    database: Database,
+    publisher: publisher::Handle,
+    health: Health,
+    seen: Arc<Seen>,
+}
+
+impl Log {
+    async fn run(self, token: CancellationToken) {
         let mut behind_since: Option<Instant> = None;
         loop {
             match self.database.head().await {
                 Ok(head) => {
-                    self.health.set_ready(true);
+                    self.tell_room().await;
                     self.seen.head.store(head.revision.0, Relaxed);
                     self.follow(&head, &mut behind_since);
                 }
                 Err(error) => {
-                    tracing::debug!(error = %crate::command::chain(&error), "control database is out of reach");
+                    tracing::debug!(error = %chain(&error), "control database is out of reach");
                     self.health.set_not_ready("the control database does not answer");
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = token.cancelled() => return,
+            }
+        }
+    }
+
+    /// Takes no writes where there is no room for them.
+    async fn tell_room(&self) {
+        match self.database.check_room().await {
+            Ok(()) => self.health.set_ready(true),
+            Err(error) if error.is_full() => self.health.set_not_ready(NO_ROOM),
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "control database takes no writes");
+                self.health.set_not_ready("the control database takes no writes");
             }
         }
     }
@@ -73,10 +112,11 @@ impl Pulse {
         let age = behind_since.map_or(Duration::ZERO, |since| since.elapsed());
         self.seen.lag.store(lag, Relaxed);
         self.seen.lag_ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Relaxed);
-        let text = match (leading, lag) {
-            (false, _) => "standing by".to_owned(),
-            (true, 0) => "leading".to_owned(),
-            (true, lag) => format!("leading, {lag} events behind for {}s", age.as_secs()),
+        let text = match (leading, self.publisher.fault(), lag) {
+            (false, _, _) => "standing by".to_owned(),
+            (true, Some(fault), _) => format!("leading, {lag} events behind, not publishing: {fault}"),
+            (true, None, 0) => "leading".to_owned(),
+            (true, None, lag) => format!("leading, {lag} events behind for {}s", age.as_secs()),
         };
         self.health.set_detail("publisher", text);
     }
@@ -116,4 +156,9 @@ fn gauges(meter: &Meter, seen: &Arc<Seen>, publisher: &publisher::Handle) {
         .u64_observable_counter("grey_control_publisher_rebuilds")
         .with_description("Times that this replica rebuilt the projection.");
     rebuilds.with_callback(move |observer| observer.observe(handle.rebuilds(), &[])).build();
+    let handle = publisher.clone();
+    let repairs = meter.u64_observable_counter("grey_control_publisher_repairs").with_description(
+        "Damaged records and index members of the projection that this replica wrote anew.",
+    );
+    repairs.with_callback(move |observer| observer.observe(handle.repairs(), &[])).build();
 }

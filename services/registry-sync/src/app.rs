@@ -7,7 +7,7 @@ use grey_core::ids::Name;
 use grey_edge::{Ports, Serving};
 use grey_runtime::{Health, Shutdown, Telemetry};
 use grey_state::State;
-use grey_state::instances::WRITER_LEASE;
+use grey_state::instances::WRITER;
 use grey_sync::{Desk, Gauges, Leadership, REQUEST_TIMEOUT};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,7 @@ impl App {
     ) -> anyhow::Result<Self> {
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let replica = config.replica_name();
-        let lease = Name::new(WRITER_LEASE).context("name the lease")?;
+        let lease = Name::new(WRITER).context("name the lease")?;
         let (leadership, lead) = Leadership::new(&state, lease, replica.clone(), config.sync.lease);
         let desk = Desk::new(&state, SERVICE, replica);
         let health = Health::new();

@@ -15,6 +15,7 @@ pub struct Metrics {
     writes: Counter<u64>,
     lag: Histogram<f64>,
     probes: Counter<u64>,
+    damaged: Counter<u64>,
 }
 
 impl Metrics {
@@ -35,7 +36,15 @@ impl Metrics {
             .u64_counter("grey_registry_sync_probes")
             .with_description("Probes of instances in question, by what they found.")
             .build();
-        Self { writes, lag, probes }
+        let damaged = meter
+            .u64_counter("grey_registry_sync_damaged")
+            .with_description("Instance lists that were found damaged in shared state, to be written again.")
+            .build();
+        Self { writes, lag, probes, damaged }
+    }
+
+    pub(crate) fn damaged(&self) {
+        self.damaged.add(1, &[]);
     }
 
     pub(crate) fn wrote(&self, result: &Result<(), Error>, lag: Duration) {

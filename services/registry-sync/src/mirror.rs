@@ -12,12 +12,12 @@ mod options;
 mod part;
 mod report;
 mod service;
+mod stored;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Instant;
 
 use grey_core::ids::{InstanceId, ServiceId};
@@ -28,8 +28,8 @@ use crate::probe::Verdict;
 use crate::registry::{Listing, Sighting};
 
 use classify::{Seen, classify, shown};
-use part::{List, Settling};
-use service::{Service, Stored};
+use part::Settling;
+use service::Service;
 
 pub use options::{Guard, Naming, Options, Source};
 pub use report::{Counts, Held, LeftOut, MAX_ITEMS, MAX_TOLD, Reason, SourceReport};
@@ -207,100 +207,6 @@ impl Mirror {
         note(&mut self.held, id, held);
         if service.is_idle() {
             self.services.remove(id);
-        }
-    }
-
-    /// Takes the lead: `lists` is what shared state has. What no source has told of since the start stays so.
-    ///
-    /// A service that shared state does not have at all keeps what this mirror believes of it. Every list is to be
-    /// written, even unchanged: from then on shared state refuses what the leader before may still be writing.
-    pub fn adopt(&mut self, lists: Vec<ServiceInstances>, now: Instant) {
-        self.restore(lists, None, now);
-    }
-
-    /// Compares with what shared state has, in the lead: what differs is to be written again. Nothing is concluded about
-    /// the services of `except`.
-    pub fn verify(&mut self, lists: Vec<ServiceInstances>, except: &BTreeSet<ServiceId>, now: Instant) {
-        self.restore(lists, Some(except), now);
-    }
-
-    /// Takes over if there is nothing to except.
-    fn restore(&mut self, lists: Vec<ServiceInstances>, except: Option<&BTreeSet<ServiceId>>, now: Instant) {
-        let takeover = except.is_none();
-        let excepted = |id: &ServiceId| except.is_some_and(|except| except.contains(id));
-        for (_, service) in self.services.iter_mut().filter(|(id, _)| !excepted(id)) {
-            service.forget_stored(takeover);
-        }
-        let all_seen = self.sources.iter().all(|source| source.seen_all);
-        let former = self.sources.len();
-        for ServiceInstances { service: id, instances } in lists {
-            let stored: List = instances.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect();
-            let known = self.services.contains_key(&id);
-            if excepted(&id) {
-                continue;
-            }
-            if !known {
-                self.create(&id);
-            }
-            let Some(service) = self.services.get_mut(&id) else { continue };
-            if takeover || !known {
-                let mut parts = vec![List::new(); former + 1];
-                for (instance, one) in &stored {
-                    let source = |source: &Source| Some(&source.name) == one.source.as_ref();
-                    let at = self.options.sources.iter().position(source).unwrap_or(former);
-                    parts[at].insert(instance.clone(), Arc::clone(one));
-                }
-                for (at, list) in parts.into_iter().enumerate() {
-                    service.parts[at].adopt(list);
-                    // A service that a source was not seen to list is known to be absent there.
-                    let absent = self.sources.get(at).map_or(all_seen, |source| source.seen_all);
-                    if absent && service.parts[at].seen().is_none() {
-                        service.parts[at].observe(Seen::default(), now);
-                    }
-                }
-            }
-            service.stored = if takeover { Stored::Unknown } else { Stored::List(stored) };
-        }
-        let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
-        ids.iter().for_each(|id| self.settle(id, now));
-    }
-
-    /// The lists that shared state should have and does not, without those of `except`; at most `limit`.
-    #[must_use]
-    pub fn pending(&self, except: &BTreeSet<ServiceId>, limit: usize) -> Vec<Write> {
-        let due = self.dirty.difference(except).take(limit);
-        let write = |id: &ServiceId| {
-            let service = self.services.get(id)?;
-            let list = ServiceInstances { service: id.clone(), instances: service.list() };
-            Some(Write { list, since: service.since? })
-        };
-        due.filter_map(write).collect()
-    }
-
-    /// Whether shared state has every list that it should.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        self.dirty.is_empty()
-    }
-
-    /// Shared state has `list` now.
-    pub fn written(&mut self, list: ServiceInstances, now: Instant) {
-        let stored = list.instances.into_iter().map(|one| (one.id.clone(), Arc::new(one))).collect();
-        self.set_stored(&list.service, Stored::List(stored), now);
-    }
-
-    /// Shared state may or may not have the last list of `service` that was written.
-    pub fn write_failed(&mut self, service: &ServiceId, now: Instant) {
-        self.set_stored(service, Stored::Unknown, now);
-    }
-
-    fn set_stored(&mut self, id: &ServiceId, stored: Stored, now: Instant) {
-        if let Some(service) = self.services.get_mut(id) {
-            if let Stored::List(_) = stored {
-                service.since = None;
-            }
-            service.stored = stored;
-            self.settle(id, now);
         }
     }
 

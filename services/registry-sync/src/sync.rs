@@ -140,7 +140,7 @@ impl Sync {
         self.parts.mirror.observe(source, sighting, now);
         if let Some(answer) = answer {
             self.requested.answered(source, &answer);
-            self.told();
+            self.status_changed();
         }
         self.changed(now);
     }
@@ -150,11 +150,11 @@ impl Sync {
         if !self.parts.mirror.is_written() {
             self.write_at.get_or_insert(now + COALESCE);
         }
-        self.told();
+        self.status_changed();
     }
 
-    /// There may be something new to tell.
-    fn told(&mut self) {
+    /// The status that the leader publishes may have changed.
+    fn status_changed(&mut self) {
         if let Some(leading) = &mut self.leading {
             leading.tell_soon();
         }

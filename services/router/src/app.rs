@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
 use grey_runtime::server::{PerCore, http::Server};
@@ -11,10 +12,12 @@ use grey_state::State;
 use grey_state::follower::{self, Follower, Tables};
 
 use crate::config::Config;
-use crate::grpc::{Dispatch, Service};
+use crate::decider::Decider;
+use crate::grpc::{Dispatch, Reports, Service};
 use crate::heartbeat::Heartbeat;
+use crate::holds::{self, Holds};
 use crate::metrics::{self, Counts};
-use crate::route::{Decider, Shared};
+use crate::shared::Shared;
 use crate::snapshot::{self, Keeper};
 use crate::watch::Hub;
 use crate::{http, pulse};
@@ -34,7 +37,8 @@ impl App {
     ///
     /// # Errors
     /// A port that is taken or must not be served as configured; certificates that cannot be read.
-    pub async fn bind(config: Config, state: State, telemetry: Telemetry) -> anyhow::Result<Self> {
+    pub async fn bind(mut config: Config, state: State, telemetry: Telemetry) -> anyhow::Result<Self> {
+        config.router.id = config.router_id();
         for addr in [config.grpc.listen, config.http.listen] {
             access::check_bind(addr, &config.access, config.tls.is_some())?;
         }
@@ -52,18 +56,23 @@ impl App {
             ..follower::Options::default()
         };
         let (mut follower, tables) = Follower::new(state.clone(), options);
+        let mut restored = false;
         if let Some(file) = config.snapshot.file.clone() {
-            let loaded = tokio::task::spawn_blocking(move || snapshot::load(&file)).await;
+            let load = move || snapshot::load(&file).map(|table| holds::restore(&file, table));
+            let loaded = tokio::task::spawn_blocking(load).await;
             if let Some(table) = loaded.context("read the snapshot file")? {
                 follower = follower.with_table(table);
+                restored = true;
             }
         }
         // Callers are the same on both ports, so the more exposed one decides about anonymous ones.
         let exposed = [config.grpc.listen, config.http.listen];
         let exposed = exposed.into_iter().find(|a| !a.ip().is_loopback()).unwrap_or(config.grpc.listen);
         let access = access::Access::new(&config.access, exposed);
+        let reports = Reports::new(&config.report, &config.access);
         let (limits, identity) = (config.limits.clone(), config.router.clone());
-        let shared = Arc::new(Shared::new(tables, state, access, limits, identity));
+        let shared = Arc::new(Shared::new(tables, state, access, reports, limits, identity));
+        shared.announced.store(restored, Relaxed);
         Ok(Self { config, telemetry, grpc, http, follower, shared })
     }
 
@@ -103,9 +112,8 @@ impl App {
             "" => grpc.local_addr().to_string(),
             advertised => advertised.to_owned(),
         };
-        let router = config.router_id();
         tracing::info!(
-            router.id = router,
+            router.id = config.router.id,
             server.grpc = %grpc.local_addr(),
             server.http = %http.local_addr(),
             server.threads = grpc.threads(),
@@ -116,7 +124,8 @@ impl App {
         let counts: Vec<Arc<Counts>> = (0..=grpc.threads()).map(|_| Arc::default()).collect();
         metrics::register(telemetry.meter(), &shared, &counts);
         let (hub, watchers) = Hub::new(Arc::clone(&shared));
-        let beat = Heartbeat::new(Arc::clone(&shared), router, address, config.heartbeat.clone());
+        let holds = config.snapshot.file.as_deref().map(Holds::beside);
+        let beat = Heartbeat::new(Arc::clone(&shared), address, config.heartbeat.clone(), holds);
         let mut parts = vec![
             shutdown.spawn("follower", follower.run(draining.clone())),
             shutdown.spawn("pulse", pulse::run(Arc::clone(&shared), health.clone(), draining.clone())),

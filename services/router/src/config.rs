@@ -38,6 +38,8 @@ pub struct Config {
     pub snapshot: Snapshot,
     /// What one caller may ask for.
     pub limits: Limits,
+    /// Who may report outcomes of calls, and what is believed of them.
+    pub report: Report,
     /// The shared state; unused where the caller of [`App::bind`](crate::App::bind) brings its own.
     #[serde(default)]
     pub redis: grey_state::redis::Options,
@@ -95,7 +97,7 @@ pub struct Feed {
     /// How long one read waits for news.
     #[serde(with = "duration")]
     pub wait: Duration,
-    /// Time without contact after which answers are marked stale.
+    /// Time without a sign of life of the publisher after which answers are marked stale.
     #[serde(with = "duration")]
     pub stale_after: Duration,
 }
@@ -124,6 +126,17 @@ pub struct Snapshot {
     pub interval: Duration,
 }
 
+/// Who may report outcomes of calls, and what is believed of them.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Roles whose reports are taken; without tokens everyone's are.
+    pub roles: Vec<String>,
+    /// A call that took longer counts as this long.
+    #[serde(with = "duration")]
+    pub longest_call: Duration,
+}
+
 impl Config {
     /// The router's id: as configured, or made up.
     pub(crate) fn router_id(&self) -> String {
@@ -143,10 +156,16 @@ impl Validate for Config {
         faults.section("feed", &self.feed);
         faults.section("heartbeat", &self.heartbeat);
         faults.section("limits", &self.limits);
+        faults.section("report", &self.report);
         if let Err(fault) = self.redis.validate() {
             faults.add("redis", fault.to_string());
         }
         faults.section("telemetry", &self.telemetry);
+        faults.check(
+            self.feed.stale_after <= self.heartbeat.ttl,
+            "feed.stale_after",
+            "must be at most heartbeat.ttl: whoever is not counted as live must not call itself current",
+        );
         faults.check(self.grpc.threads <= 1024, "grpc.threads", "must be at most 1024");
         faults.check(!self.snapshot.interval.is_zero(), "snapshot.interval", "must be longer than nothing");
     }
@@ -184,5 +203,15 @@ impl Validate for Heartbeat {
     fn validate(&self, faults: &mut Faults) {
         faults.check(!self.interval.is_zero(), "interval", "must be longer than nothing");
         faults.check(self.ttl > self.interval, "ttl", "must be longer than interval");
+    }
+}
+
+impl Validate for Report {
+    fn validate(&self, faults: &mut Faults) {
+        let sane = !self.longest_call.is_zero() && self.longest_call <= Duration::from_secs(3_600);
+        faults.check(sane, "longest_call", "must be longer than nothing and at most 1h");
+        for (index, role) in self.roles.iter().enumerate() {
+            faults.check(!role.trim().is_empty(), &format!("roles.{index}"), "must not be empty");
+        }
     }
 }

@@ -10,17 +10,18 @@ use std::sync::Arc;
 use futures::Stream;
 use grey_proto::router::router_service_server::RouterService;
 use grey_proto::router::{
-    ExplainRequest, ExplainResponse, ReportRequest, ReportResponse, RouteBatchRequest, RouteBatchResponse,
-    RouteRequest, RouteResponse, RouteStreamRequest, RouteStreamResponse, WatchRequest, WatchResponse,
+    ExplainRequest, ExplainResponse, IdentifyRequest, IdentifyResponse, ReportRequest, ReportResponse,
+    RouteBatchRequest, RouteBatchResponse, RouteRequest, RouteResponse, RouteStreamRequest,
+    RouteStreamResponse, WatchRequest, WatchResponse,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use dispatch::Dispatch;
-pub(crate) use report::take_outcomes;
+pub(crate) use report::{Reporter, Reports, take_outcomes};
 pub(crate) use stream::draining;
 
-use crate::route::Decider;
+use crate::decider::Decider;
 use crate::watch::Watchers;
 
 /// One thread's router service.
@@ -80,8 +81,16 @@ impl RouterService for Service {
         Ok(Response::new(Box::pin(frames)))
     }
 
-    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+    async fn identify(
+        &self,
+        request: Request<IdentifyRequest>,
+    ) -> Result<Response<IdentifyResponse>, Status> {
         self.role(&request)?;
-        Ok(Response::new(take_outcomes(&self.decider, request.get_ref())?))
+        Ok(Response::new(self.decider.shared.identify()))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        let reporter = self.decider.shared.reporter(request.metadata().as_ref())?;
+        Ok(Response::new(take_outcomes(&self.decider, reporter, request.get_ref())?))
     }
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use grey_core::error::Reason;
+use grey_proto::convert::json_fault;
 use grey_proto::router::{
     ExplainRequest, ReportRequest, RouteBatchRequest, RouteBatchResponse, RouteRequest,
 };
@@ -18,8 +19,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::decider::Decider;
 use crate::grpc::take_outcomes;
-use crate::route::Decider;
 
 /// For the body of a request, from its headers on.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -61,9 +62,9 @@ async fn explain(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: 
 }
 
 async fn report(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {
-    decider.shared.role(&headers)?;
+    let reporter = decider.shared.reporter(&headers)?;
     let outcomes: ReportRequest = read(&headers, body, decider.shared.limits.batch_bytes).await?;
-    Ok(answer(take_outcomes(&decider, &outcomes)?))
+    Ok(answer(take_outcomes(&decider, reporter, &outcomes)?))
 }
 
 async fn not_found(uri: Uri) -> Failure {
@@ -100,7 +101,7 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body, limit: usize
         }
     };
     serde_json::from_slice(&bytes).map_err(|why| {
-        ApiError::new(Reason::InvalidArgument, format!("the body does not read: {why}")).into()
+        ApiError::new(Reason::InvalidArgument, format!("the body does not read: {}", json_fault(&why))).into()
     })
 }
 
@@ -113,6 +114,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// A failure as an HTTP response.
 struct Failure {
     code: StatusCode,
+    retry_after: Option<Duration>,
     body: Box<ErrorBody>,
 }
 
@@ -123,13 +125,14 @@ impl Failure {
         let metadata = std::collections::BTreeMap::new();
         let error =
             ErrorContent { code: code.as_u16(), status: status.to_owned(), reason, message, metadata };
-        Self { code, body: Box::new(ErrorBody { error }) }
+        Self { code, retry_after: None, body: Box::new(ErrorBody { error }) }
     }
 }
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { code: http_code(error.reason), body: Box::new((&error).into()) }
+        let (code, retry_after) = (http_code(error.reason), error.reason.retry_after());
+        Self { code, retry_after, body: Box::new((&error).into()) }
     }
 }
 
@@ -138,6 +141,9 @@ impl IntoResponse for Failure {
         let mut response = (self.code, Json(self.body)).into_response();
         if self.code == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }
         response
     }

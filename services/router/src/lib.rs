@@ -9,16 +9,19 @@
 
 mod config;
 
+mod decider;
 mod limits;
 mod metrics;
-mod route;
+mod shared;
 
 mod frames;
 mod grpc;
 mod http;
+mod selection;
 mod watch;
 
 mod heartbeat;
+mod holds;
 mod pulse;
 mod snapshot;
 

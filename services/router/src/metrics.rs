@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use grey_core::balance::Ending;
 use grey_core::error::Reason;
 use grey_proto::router::DecisionReason;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
-use crate::route::Shared;
+use crate::shared::Shared;
 
 /// The reasons of decisions, by their number in the contract.
 const DECIDED: [&str; 9] = [
@@ -31,7 +32,7 @@ const OUTCOMES: usize = DECIDED.len() + Reason::ALL.len();
 pub(crate) struct Counts {
     outcomes: [AtomicU64; OUTCOMES],
     turn_fallbacks: AtomicU64,
-    reports: [AtomicU64; 3],
+    reports: [AtomicU64; REPORTS.len()],
 }
 
 /// What became of a reported outcome.
@@ -41,19 +42,35 @@ pub(crate) enum Report {
     Success,
     /// The call had failed.
     Failure,
+    /// The call had ended by its caller's own fault.
+    Refused,
     /// Its instance is gone.
     Gone,
 }
 
-const REPORTS: [(Report, &str); 3] =
-    [(Report::Success, "success"), (Report::Failure, "failure"), (Report::Gone, "gone")];
+const REPORTS: [(Report, &str); 4] = [
+    (Report::Success, "success"),
+    (Report::Failure, "failure"),
+    (Report::Refused, "refused"),
+    (Report::Gone, "gone"),
+];
+
+impl From<Ending> for Report {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Served => Self::Success,
+            Ending::Failed => Self::Failure,
+            Ending::Refused => Self::Refused,
+        }
+    }
+}
 
 impl Default for Counts {
     fn default() -> Self {
         Self {
             outcomes: [const { AtomicU64::new(0) }; OUTCOMES],
             turn_fallbacks: AtomicU64::new(0),
-            reports: [const { AtomicU64::new(0) }; 3],
+            reports: [const { AtomicU64::new(0) }; REPORTS.len()],
         }
     }
 }
@@ -72,9 +89,9 @@ impl Counts {
         self.turn_fallbacks.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn reported(&self, report: Report) {
+    pub(crate) fn reported(&self, report: Report, calls: u32) {
         if let Some(count) = self.reports.get(report as usize) {
-            count.fetch_add(1, Relaxed);
+            count.fetch_add(u64::from(calls), Relaxed);
         }
     }
 
@@ -123,8 +140,11 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, threads: &[Arc<Count
     gauge("grey_router_table_services", "Services in the routing table", |s| {
         s.tables.load().service_count() as u64
     });
-    gauge("grey_router_table_stale", "1 while the table cannot be brought up to date", |s| {
-        u64::from(s.tables.status().stale)
+    gauge("grey_router_table_stale", "1 while the table is not known to be the present one", |s| {
+        u64::from(!s.tables.status().is_current())
+    });
+    gauge("grey_router_instances_damaged", "Instance lists that were damaged when last loaded", |s| {
+        s.tables.status().instances.damaged
     });
     gauge("grey_router_watchers", "Watch streams open now", |s| s.gauges.watchers.load(Relaxed));
     gauge("grey_router_snapshot_written_timestamp_seconds", "When the snapshot file was last written", |s| {
@@ -132,7 +152,7 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, threads: &[Arc<Count
     });
     meter
         .f64_observable_gauge("grey_router_table_age_seconds")
-        .with_description("Time since shared state last confirmed the table; absent before it first did")
+        .with_description("Time since the publisher last confirmed the table; absent before it first did")
         .with_callback(move |seen| {
             if let Some(age) = tables.status().age {
                 seen.observe(age.as_secs_f64(), &[]);
@@ -149,6 +169,9 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, threads: &[Arc<Count
     });
     counter("grey_router_table_drifts", "Times the table had drifted from the feed", |s| {
         s.tables.status().drifts
+    });
+    counter("grey_router_instances_drifts", "Times instances had drifted from those announced", |s| {
+        s.tables.status().instances.drifts
     });
     counter("grey_router_watch_snapshots", "Snapshots sent to watchers", |s| {
         s.gauges.watch_snapshots.load(Relaxed)
@@ -181,7 +204,7 @@ fn register_counts(meter: &Meter, threads: &[Arc<Counts>]) {
     let counts = threads.to_vec();
     meter
         .u64_observable_counter("grey_router_reports")
-        .with_description("Reported outcomes of calls")
+        .with_description("Calls whose outcome was reported")
         .with_callback(move |seen| {
             for (report, name) in REPORTS {
                 let read =

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::Stream;
-use grey_core::change::{Generation, Position, Revision};
+use grey_core::change::{Epoch, Position, Revision};
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
 use grey_proto::convert::InvalidMessage;
@@ -24,9 +24,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::frames::{self, Selection};
+use crate::frames;
 use crate::grpc::draining;
-use crate::route::Shared;
+use crate::selection::Selection;
+use crate::shared::Shared;
 
 /// Frames on their way to a connection.
 const FRAMES: usize = 16;
@@ -34,8 +35,6 @@ const FRAMES: usize = 16;
 const STALL: Duration = Duration::from_secs(60);
 /// Most services in one selection.
 const MAX_SERVICES: usize = 1_000;
-/// Longest text that can be a generation.
-const MAX_GENERATION: usize = 64;
 /// Most events that are sent instead of a snapshot.
 const MAX_RESUMED: u64 = 10_000;
 /// Events read at once, and how long one read may take; the events are there already.
@@ -109,9 +108,6 @@ impl Watchers {
         request: &WatchRequest,
     ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + use<>, ApiError> {
         let selection = selection(request)?;
-        if request.generation.len() > MAX_GENERATION {
-            return Err(InvalidMessage::new("generation", "is longer than 64 bytes").into());
-        }
         if !self.shared.tables.status().ready {
             let message = "the router has no routing table yet; retry later";
             return Err(ApiError::new(Reason::Unavailable, message));
@@ -121,10 +117,8 @@ impl Watchers {
             let message = format!("{limit} watchers are connected, no more are allowed; try another router");
             ApiError::new(Reason::RateLimited, message)
         })?;
-        let held = (!request.generation.is_empty()).then(|| Position {
-            generation: Generation(request.generation.as_str().into()),
-            revision: Revision(request.revision),
-        });
+        let held = (request.epoch != 0)
+            .then_some(Position { epoch: Epoch(request.epoch), revision: Revision(request.revision) });
         let (frames, received) = mpsc::channel(FRAMES);
         let shared = Arc::clone(&self.shared);
         let job = Job { shared, selection, held, frames, _slot: slot };
@@ -186,16 +180,17 @@ impl Job {
 
     /// Sends what happened since the client's position; none if that is out of reach.
     async fn resume(&self) -> Result<Option<Revision>, Gone> {
-        let Some(mut at) = self.held.clone() else { return Ok(None) };
+        let Some(mut at) = self.held else { return Ok(None) };
         let table = self.shared.tables.load_full();
         let present = table.position();
         let missed = present.revision.0.checked_sub(at.revision.0);
-        if at.generation != present.generation || missed.is_none_or(|missed| missed > MAX_RESUMED) {
+        if at.epoch != present.epoch || missed.is_none_or(|missed| missed > MAX_RESUMED) {
             return Ok(None);
         }
         let mut entries = Vec::new();
         while at.revision < present.revision {
-            let read = self.shared.state.feed.read(&at, RESUME_BATCH, RESUME_WAIT);
+            let level = self.shared.tables.status().level;
+            let read = self.shared.state.feed.read(&at, level, RESUME_BATCH, RESUME_WAIT);
             let Ok(Ok(FeedRead::Entries(read))) = timeout(RESUME_DEADLINE, read).await else {
                 return Ok(None);
             };

@@ -40,9 +40,9 @@ impl App {
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let database = Box::pin(Database::open(&config.database)).await?;
         let folder = Folder::new(&config.migrations.folder);
-        let equipment = config.equipment();
+        let tooling = config.tooling();
         let options = config.migrations.options();
-        let grounds = Grounds::new(control, vault, folder, config.tenants, options, equipment);
+        let grounds = Grounds::new(control, vault, folder, config.tenants, options, tooling);
         Ok(Self { config, telemetry, queue: Queue::new(database), grounds, ports })
     }
 
@@ -68,7 +68,7 @@ impl App {
         let (grace, jobs) = (config.drain_grace, config.jobs.clone());
         let metrics = Metrics::new(telemetry.meter());
         let settings = Settings {
-            backups: grounds.equipment().backups.is_some(),
+            backups: grounds.tooling().backups.is_some(),
             fleet_concurrency: config.limits.fleet_concurrency,
             max_timeout: jobs.max_timeout,
             poll: jobs.poll,

@@ -4,7 +4,7 @@ use crate::backfill::Pacing;
 use crate::external::Tools;
 use crate::jobs::{self, DatabaseOptions};
 use crate::lint::Policy;
-use crate::run::Equipment;
+use crate::run::Tooling;
 use crate::tenant::Timeouts;
 use crate::{backup, plan};
 use grey_edge::{Port, check_roles, client};
@@ -112,8 +112,8 @@ pub struct Limits {
 
 impl Config {
     /// What migrations are run with.
-    pub(crate) fn equipment(&self) -> Equipment {
-        Equipment { tools: self.tools.clone(), pacing: self.backfills, backups: self.backups.clone() }
+    pub(crate) fn tooling(&self) -> Tooling {
+        Tooling { tools: self.tools.clone(), pacing: self.backfills, backups: self.backups.clone() }
     }
 
     /// The replica's name: as configured, or made up.

@@ -149,8 +149,8 @@ impl Control {
     /// # Errors
     /// What the control plane says, or that it does not answer.
     pub async fn pin(&self, pin: Pin, expected: Option<u64>, reason: String) -> Result<(), ApiError> {
-        let write = WriteOptions { expected_revision: expected, reason, wait: None };
-        let request = PutPinRequest { pin: Some(pin), write: Some(write), migrate: false };
+        let write = WriteOptions { expected_revision: expected, reason, ..WriteOptions::default() };
+        let request = PutPinRequest { pin: Some(pin), write: Some(write), ..PutPinRequest::default() };
         self.ask("pin the tenant", self.pins.clone().put_pin(request)).await.map(drop)
     }
 

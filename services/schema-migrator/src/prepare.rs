@@ -4,7 +4,7 @@ use crate::control::{Control, answered};
 use crate::files::{Dialect, FilesError, Folder, Scripts};
 use crate::lint::{Finding, Level, Rule};
 use crate::plan::{self, Plan, Refused, rules};
-use crate::run::{Equipment, Goal, plan_on};
+use crate::run::{Goal, Tooling, plan_on};
 use crate::tenant::{self, Connection, Timeouts};
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
@@ -34,7 +34,7 @@ pub struct Grounds {
     folder: Folder,
     timeouts: Timeouts,
     options: plan::Options,
-    equipment: Arc<Equipment>,
+    tooling: Arc<Tooling>,
 }
 
 impl Grounds {
@@ -46,10 +46,10 @@ impl Grounds {
         folder: Folder,
         timeouts: Timeouts,
         options: plan::Options,
-        equipment: Equipment,
+        tooling: Tooling,
     ) -> Self {
-        let equipment = Arc::new(equipment);
-        Self { control, vault: vault.map(Arc::new), folder, timeouts, options, equipment }
+        let tooling = Arc::new(tooling);
+        Self { control, vault: vault.map(Arc::new), folder, timeouts, options, tooling }
     }
 
     /// The control plane.
@@ -60,8 +60,8 @@ impl Grounds {
 
     /// What migrations are run with besides the database.
     #[must_use]
-    pub fn equipment(&self) -> &Equipment {
-        &self.equipment
+    pub fn tooling(&self) -> &Tooling {
+        &self.tooling
     }
 
     /// How long is waited for tenants' databases.

@@ -10,10 +10,10 @@
 mod back;
 mod begin;
 mod check;
+mod commit_mode;
 mod mysql;
 mod script;
 mod steps;
-mod way;
 mod whole;
 
 pub use whole::{Goal, MigrateError, Migration, migrate, plan_on};
@@ -45,12 +45,12 @@ pub struct Job<'a> {
     /// Whether the database is backed up before anything is run.
     pub backup: bool,
     /// What it is run with.
-    pub equipment: &'a Equipment,
+    pub tooling: &'a Tooling,
 }
 
 /// What migrations are run with besides the database.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Equipment {
+pub struct Tooling {
     /// Tools that may be run.
     pub tools: external::Tools,
     /// How backfills give way to others.

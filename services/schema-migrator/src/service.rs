@@ -97,7 +97,7 @@ impl Asker {
     /// Nobody known asks, or its role does not allow it.
     fn of<T>(request: &Request<T>, role: Role, what: &str) -> Result<Self, ApiError> {
         let caller = admit(request.extensions(), role, what)?;
-        let actor = match behalf(request.metadata()) {
+        let actor = match principal(request.metadata()) {
             Some(name) => format!("{name} via {}", caller.name()),
             None => caller.name().to_owned(),
         };
@@ -105,7 +105,7 @@ impl Asker {
     }
 }
 
-fn behalf(metadata: &MetadataMap) -> Option<String> {
+fn principal(metadata: &MetadataMap) -> Option<String> {
     let name = metadata.get(ACTOR_HEADER)?.to_str().ok()?.trim();
     let usable = !name.is_empty() && name.len() <= MAX_ACTOR && !name.chars().any(char::is_control);
     usable.then(|| name.to_owned())

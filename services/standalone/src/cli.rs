@@ -12,6 +12,7 @@ mod events;
 pub(crate) mod explain;
 mod instance;
 mod migrate;
+mod overlay;
 mod pin;
 mod policy;
 mod route;
@@ -129,9 +130,12 @@ pub enum Command {
     /// Databases of tenants: where they are, with sealed credentials
     #[command(subcommand)]
     Database(database::Command),
-    /// Policies: experiments, canaries, balancing, failover
+    /// Policies: balancing, failover, who may override
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Overlays: experiments and canaries, laid over the pins
+    #[command(subcommand)]
+    Overlay(overlay::Command),
     /// Instances, as the routers are told of them
     #[command(subcommand)]
     Instance(instance::Command),
@@ -147,8 +151,13 @@ pub enum Command {
     Explain(explain::Explain),
     /// The log of changes
     Events(events::Events),
-    /// Live routers and how far they are
-    Routers,
+    /// Routers: which ones count, and how far they are
+    #[command(args_conflicts_with_subcommands = true)]
+    Routers {
+        /// What to do; by default they are listed
+        #[command(subcommand)]
+        command: Option<routers::Command>,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -171,13 +180,15 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Pin(command) => command.run(&session).await,
         Command::Database(command) => command.run(&session).await,
         Command::Policy(command) => command.run(&session).await,
+        Command::Overlay(command) => command.run(&session).await,
         Command::Instance(command) => command.run(&session).await,
         Command::Sync(command) => command.run(&session).await,
         Command::Migrate(command) => Box::pin(command.run(&session)).await,
         Command::Route(command) => command.run(&session).await,
         Command::Explain(command) => command.run(&session).await,
         Command::Events(command) => command.run(&session).await,
-        Command::Routers => routers::run(&session).await,
+        Command::Routers { command: None } => routers::list(&session, routers::List::default()).await,
+        Command::Routers { command: Some(command) } => command.run(&session).await,
         Command::Completions { shell } => {
             // The generator panics where it cannot write, so it writes to memory.
             let mut script = Vec::new();

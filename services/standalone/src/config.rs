@@ -22,6 +22,9 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Where tenant-sync looks for the control plane if its file does not say.
 const CONTROL_DEFAULT: &str = "http://127.0.0.1:7410";
 
+/// The id of the one router.
+const ROUTER_ID: &str = "standalone";
+
 /// The configuration of the services in one process.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +156,8 @@ impl Config {
         config.grpc.listen = self.router.grpc;
         config.grpc.threads = self.router.threads;
         config.http.listen = self.router.http;
+        // The same at each start, so that nobody waits for the one before.
+        ROUTER_ID.clone_into(&mut config.router.id);
         config.router.region.clone_from(&self.router.region);
         config.router.zone.clone_from(&self.router.zone);
         config.tls.clone_from(&self.tls);

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use grey_core::change::Change;
 use grey_core::error::Reason;
+use grey_core::key::Fact;
 use grey_proto::control::{self, ProposedChange};
 
 use crate::control::{Control, Error as ControlError, Known};
@@ -71,7 +73,7 @@ pub(crate) async fn apply(
             let changes = batch.iter().map(propose).collect();
             let error = match control.apply(changes, REASON).await {
                 Ok(position) => {
-                    known.commit(&position, batch.iter().map(|write| &write.change));
+                    known.commit(position, batch.iter().map(|write| &write.change));
                     note(batch, counts, metrics);
                     pauses = control.pauses();
                     continue;
@@ -132,7 +134,7 @@ fn batches(writes: &[Write], most: usize) -> impl Iterator<Item = &[Write]> {
 fn size(write: &Write) -> usize {
     /// For numbers, tags and lengths.
     const AROUND: usize = 96;
-    let grey_core::change::Change::TenantPut(tenant) = &write.change else { return AROUND };
+    let Change::Put(Fact::Tenant(tenant)) = &write.change else { return AROUND };
     let labels = tenant.labels.iter().map(|(key, value)| key.as_str().len() + value.len() + 16);
     let residency = tenant.residency.iter().map(|region| region.as_str().len() + 4);
     let names =
@@ -160,8 +162,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "test code panics")]
-    use grey_core::change::Change;
     use grey_core::ids::{Name, TenantId};
+    use grey_core::key::Key;
     use grey_core::tenant::{MAX_LABEL_VALUE, MAX_LABELS, MAX_TENANT_NAME, Tenant};
     use prost::Message;
 
@@ -176,11 +178,11 @@ mod tests {
         tenant.residency = (0..64).map(|region| Name::new(&format!("{region:063}")).unwrap()).collect();
         tenant.tier = Some(Name::new(&"t".repeat(63)).unwrap());
         tenant.region = Some(Name::new(&"r".repeat(63)).unwrap());
-        Write { kind: Kind::Create, change: Change::TenantPut(tenant), expected: u64::MAX }
+        Write { kind: Kind::Create, change: Change::Put(Fact::Tenant(tenant)), expected: u64::MAX }
     }
 
     fn small(i: usize) -> Write {
-        let gone = Change::TenantRemoved(TenantId::new(&format!("t{i}")).unwrap());
+        let gone = Change::Removed(Key::Tenant(TenantId::new(&format!("t{i}")).unwrap()));
         Write { kind: Kind::Remove, change: gone, expected: 7 }
     }
 

@@ -5,7 +5,7 @@ mod known;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use grey_core::change::{Generation, Position, Revision};
+use grey_core::change::{Epoch, Position, Revision};
 use grey_core::error::Reason;
 use grey_edge::client::{self, Client, MAX_ANSWER_BYTES, Peer, Transport, is_transient};
 use grey_proto::control::history_service_client::HistoryServiceClient;
@@ -184,7 +184,7 @@ impl Control {
         let answered = self.client.call(self.pins.clone().apply_change_set(request)).await;
         let answer = answered.map_err(failed("apply changes"))?;
         let result = answer.result.ok_or_else(|| InvalidMessage::missing("result"))?;
-        Ok(Position { generation: Generation(result.generation.into()), revision: Revision(result.revision) })
+        Ok(Position { epoch: Epoch(result.epoch), revision: Revision(result.revision) })
     }
 }
 
@@ -209,6 +209,5 @@ fn failed(attempted: &'static str) -> impl FnOnce(ApiError) -> Error {
 }
 
 fn position(answer: &control::ListEventsResponse) -> Position {
-    let generation = Generation(answer.generation.as_str().into());
-    Position { generation, revision: Revision(answer.revision) }
+    Position { epoch: Epoch(answer.epoch), revision: Revision(answer.revision) }
 }

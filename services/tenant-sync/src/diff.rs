@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use grey_core::change::Change;
 use grey_core::ids::{Name, TenantId};
+use grey_core::key::{Fact, Key};
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_proto::control;
 use grey_proto::convert::InvalidMessage;
@@ -256,7 +257,9 @@ impl<'a> Draft<'a> {
         // The control plane makes the same checks, and would refuse the whole batch.
         let checked = Tenant::try_from(control::Tenant::from(&tenant));
         match checked {
-            Ok(_) => self.plan.writes.push(Write { kind, change: Change::TenantPut(tenant), expected }),
+            Ok(_) => {
+                self.plan.writes.push(Write { kind, change: Change::Put(Fact::Tenant(tenant)), expected });
+            }
             Err(InvalidMessage { field, why }) => {
                 self.plan.unfit.push(Unfit { tenant: tenant.id, why: format!("{field}: {why}") });
             }
@@ -293,7 +296,7 @@ impl<'a> Draft<'a> {
         if self.plan.hold.is_none() && doubt == hold::Doubt::default() {
             let remove = |(id, expected): (&TenantId, u64)| Write {
                 kind: Kind::Remove,
-                change: Change::TenantRemoved(id.clone()),
+                change: Change::Removed(Key::Tenant(id.clone())),
                 expected,
             };
             self.plan.writes.extend(std::mem::take(&mut self.due).into_iter().map(remove));
@@ -361,8 +364,8 @@ pub fn census(known: &Known, rules: &Rules) -> BTreeMap<&'static str, u64> {
 #[cfg(test)]
 fn written(plan: &Plan) -> std::collections::BTreeSet<TenantId> {
     let id = |write: &Write| match &write.change {
-        Change::TenantPut(tenant) => tenant.id.clone(),
-        Change::TenantRemoved(id) => id.clone(),
+        Change::Put(Fact::Tenant(tenant)) => tenant.id.clone(),
+        Change::Removed(Key::Tenant(id)) => id.clone(),
         other => panic!("{other:?}"),
     };
     plan.writes.iter().map(id).collect()

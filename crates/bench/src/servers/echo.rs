@@ -34,7 +34,7 @@ impl Echo {
             }),
             reason: DecisionReason::Pin.into(),
             revision: world::position().revision.0,
-            generation: world::position().generation.to_string(),
+            epoch: world::position().epoch.0,
             ..RouteResponse::default()
         };
         Ok(Self { answer })

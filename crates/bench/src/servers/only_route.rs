@@ -2,8 +2,9 @@
 
 use grey_proto::router::router_service_server::RouterService;
 use grey_proto::router::{
-    ExplainRequest, ExplainResponse, ReportRequest, ReportResponse, RouteBatchRequest, RouteBatchResponse,
-    RouteRequest, RouteResponse, RouteStreamRequest, RouteStreamResponse, WatchRequest, WatchResponse,
+    ExplainRequest, ExplainResponse, IdentifyRequest, IdentifyResponse, ReportRequest, ReportResponse,
+    RouteBatchRequest, RouteBatchResponse, RouteRequest, RouteResponse, RouteStreamRequest,
+    RouteStreamResponse, WatchRequest, WatchResponse,
 };
 use std::future::Future;
 use tokio_stream::Empty;
@@ -54,6 +55,10 @@ impl<R: Route> RouterService for OnlyRoute<R> {
     }
 
     async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        absent()
+    }
+
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
         absent()
     }
 }

@@ -6,6 +6,7 @@ use crate::world::{self, World};
 use anyhow::Result;
 use grey_core::change::{Change, Event};
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::key::Fact;
 use grey_core::service::Pin;
 use grey_core::table::Table;
 use grey_core::version::Version;
@@ -54,14 +55,8 @@ impl Published {
         let pin = Pin { version: Version::new(&version)?, locked: self.random.random() };
         Ok(Event {
             revision: self.table.position().revision.next(),
-            at_ms: 0,
-            actor: String::new(),
-            reason: String::new(),
-            changes: vec![Change::PinPut {
-                tenant: TenantId::new(&tenant)?,
-                service: ServiceId::new(&service)?,
-                pin,
-            }],
+            changes: vec![Change::Put(Fact::Pin(TenantId::new(&tenant)?, ServiceId::new(&service)?, pin))],
+            ..Event::default()
         })
     }
 }

@@ -114,7 +114,7 @@ impl Stage {
             version: version.to_owned(),
             ..Pin::default()
         };
-        let put = PutPinRequest { pin: Some(pin), write: None, migrate: false };
+        let put = PutPinRequest { pin: Some(pin), ..PutPinRequest::default() };
         let call = RouteRequest {
             tenant: tenant.to_owned(),
             service: service.to_owned(),

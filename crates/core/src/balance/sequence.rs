@@ -6,25 +6,30 @@ use std::collections::BinaryHeap;
 /// Longest cycle for a handful of members; more members get two turns each on average.
 const MAX_CYCLE: usize = 4_096;
 
+/// 2^32 divided by the golden ratio: its multiples, modulo 2^32, lie as evenly as can be.
+const GOLDEN: u32 = 0x9e37_79b9;
+
 /// One cycle in which each member comes up in proportion to its weight, as evenly spread as possible.
 ///
 /// Each member has a virtual deadline that moves on by 1/weight with each turn; the earliest deadline is next.
+/// The first deadlines are apart by the golden ratio, so that members of the same weight come up between
+/// those of a heavier one and not all at once.
 pub(super) fn interleave(weights: &[(u16, u32)]) -> Box<[u16]> {
     let divisor = weights.iter().fold(0, |a, (_, weight)| gcd(a, *weight)).max(1);
     let total: u64 = weights.iter().map(|(_, weight)| u64::from(weight / divisor)).sum();
     let limit = (weights.len() * 2).max(MAX_CYCLE) as u64;
-    let shares: Vec<(u16, u64)> = weights
-        .iter()
-        .map(|(member, weight)| {
-            let exact = u64::from(weight / divisor);
-            let share = if total > limit { (exact * limit / total).max(1) } else { exact };
-            (*member, share)
-        })
+    let share = |weight: u32| {
+        let exact = u64::from(weight / divisor);
+        if total > limit { (exact * limit / total).max(1) } else { exact }
+    };
+    // Deadlines are counted in units that every share divides into evenly enough: 2^32 per cycle.
+    let step = |share: u64| (1u64 << 32) / share.max(1);
+    let first = |at: u32, share: u64| (step(share) * u64::from(GOLDEN.wrapping_mul(at))) >> 32;
+    let shares = weights.iter().map(|(member, weight)| (*member, share(*weight)));
+    let mut queue: BinaryHeap<_> = (0u32..)
+        .zip(shares)
+        .map(|(at, (member, share))| Reverse((first(at, share), member, share, share)))
         .collect();
-    // Deadlines are counted in units that every share divides into evenly enough: 2^40 per cycle.
-    let step = |share: u64| (1u64 << 40) / share;
-    let mut queue: BinaryHeap<_> =
-        shares.iter().map(|(member, share)| Reverse((step(*share) / 2, *member, *share, *share))).collect();
     let mut cycle = Vec::new();
     while let Some(Reverse((deadline, member, share, left))) = queue.pop() {
         cycle.push(member);
@@ -48,6 +53,30 @@ mod tests {
     fn heavy_members_are_spread_out() {
         assert_eq!(*interleave(&[(0, 3), (1, 1)]), [0, 0, 1, 0]);
         assert_eq!(*interleave(&[(0, 100), (1, 100)]), [0, 1]);
+    }
+
+    /// Longest run of one member over cycles that follow each other.
+    fn longest_run(weights: &[u32]) -> usize {
+        let members: Vec<_> = (0u16..).zip(weights.iter().copied()).collect();
+        let cycle = interleave(&members);
+        let twice: Vec<u16> = cycle.iter().chain(&cycle).copied().collect();
+        twice.chunk_by(|a, b| a == b).map(<[u16]>::len).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_heavy_member_gives_way_to_light_ones_one_by_one() {
+        let among = |heavy: u32, light: u32, count: usize, at: usize| {
+            let mut weights = vec![light; count];
+            weights.insert(at, heavy);
+            longest_run(&weights)
+        };
+        for at in [0, 1, 2] {
+            assert!(among(5, 1, 2, at) <= 4, "as smooth as nginx");
+        }
+        for at in [0, 5, 10] {
+            assert!(among(10, 1, 10, at) <= 2);
+            assert!(among(100, 5, 20, at) <= 2);
+        }
     }
 
     proptest! {

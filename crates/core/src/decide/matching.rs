@@ -8,7 +8,7 @@ use crate::table::Profile;
 use std::collections::BTreeSet;
 
 /// Whether every condition given holds.
-pub(super) fn applies(matching: &Match, call: &Call<'_>, profile: Option<&Profile>) -> bool {
+pub(crate) fn applies(matching: &Match, call: &Call<'_>, profile: Option<&Profile>) -> bool {
     let named =
         |set: &BTreeSet<Name>, name: Option<&Name>| set.is_empty() || name.is_some_and(|n| set.contains(n));
     (matching.tenants.is_empty() || matching.tenants.contains(call.tenant))

@@ -1,9 +1,10 @@
-//! Steps 1 to 5: tenant, base version, override, overlays, schema gate.
+//! Steps 1 to 5: tenant (and whether it is being moved), base version, override, overlays, schema gate.
 
 use super::{Call, Detour, Rule, Trace, VersionChoice, matching};
 use crate::error::Refusal;
-use crate::policy::{Overlay, OverlayKind, Policy, UnknownTenant};
+use crate::policy::{Overlay, OverlayKind, UnknownTenant};
 use crate::schema::{SchemaVersion, SchemaWindow};
+use crate::service::Hold;
 use crate::table::{Assignment, Profile, Row, ServiceTable, Table, VersionSlot};
 use crate::tenant::TenantStatus;
 use crate::version::Version;
@@ -13,22 +14,46 @@ pub(super) fn choose<'t, T: Trace>(
     call: &Call<'_>,
     trace: &mut T,
 ) -> Result<VersionChoice<'t>, Refusal> {
-    let service = table.service(call.service).filter(|s| s.default_version().is_some());
-    let service = service.ok_or(Refusal::UnknownService)?;
+    let service = table.service(call.service).ok_or(Refusal::UnknownService)?;
+    let hold = table.hold(call.tenant, call.service);
+    choose_for(service, table.tenant(call.tenant), hold, call, trace)
+}
+
+/// The same for a service and a tenant that were looked up already.
+pub(super) fn choose_for<'t, T: Trace>(
+    service: &'t ServiceTable,
+    row: Option<&'t Row>,
+    hold: Option<&Hold>,
+    call: &Call<'_>,
+    trace: &mut T,
+) -> Result<VersionChoice<'t>, Refusal> {
+    if service.default_version().is_none() {
+        return Err(Refusal::UnknownService);
+    }
     // Pins may arrive before their tenant does; until then nothing is known of it.
-    let row = table.tenant(call.tenant).filter(|row| row.profile().is_some());
-    let known = check_tenant(row, service, trace)?;
-    let assignment = table.assignment(row, service);
-    let (base, rule) = base_version(assignment, service, known, trace)?;
+    let row = row.filter(|row| row.profile().is_some());
+    check_tenant(row, service, trace)?;
+    if let Some(hold) = hold.filter(|_| row.is_some()) {
+        trace.step("hold", || format!("refused while it is moved to {}", hold.to));
+        return Err(Refusal::Moving { to: hold.to.clone() });
+    }
+    choose_assigned(service, service.assigned(row), row, call, trace)
+}
+
+/// Steps 2 to 5 for a tenant with this assignment, whatever its status; no row is a tenant that is not declared.
+pub(super) fn choose_assigned<'t, T: Trace>(
+    service: &'t ServiceTable,
+    assignment: &'t Assignment,
+    row: Option<&'t Row>,
+    call: &Call<'_>,
+    trace: &mut T,
+) -> Result<VersionChoice<'t>, Refusal> {
+    let (base, rule) = base_version(assignment, service, row.is_some(), trace)?;
 
     let profile = row.and_then(Row::profile);
-    let (wanted, rule) = match service.policy() {
-        None => (base, rule),
-        Some(policy) => match override_version(service, policy, call, trace)? {
-            Some(slot) => (slot, Rule::Override),
-            None => overlay_version(service, policy, assignment, base, call, profile, trace)
-                .unwrap_or((base, rule)),
-        },
+    let (wanted, rule) = match override_version(service, call, trace)? {
+        Some(slot) => (slot, Rule::Override),
+        None => overlay_version(service, assignment, base, call, profile, trace).unwrap_or((base, rule)),
     };
     let schema = assignment.schema.as_ref();
     let slot = if wanted == base && assignment.base_legal {
@@ -45,12 +70,12 @@ pub(super) fn choose<'t, T: Trace>(
     Ok(VersionChoice { version, rule, detour, schema, service, row, slot })
 }
 
-/// Whether the tenant is declared; refuses those whose calls are not routed.
-fn check_tenant<T: Trace>(row: Option<&Row>, service: &ServiceTable, trace: &mut T) -> Result<bool, Refusal> {
+/// Refuses tenants whose calls are not routed.
+fn check_tenant<T: Trace>(row: Option<&Row>, service: &ServiceTable, trace: &mut T) -> Result<(), Refusal> {
     match row.and_then(Row::profile).map(|profile| profile.status) {
         Some(TenantStatus::Active) => {
             trace.step("tenant", || "known and active".to_owned());
-            Ok(true)
+            Ok(())
         }
         Some(TenantStatus::Suspended) => {
             trace.step("tenant", || "suspended".to_owned());
@@ -63,7 +88,7 @@ fn check_tenant<T: Trace>(row: Option<&Row>, service: &ServiceTable, trace: &mut
         None => match service.policy().map(|p| p.unknown_tenant).unwrap_or_default() {
             UnknownTenant::UseDefault => {
                 trace.step("tenant", || "not known; the policy gives it the default version".to_owned());
-                Ok(false)
+                Ok(())
             }
             UnknownTenant::Refuse => {
                 trace.step("tenant", || "not known".to_owned());
@@ -95,14 +120,13 @@ fn base_version<'t, T: Trace>(
 
 fn override_version<T: Trace>(
     service: &ServiceTable,
-    policy: &Policy,
     call: &Call<'_>,
     trace: &mut T,
 ) -> Result<Option<usize>, Refusal> {
     if call.override_version.is_empty() {
         return Ok(None);
     }
-    if !policy.override_roles.contains(call.role) {
+    if !service.policy().is_some_and(|policy| policy.override_roles.contains(call.role)) {
         // Refusing would let any end user who can set a header break the call.
         trace.rejected(
             || call.override_version.to_owned(),
@@ -126,21 +150,22 @@ fn override_version<T: Trace>(
 /// The version of the first overlay that takes the call; experiments come before canaries.
 fn overlay_version<'t, T: Trace>(
     service: &'t ServiceTable,
-    policy: &'t Policy,
     assignment: &Assignment,
     base: usize,
     call: &Call<'_>,
     profile: Option<&Profile>,
     trace: &mut T,
 ) -> Option<(usize, Rule<'t>)> {
-    if policy.overlays.is_empty() {
+    if service.overlays().is_empty() {
         return None;
     }
-    let locked = assignment.pin.as_ref().is_some_and(|pin| pin.locked);
-    for at in &service.overlay_order {
-        let Some(overlay) = policy.overlays.get(*at) else { continue };
-        let taken =
-            if locked { Err("the pin is locked") } else { take(service, overlay, base, call, profile) };
+    // Pins of a tenant that is not declared hold nobody.
+    let pin = profile.and(assignment.pin.as_ref());
+    for overlay in service.overlays() {
+        let taken = match pin {
+            Some(pin) if pin.locked => Err("the pin is locked"),
+            pin => take(service, overlay, pin.is_some(), base, call, profile),
+        };
         match taken {
             Ok((slot, rule)) => {
                 trace.step("overlay", || format!("{} by `{}`", name(service, slot), overlay.id));
@@ -156,6 +181,7 @@ fn overlay_version<'t, T: Trace>(
 fn take<'t>(
     service: &ServiceTable,
     overlay: &'t Overlay,
+    pinned: bool,
     base: usize,
     call: &Call<'_>,
     profile: Option<&Profile>,
@@ -165,21 +191,20 @@ fn take<'t>(
     }
     let bucket = matching::unit_bucket(overlay, call).ok_or("the call does not name its unit")?;
     let (version, rule) = match &overlay.kind {
-        OverlayKind::Canary { baseline, canary, weight } => {
-            if service.versions().get(base).is_none_or(|slot| slot.version != *baseline) {
+        OverlayKind::Canary(canary) => {
+            if service.versions().get(base).is_none_or(|slot| slot.version != canary.baseline) {
                 return Err("the base version is not its baseline");
             }
-            if bucket >= *weight {
+            if !canary.buckets.contains(bucket) {
                 return Err("the unit stays on the baseline");
             }
-            (canary, Rule::Canary { overlay: &overlay.id })
+            (&canary.canary, Rule::Canary { overlay: &overlay.id })
         }
-        OverlayKind::Experiment(variants) => {
-            let mut end = 0;
-            let arm = variants.iter().find(|variant| {
-                end += variant.weight;
-                bucket < end
-            });
+        OverlayKind::Experiment(experiment) => {
+            if pinned && !experiment.includes_pinned {
+                return Err("it leaves pinned tenants alone");
+            }
+            let arm = experiment.variants.iter().find(|variant| variant.buckets.contains(bucket));
             let arm = arm.ok_or("no variant has the unit")?;
             (&arm.version, Rule::Experiment { overlay: &overlay.id, variant: &arm.id })
         }

@@ -3,11 +3,15 @@
 use super::{Entry, Profile, Row, ServiceTable, Table};
 use crate::change::{Change, Event, Position};
 use crate::digest;
-use crate::ids::{ServiceId, TenantId};
+use crate::ids::{OverlayId, ServiceId, TenantId};
 use crate::instance::Instance;
-use crate::schema::SchemaVersion;
-use crate::service::Pin;
+use crate::key::{Fact, Key};
+use crate::policy::{Overlay, Policy};
+use crate::schema::{SchemaVersion, SchemaWindow};
+use crate::service::{Hold, Pin};
 use crate::tenant::Tenant;
+use crate::version::Version;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// An event that cannot be the next one of this table.
@@ -60,29 +64,46 @@ impl Table {
         }
     }
 
+    /// Applies changes that are not committed, to see what they would do.
+    pub(crate) fn change_all(&mut self, changes: &[Change]) {
+        changes.iter().for_each(|change| self.change(change));
+    }
+
     fn change(&mut self, change: &Change) {
         match change {
-            Change::TenantPut(tenant) => self.put_tenant(tenant),
-            Change::TenantRemoved(tenant) => self.remove_tenant(tenant),
-            Change::ServicePut(service) => self.set_default(&service.id, Some(&service.default)),
-            Change::ServiceRemoved(service) => self.remove_service(service),
-            Change::VersionPut(version) => {
+            Change::Put(fact) => self.put(fact),
+            Change::Removed(key) => self.remove(key),
+        }
+    }
+
+    fn put(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Tenant(tenant) => self.put_tenant(tenant),
+            Fact::Service(service) => self.set_default(&service.id, Some(&service.default)),
+            Fact::Version(version) => {
                 self.set_window(&version.service, &version.version, Some(&version.window));
             }
-            Change::VersionRemoved { service, version } => {
-                self.set_window(service, version, None);
-                self.forget_vacant(service);
-            }
-            Change::PolicyPut { service, policy } => self.set_policy(service, Some(policy)),
-            Change::PinPut { tenant, service, pin } => self.set_pin(tenant, service, Some(pin)),
-            Change::PinRemoved { tenant, service } => {
-                self.set_pin(tenant, service, None);
-                self.forget_vacant(service);
-            }
-            Change::SchemaObserved { tenant, service, schema, .. } => {
-                self.set_schema(tenant, service, schema.as_ref());
-                self.forget_vacant(service);
-            }
+            Fact::Policy(service, policy) => self.set_policy(service, Some(policy)),
+            Fact::Overlay(service, overlay) => self.set_overlay(service, &overlay.id, Some(overlay)),
+            Fact::Pin(tenant, service, pin) => self.set_pin(tenant, service, Some(pin)),
+            Fact::Schema(tenant, service, seen) => self.set_schema(tenant, service, Some(&seen.schema)),
+            Fact::Hold(tenant, service, hold) => self.set_hold(tenant, service, Some(hold)),
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match key {
+            Key::Tenant(tenant) => self.remove_tenant(tenant),
+            Key::Service(service) => self.remove_service(service),
+            Key::Version(service, version) => self.set_window(service, version, None),
+            Key::Policy(service) => self.set_policy(service, None),
+            Key::Overlay(service, overlay) => self.set_overlay(service, overlay, None),
+            Key::Pin(tenant, service) => self.set_pin(tenant, service, None),
+            Key::Schema(tenant, service) => self.set_schema(tenant, service, None),
+            Key::Hold(tenant, service) => self.set_hold(tenant, service, None),
+        }
+        if let Some(service) = key.service() {
+            self.forget_vacant(service);
         }
     }
 
@@ -99,18 +120,23 @@ impl Table {
     }
 
     pub(super) fn remove_tenant(&mut self, tenant: &TenantId) {
+        for (service, hold) in self.holds.remove(tenant).iter().flat_map(|holds| holds.iter()) {
+            self.drop_fact(digest::hold(tenant, service, hold));
+        }
         let Some(row) = self.tenants.remove(tenant) else { return };
+        self.active_tenants -= usize::from(row.is_active());
         if let Some(profile) = &row.profile {
             self.drop_fact(digest::profile(tenant, profile));
         }
         for entry in &row.entries {
-            let Some(service) = self.names.get(usize::from(entry.service)).cloned() else { continue };
+            let Some(service) = self.names.get(entry.service as usize).cloned() else { continue };
             let Some(known) = self.services.get(&service) else { continue };
             let assignment = known.assignment(entry.assignment);
             let pin = assignment.pin.as_ref().map_or(0, |pin| digest::pin(tenant, &service, pin));
             let schema = assignment.schema.as_ref().map_or(0, |s| digest::schema(tenant, &service, s));
             self.drop_fact(pin);
             self.drop_fact(schema);
+            self.forget_vacant(&service);
         }
     }
 
@@ -128,6 +154,21 @@ impl Table {
             let new = schema.map_or(0, |seen| digest::schema(tenant, service, seen));
             ((before.0, schema.cloned()), old, new)
         });
+    }
+
+    pub(super) fn set_hold(&mut self, tenant: &TenantId, service: &ServiceId, hold: Option<&Hold>) {
+        let mut holds = self.holds.get(tenant).map(|holds| BTreeMap::clone(holds)).unwrap_or_default();
+        let before = match hold {
+            Some(hold) => holds.insert(service.clone(), hold.clone()),
+            None => holds.remove(service),
+        };
+        self.drop_fact(before.map_or(0, |hold| digest::hold(tenant, service, &hold)));
+        self.add_fact(hold.map_or(0, |hold| digest::hold(tenant, service, hold)));
+        if holds.is_empty() {
+            self.holds.remove(tenant);
+        } else {
+            self.holds.insert(tenant.clone(), Arc::new(holds));
+        }
     }
 
     /// Moves a tenant to another assignment of a service; `change` also gives the facts dropped and added.
@@ -153,17 +194,21 @@ impl Table {
         self.tenants.get(tenant).map(|row| Row::clone(row)).unwrap_or_default()
     }
 
-    fn put_row(&mut self, tenant: &TenantId, row: Row) {
-        if row.is_empty() {
-            self.tenants.remove(tenant);
+    pub(super) fn put_row(&mut self, tenant: &TenantId, mut row: Row) {
+        let active = row.is_active();
+        row.plain = active && row.profile().is_some_and(|profile| profile.residency.is_empty());
+        let before = if row.is_empty() {
+            self.tenants.remove(tenant)
         } else {
-            self.tenants.insert(tenant.clone(), Arc::new(row));
-        }
+            self.tenants.insert(tenant.clone(), Arc::new(row))
+        };
+        self.active_tenants += usize::from(active);
+        self.active_tenants -= usize::from(before.is_some_and(|row| row.is_active()));
     }
 
     // === services ===
 
-    pub(super) fn set_default(&mut self, service: &ServiceId, default: Option<&crate::version::Version>) {
+    pub(super) fn set_default(&mut self, service: &ServiceId, default: Option<&Version>) {
         let before = self.services.get(service).and_then(|s| s.default_version()).cloned();
         self.drop_fact(before.map_or(0, |version| digest::service(service, &version)));
         self.add_fact(default.map_or(0, |version| digest::service(service, version)));
@@ -173,24 +218,31 @@ impl Table {
     pub(super) fn set_window(
         &mut self,
         service: &ServiceId,
-        version: &crate::version::Version,
-        window: Option<&crate::schema::SchemaWindow>,
+        version: &Version,
+        window: Option<&SchemaWindow>,
     ) {
         self.add_fact(window.map_or(0, |window| digest::version(service, version, window)));
         let before = self.service_mut(service).set_window(version, window.cloned());
         self.drop_fact(before.map_or(0, |window| digest::version(service, version, &window)));
     }
 
-    pub(super) fn set_policy(&mut self, service: &ServiceId, policy: Option<&crate::policy::Policy>) {
+    pub(super) fn set_policy(&mut self, service: &ServiceId, policy: Option<&Policy>) {
         // The default policy and none are the same to every decision, so they are the same fact.
-        let policy = policy.filter(|p| **p != crate::policy::Policy::default());
+        let policy = policy.filter(|p| **p != Policy::default());
         self.add_fact(policy.map_or(0, |policy| digest::policy(service, policy)));
         let before = self.service_mut(service).set_policy(policy.cloned().map(Arc::new));
         self.drop_fact(before.map_or(0, |policy| digest::policy(service, &policy)));
     }
 
+    pub(super) fn set_overlay(&mut self, service: &ServiceId, id: &OverlayId, overlay: Option<&Overlay>) {
+        self.add_fact(overlay.map_or(0, |overlay| digest::overlay(service, overlay)));
+        let before = self.service_mut(service).set_overlay(id, overlay.cloned());
+        self.drop_fact(before.map_or(0, |overlay| digest::overlay(service, &overlay)));
+    }
+
     fn remove_service(&mut self, service: &ServiceId) {
         let Some(known) = self.services.get(service) else { return };
+        let overlays: Vec<_> = known.overlays().iter().map(|overlay| overlay.id.clone()).collect();
         let declared: Vec<_> =
             known.versions().iter().filter(|v| v.window.is_some()).map(|v| v.version.clone()).collect();
         self.set_default(service, None);
@@ -198,43 +250,55 @@ impl Table {
         for version in declared {
             self.set_window(service, &version, None);
         }
-        self.forget_vacant(service);
+        for overlay in overlays {
+            self.set_overlay(service, &overlay, None);
+        }
     }
 
     pub(super) fn service_mut(&mut self, service: &ServiceId) -> &mut ServiceTable {
-        self.service_index(service);
-        let known = self.services.get_mut(service).expect("a service with an index has a table");
-        Arc::make_mut(known)
+        let Self { services, names, free_services, .. } = self;
+        let table = services.entry(service.clone()).or_insert_with(|| {
+            let index = free_services.pop_back().unwrap_or_else(|| {
+                names.push_back(service.clone());
+                // A name is held by something of its own, and 2^32 of them fit no memory.
+                u32::try_from(names.len() - 1).expect("fewer than 2^32 services")
+            });
+            names.set(index as usize, service.clone());
+            Arc::new(ServiceTable::new(service.clone(), index))
+        });
+        Arc::make_mut(table)
     }
 
-    pub(super) fn service_index(&mut self, service: &ServiceId) -> u16 {
-        if let Some(known) = self.services.get(service) {
-            return known.index();
+    pub(super) fn service_index(&mut self, service: &ServiceId) -> u32 {
+        match self.services.get(service) {
+            Some(known) => known.index(),
+            None => self.service_mut(service).index(),
         }
-        let index = match self.free_services.pop_back() {
-            Some(index) => {
-                self.names.set(usize::from(index), service.clone());
-                index
-            }
-            None => {
-                let index = u16::try_from(self.names.len());
-                let index =
-                    index.expect("the control plane and the registry name fewer than 65,536 services");
-                self.names.push_back(service.clone());
-                index
-            }
-        };
-        self.services.insert(service.clone(), Arc::new(ServiceTable::new(service.clone(), index)));
-        index
     }
 
-    /// Forgets a service of which nothing is known, so that a registry's passing names do not pile up.
+    /// Forgets a service of which nothing is left, so that passing names do not pile up.
     fn forget_vacant(&mut self, service: &ServiceId) {
-        let vacant = self.services.get(service).filter(|known| known.is_vacant()).map(|known| known.index());
-        if let Some(index) = vacant {
-            self.services.remove(service);
-            self.free_services.push_back(index);
+        let Some(known) = self.services.get(service).filter(|known| known.is_undeclared()) else { return };
+        let index = known.index();
+        // Assignments outlive the tenants that had them, so only the tenants tell.
+        let had_tenants = !known.assignments.is_empty();
+        if had_tenants && self.tenants.values().any(|row| row.assignment(index) != 0) {
+            return;
         }
+        self.services.remove(service);
+        self.free_services.push_back(index);
+    }
+
+    /// Which assignments of the service some tenant has, by index.
+    fn used_assignments(&self, service: u32) -> Vec<bool> {
+        let mut used = Vec::new();
+        for assignment in self.tenants.values().map(|row| row.assignment(service) as usize) {
+            used.resize(used.len().max(assignment + 1), false);
+            if let Some(used) = used.get_mut(assignment) {
+                *used = true;
+            }
+        }
+        used
     }
 
     pub(super) fn intern(
@@ -242,20 +306,14 @@ impl Table {
         service: &ServiceId,
         pin: Option<&Pin>,
         schema: Option<&SchemaVersion>,
-    ) -> u16 {
-        self.service_index(service);
-        let known = self.services.get(service).expect("a service with an index has a table");
-        if let Some(found) = known.find_assignment(pin, schema) {
+    ) -> u32 {
+        let index = self.service_index(service);
+        let known = self.services.get(service).map(|known| &known.assignments);
+        if let Some(found) = known.and_then(|known| known.find(pin, schema)) {
             return found;
         }
-        if known.is_crowded() {
-            let mut used = Vec::new();
-            for assignment in self.tenants.values().map(|row| usize::from(row.assignment(known.index()))) {
-                used.resize(used.len().max(assignment + 1), false);
-                if let Some(used) = used.get_mut(assignment) {
-                    *used = true;
-                }
-            }
+        if known.is_some_and(super::assignments::Assignments::is_crowded) {
+            let used = self.used_assignments(index);
             self.service_mut(service).sweep(&used);
         }
         self.service_mut(service).add_assignment(pin.cloned(), schema.cloned())
@@ -276,7 +334,7 @@ type Assigned = (Option<Pin>, Option<SchemaVersion>);
 
 impl Row {
     /// Assignment 0 needs no entry.
-    fn assign(&mut self, service: u16, assignment: u16) {
+    fn assign(&mut self, service: u32, assignment: u32) {
         let mut entries = std::mem::take(&mut self.entries).into_vec();
         match entries.binary_search_by_key(&service, |e| e.service) {
             Ok(at) if assignment == 0 => {

@@ -1,12 +1,15 @@
 //! Loading a table from records, and reading it back as records.
 
 use super::{Entry, Profile, Row, Table};
-use crate::change::{Record, ServiceRecord, TenantRecord};
 use crate::digest;
-use crate::ids::TenantId;
+use crate::ids::{ServiceId, TenantId};
+use crate::key::RecordId;
+use crate::policy::Overlay;
+use crate::record::{Record, ServiceRecord, TenantRecord};
+use crate::schema::Observation;
 use crate::service::{Service, ServiceVersion};
 use crate::tenant::Tenant;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Table {
@@ -25,16 +28,19 @@ impl Table {
         for version in &record.versions {
             self.set_window(id, &version.version, Some(&version.window));
         }
+        for overlay in &record.overlays {
+            self.set_overlay(id, &overlay.id, Some(overlay));
+        }
     }
 
     fn insert_tenant(&mut self, record: TenantRecord) {
-        let TenantRecord { tenant, mut pins, schemas } = record;
+        let TenantRecord { tenant, mut pins, schemas, holds } = record;
         // Of two pins for one service the last one counts, as it does in a list of changes.
         pins.reverse();
         pins.sort_by(|(a, _), (b, _)| a.cmp(b));
         pins.dedup_by(|(later, _), (kept, _)| later == kept);
         let mut schemas: BTreeMap<_, _> =
-            schemas.into_iter().map(|(service, seen, _)| (service, seen)).collect();
+            schemas.into_iter().map(|(service, seen)| (service, seen.schema)).collect();
         self.apply_removal(&tenant.id);
         let mut entries: Vec<Entry> = Vec::with_capacity(pins.len() + schemas.len());
         for (service, pin) in pins {
@@ -57,12 +63,16 @@ impl Table {
         entries.sort_unstable_by_key(|e| e.service);
         let profile = Profile::of(&tenant);
         self.add_fact(digest::profile(&tenant.id, &profile));
-        let row = Row { profile: Some(Arc::new(profile)), entries: entries.into_boxed_slice() };
-        self.tenants.insert(tenant.id, Arc::new(row));
+        for (service, hold) in &holds {
+            self.set_hold(&tenant.id, service, Some(hold));
+        }
+        let row =
+            Row { profile: Some(Arc::new(profile)), entries: entries.into_boxed_slice(), ..Row::default() };
+        self.put_row(&tenant.id, row);
     }
 
     fn apply_removal(&mut self, tenant: &TenantId) {
-        if self.tenants.contains_key(tenant) {
+        if self.tenants.contains_key(tenant) || self.holds.contains_key(tenant) {
             self.remove_tenant(tenant);
         }
     }
@@ -86,14 +96,42 @@ impl Table {
             },
             pins: Vec::with_capacity(row.entries.len()),
             schemas: Vec::new(),
+            holds: Vec::new(),
         };
+        if let Some(holds) = self.holds.get(id) {
+            record.holds.extend(holds.iter().map(|(service, hold)| (service.clone(), hold.clone())));
+        }
         for entry in &row.entries {
-            let service = self.names.get(usize::from(entry.service))?;
+            let service = self.names.get(entry.service as usize)?;
             let assignment = self.services.get(service)?.assignment(entry.assignment);
             record.pins.extend(assignment.pin.clone().map(|pin| (service.clone(), pin)));
-            record.schemas.extend(assignment.schema.clone().map(|schema| (service.clone(), schema, 0)));
+            let seen = assignment.schema.clone().map(|schema| Observation { schema, at_ms: 0 });
+            record.schemas.extend(seen.map(|seen| (service.clone(), seen)));
         }
         Some(record)
+    }
+
+    /// The records that are not the same in both tables, instances left out.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> BTreeSet<RecordId> {
+        let services = |table: &Self| -> BTreeMap<_, _> {
+            table.service_records().map(|record| (record.service.id.clone(), record)).collect()
+        };
+        let (ours, theirs) = (services(self), services(other));
+        let differ = |id: &&ServiceId| ours.get(*id) != theirs.get(*id);
+        let ids = ours.keys().chain(theirs.keys()).filter(differ).cloned();
+        let mut differing: BTreeSet<RecordId> = ids.map(RecordId::Service).collect();
+        // Two tables may number the same services in another order.
+        let sorted = |table: &Self, id| {
+            let mut record = table.tenants.get(id).and_then(|row| table.tenant_record(id, row))?;
+            record.pins.sort_by(|(a, _), (b, _)| a.cmp(b));
+            record.schemas.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Some(record)
+        };
+        let ids = self.tenants.keys().chain(other.tenants.keys());
+        differing
+            .extend(ids.filter(|id| sorted(self, id) != sorted(other, id)).cloned().map(RecordId::Tenant));
+        differing
     }
 
     /// Every declared service, in no order.
@@ -107,6 +145,12 @@ impl Table {
                 service: Service { id: known.id().clone(), default: known.default_version()?.clone() },
                 versions: versions.collect(),
                 policy: known.policy().cloned().unwrap_or_default(),
+                overlays: {
+                    let mut overlays: Vec<_> =
+                        known.overlays().iter().map(|overlay| Overlay::clone(overlay)).collect();
+                    overlays.sort_by(|a, b| a.id.cmp(&b.id));
+                    overlays
+                },
             })
         })
     }

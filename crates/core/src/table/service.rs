@@ -1,33 +1,16 @@
 //! Everything about one service, prepared for decisions.
 
+use super::Row;
+use super::assignments::{Assignment, Assignments};
 use super::pool::Pool;
-use crate::ids::ServiceId;
-use crate::instance::Instance;
-use crate::policy::{OverlayKind, Policy, Scope, Strategy};
+use crate::ids::{OverlayId, ServiceId};
+use crate::instance::{self, Instance};
+use crate::policy::{Overlay, Policy, Scope, Strategy};
 use crate::schema::{SchemaVersion, SchemaWindow};
 use crate::service::Pin;
 use crate::version::Version;
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
-
-/// Most distinct pairs of pin and schema in one service: as many as an index of 16 bits tells apart.
-const MAX_ASSIGNMENTS: usize = 1 << 16;
-/// Assignments of one service that are kept before those without tenants are looked for.
-const SWEEP_AT: usize = 1_024;
-
-/// What tenants with the same pin and the same observed schema share.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Assignment {
-    /// The pin, if there is one.
-    pub pin: Option<Pin>,
-    /// The observed schema, if there is one.
-    pub schema: Option<SchemaVersion>,
-    /// Index of the pin's version, else of the service's default.
-    pub(crate) base: Option<usize>,
-    /// Whether the base version may serve these tenants.
-    pub(crate) base_legal: bool,
-}
 
 /// One version of a service.
 #[derive(Clone, Debug)]
@@ -57,38 +40,31 @@ impl VersionSlot {
 #[derive(Clone, Debug)]
 pub struct ServiceTable {
     id: ServiceId,
-    index: u16,
+    index: u32,
     default: Option<Version>,
     default_slot: Option<usize>,
-    pub(crate) policy: Option<Arc<Policy>>,
+    policy: Option<Arc<Policy>>,
+    /// In the order in which they are tried.
+    overlays: Vec<Arc<Overlay>>,
     /// Versions by order; an overlay's arms and failover's targets point into it.
-    pub(crate) versions: Vec<VersionSlot>,
-    /// The first is "no pin, no schema".
-    assignments: Vec<Assignment>,
-    /// Assignments in use by the hash of their pin and schema, sorted.
-    by_hash: Vec<(u64, u16)>,
-    /// Assignments that may be given out again.
-    free: Vec<u16>,
-    /// How many assignments are in use when those without tenants are next looked for.
-    sweep_at: usize,
-    /// Experiments before canaries, as indexes into the policy's overlays.
-    pub(crate) overlay_order: Vec<usize>,
+    versions: Vec<VersionSlot>,
+    /// Of all instances.
+    instances_digest: u64,
+    pub(super) assignments: Assignments,
 }
 
 impl ServiceTable {
-    pub(super) fn new(id: ServiceId, index: u16) -> Self {
+    pub(super) fn new(id: ServiceId, index: u32) -> Self {
         Self {
             id,
             index,
             default: None,
             default_slot: None,
             policy: None,
+            overlays: Vec::new(),
             versions: Vec::new(),
-            assignments: vec![Assignment::default()],
-            by_hash: vec![(fingerprint(None, None), 0)],
-            free: Vec::new(),
-            sweep_at: SWEEP_AT,
-            overlay_order: Vec::new(),
+            instances_digest: 0,
+            assignments: Assignments::default(),
         }
     }
 
@@ -98,7 +74,7 @@ impl ServiceTable {
         &self.id
     }
 
-    pub(super) fn index(&self) -> u16 {
+    pub(super) fn index(&self) -> u32 {
         self.index
     }
 
@@ -118,6 +94,12 @@ impl ServiceTable {
         self.policy.as_deref()
     }
 
+    /// Its experiments and canaries, in the order in which they are tried: experiments first, then canaries.
+    #[must_use]
+    pub fn overlays(&self) -> &[Arc<Overlay>] {
+        &self.overlays
+    }
+
     /// Its versions, oldest first.
     #[must_use]
     pub fn versions(&self) -> &[VersionSlot] {
@@ -135,12 +117,10 @@ impl ServiceTable {
         self.slot(version).filter(|at| self.versions.get(*at).is_some_and(|slot| slot.window.is_some()))
     }
 
-    /// Whether nothing is known of it and no tenant can refer to it.
-    pub(super) fn is_vacant(&self) -> bool {
-        self.default.is_none()
-            && self.policy.is_none()
-            && self.versions.is_empty()
-            && self.assignments.len() == 1
+    /// Whether nothing is declared of it and nothing of it runs; tenants may still refer to it.
+    pub(super) fn is_undeclared(&self) -> bool {
+        let declared = self.versions.iter().any(|slot| !slot.is_vacant());
+        self.default.is_none() && self.policy.is_none() && self.overlays.is_empty() && !declared
     }
 
     /// Whether its round robin counts turns over the whole fleet.
@@ -153,75 +133,44 @@ impl ServiceTable {
         })
     }
 
-    pub(super) fn assignment(&self, index: u16) -> &Assignment {
-        const NONE: &Assignment = &Assignment { pin: None, schema: None, base: None, base_legal: false };
-        self.assignments.get(usize::from(index)).unwrap_or(NONE)
+    /// What a tenant is assigned to; without a row it is "no pin, no schema".
+    #[must_use]
+    pub fn assigned(&self, row: Option<&Row>) -> &Assignment {
+        self.assignment(self.assignment_index(row))
     }
 
-    /// Finds the assignment with this pin and schema.
-    pub(super) fn find_assignment(&self, pin: Option<&Pin>, schema: Option<&SchemaVersion>) -> Option<u16> {
-        let hash = fingerprint(pin, schema);
-        let start = self.by_hash.partition_point(|(known, _)| *known < hash);
-        let alike = self.by_hash.iter().skip(start).take_while(|(known, _)| *known == hash);
-        alike.map(|(_, index)| *index).find(|index| {
-            let assignment = self.assignment(*index);
-            assignment.pin.as_ref() == pin && assignment.schema.as_ref() == schema
-        })
+    /// Tenants with the same index have the same pin and the same schema.
+    pub(crate) fn assignment_index(&self, row: Option<&Row>) -> u32 {
+        row.map_or(0, |row| row.assignment(self.index))
     }
 
-    /// Whether those without tenants should be looked for before another assignment is added.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.by_hash.len() >= self.sweep_at
+    /// The assignment of a tenant that had this pin and schema.
+    pub(crate) fn would_assign(&self, pin: Option<Pin>, schema: Option<SchemaVersion>) -> Assignment {
+        Assignment::new(pin, schema, &self.versions, self.default_slot)
     }
 
-    /// Forgets the assignments that no tenant has; `used` is by index.
-    pub(super) fn sweep(&mut self, used: &[bool]) {
-        let in_use = |index: u16| index == 0 || used.get(usize::from(index)).copied().unwrap_or(false);
-        let (kept, dropped): (Vec<_>, Vec<_>) = self.by_hash.iter().partition(|(_, index)| in_use(*index));
-        for (_, index) in dropped {
-            if let Some(assignment) = self.assignments.get_mut(usize::from(index)) {
-                *assignment = Assignment::default();
-                self.free.push(index);
-            }
-        }
-        self.sweep_at = (kept.len() * 2).clamp(SWEEP_AT, MAX_ASSIGNMENTS);
-        self.by_hash = kept;
-        self.compile();
+    pub(super) fn assignment(&self, index: u32) -> &Assignment {
+        self.assignments.get(index)
     }
 
-    pub(super) fn add_assignment(&mut self, pin: Option<Pin>, schema: Option<SchemaVersion>) -> u16 {
+    pub(super) fn add_assignment(&mut self, pin: Option<Pin>, schema: Option<SchemaVersion>) -> u32 {
         let slots = self.versions.len();
         if let Some(pin) = &pin {
             self.make_slot(&pin.version);
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            // Only what tenants have now counts, so this takes as many tenants, each on a pair of its own.
-            let index = u16::try_from(self.assignments.len());
-            index.expect("tenants of one service are on fewer than 65,536 pairs of pin and schema")
-        });
-        let hash = fingerprint(pin.as_ref(), schema.as_ref());
-        let at = self.by_hash.partition_point(|known| *known < (hash, index));
-        self.by_hash.insert(at, (hash, index));
-        let mut assignment = Assignment { pin, schema, ..Assignment::default() };
-        self.resolve(&mut assignment);
-        match self.assignments.get_mut(usize::from(index)) {
-            Some(freed) => *freed = assignment,
-            None => self.assignments.push(assignment),
-        }
+        let index = self.assignments.add(pin, schema);
         if self.versions.len() > slots {
             self.compile();
+        } else {
+            self.assignments.resolve(index, &self.versions, self.default_slot);
         }
         index
     }
 
-    /// Works out an assignment's base version.
-    fn resolve(&self, assignment: &mut Assignment) {
-        assignment.base = match &assignment.pin {
-            Some(pin) => self.slot(&pin.version),
-            None => self.default_slot,
-        };
-        let base = assignment.base.and_then(|at| self.versions.get(at));
-        assignment.base_legal = base.is_some_and(|slot| slot.admits(assignment.schema.as_ref()));
+    /// Forgets the assignments that no tenant has; `used` is by index.
+    pub(super) fn sweep(&mut self, used: &[bool]) {
+        self.assignments.sweep(used);
+        self.compile();
     }
 
     pub(super) fn set_default(&mut self, default: Option<Version>) {
@@ -244,21 +193,32 @@ impl ServiceTable {
     }
 
     pub(super) fn set_policy(&mut self, policy: Option<Arc<Policy>>) -> Option<Arc<Policy>> {
+        let old = self.strategy();
         let before = std::mem::replace(&mut self.policy, policy);
-        let strategy = |p: &Option<Arc<Policy>>| p.as_ref().map(|p| p.balancing.strategy).unwrap_or_default();
-        let (old, new) = (strategy(&before), strategy(&self.policy));
+        let new = self.strategy();
         if old != new {
             for slot in &mut self.versions {
                 let instances = slot.pool.members().iter().map(|m| m.instance.clone()).collect();
                 slot.pool = Arc::new(Pool::new(instances, new, &slot.pool));
             }
         }
-        self.compile();
+        before
+    }
+
+    pub(super) fn set_overlay(&mut self, id: &OverlayId, overlay: Option<Overlay>) -> Option<Arc<Overlay>> {
+        let held = self.overlays.iter().position(|held| held.id == *id);
+        let before = held.map(|at| self.overlays.remove(at));
+        if let Some(overlay) = overlay {
+            let place = |o: &Overlay| (!o.is_experiment(), o.order);
+            let before = |o: &Arc<Overlay>| (place(o), &o.id) < (place(&overlay), &overlay.id);
+            let at = self.overlays.partition_point(before);
+            self.overlays.insert(at, Arc::new(overlay));
+        }
         before
     }
 
     pub(super) fn set_instances(&mut self, instances: Vec<Instance>) {
-        let strategy = self.policy.as_ref().map(|p| p.balancing.strategy).unwrap_or_default();
+        let strategy = self.strategy();
         let mut by_version: BTreeMap<Version, Vec<Instance>> = BTreeMap::new();
         for instance in instances {
             by_version.entry(instance.version.clone()).or_default().push(instance);
@@ -270,7 +230,19 @@ impl ServiceTable {
             let instances = by_version.remove(&slot.version).unwrap_or_default();
             slot.pool = Arc::new(Pool::new(instances, strategy, &slot.pool));
         }
+        self.digest_instances();
         self.compile();
+    }
+
+    fn digest_instances(&mut self) {
+        let members = self.versions.iter().flat_map(|slot| slot.pool.members());
+        self.instances_digest = instance::digest(&self.id, members.map(|member| &member.instance));
+    }
+
+    /// Digest of its instances; see [`instance::digest`].
+    #[must_use]
+    pub fn instances_digest(&self) -> u64 {
+        self.instances_digest
     }
 
     pub(super) fn has_instances(&self) -> bool {
@@ -278,7 +250,7 @@ impl ServiceTable {
     }
 
     pub(super) fn adopt_instances(&mut self, before: &Self) {
-        let strategy = self.policy.as_ref().map(|p| p.balancing.strategy).unwrap_or_default();
+        let strategy = self.strategy();
         for old in before.versions.iter().filter(|slot| !slot.pool.members().is_empty()) {
             let at = self.make_slot(&old.version);
             let instances = old.pool.members().iter().map(|m| m.instance.clone()).collect();
@@ -286,7 +258,12 @@ impl ServiceTable {
                 slot.pool = Arc::new(Pool::new(instances, strategy, &old.pool));
             }
         }
+        self.digest_instances();
         self.compile();
+    }
+
+    fn strategy(&self) -> Strategy {
+        self.policy.as_ref().map(|policy| policy.balancing.strategy).unwrap_or_default()
     }
 
     fn make_slot(&mut self, version: &Version) -> usize {
@@ -306,7 +283,7 @@ impl ServiceTable {
         if kept.iter().all(|kept| *kept) {
             return;
         }
-        let pinned = self.assignments.iter().filter_map(|a| a.pin.as_ref()).map(|pin| &pin.version);
+        let pinned = self.assignments.pins().map(|pin| &pin.version);
         for at in pinned.chain(&self.default).filter_map(|version| self.slot(version)) {
             if let Some(kept) = kept.get_mut(at) {
                 *kept = true;
@@ -320,19 +297,6 @@ impl ServiceTable {
     fn compile(&mut self) {
         self.prune();
         self.default_slot = self.default.as_ref().and_then(|version| self.slot(version));
-        let mut assignments = std::mem::take(&mut self.assignments);
-        for assignment in &mut assignments {
-            self.resolve(assignment);
-        }
-        self.assignments = assignments;
-        let overlays = self.policy.as_ref().map(|p| p.overlays.as_slice()).unwrap_or_default();
-        let is_experiment =
-            |at: &usize| matches!(overlays.get(*at).map(|o| &o.kind), Some(OverlayKind::Experiment(_)));
-        let (experiments, canaries): (Vec<_>, Vec<_>) = (0..overlays.len()).partition(is_experiment);
-        self.overlay_order = experiments.into_iter().chain(canaries).collect();
+        self.assignments.resolve_all(&self.versions, self.default_slot);
     }
-}
-
-fn fingerprint(pin: Option<&Pin>, schema: Option<&SchemaVersion>) -> u64 {
-    foldhash::fast::FixedState::with_seed(0).hash_one((pin, schema))
 }

@@ -2,20 +2,19 @@
 
 use crate::balancing::ALL;
 use crate::fixture::{
-    Random, apply, instance, name, observed_schema, open, overlay, pin_to, policy, table, tenant, version,
+    Random, apply, instance, known, name, observed_schema, open, overlay, pin_to, policy, table, tenant,
 };
+use crate::overlays::{canary, experiment, lay, with_pinned};
 use grey_core::change::Change;
 use grey_core::decide::{Call, decide};
 use grey_core::instance::Instance;
-use grey_core::policy::{
-    Failover, HashKey, Match, Overlay, OverlayKind, Policy, Predicate, Test, Unit, Variant,
-};
+use grey_core::key::Fact;
+use grey_core::policy::{Failover, HashKey, Match, Overlay, Policy, Predicate, Test, Unit};
 use grey_core::tenant::Tenant;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn overlaid() -> Vec<Overlay> {
     let canary = Overlay {
-        id: overlay("canary-of-a-name-that-does-not-fit-inline"),
         salt: "a-salt-that-is-longer-than-any-inline-buffer-would-be".to_owned(),
         unit: Unit::User,
         matching: Match {
@@ -24,10 +23,10 @@ fn overlaid() -> Vec<Overlay> {
             metadata: vec![Predicate { key: "channel".to_owned(), test: Test::Prefix("w".to_owned()) }],
             ..Match::default()
         },
-        kind: OverlayKind::Canary { baseline: version("1"), canary: version("2"), weight: 5_000 },
+        ..canary("canary-of-a-name-that-does-not-fit-inline", ["1", "2"], 5_000)
     };
-    let arm = Variant { id: overlay("arm"), version: version("2"), weight: 100 };
-    vec![canary.clone(), Overlay { id: overlay("e"), kind: OverlayKind::Experiment(vec![arm]), ..canary }]
+    let experiment = experiment("e", &[("arm", "2", 100)]);
+    vec![canary.clone(), Overlay { id: overlay("e"), kind: with_pinned(experiment).kind, ..canary }]
 }
 
 #[test]
@@ -40,29 +39,23 @@ fn a_decision_allocates_nothing() {
         let base = crate::fixture::balanced_by(strategy);
         let mut balancing = base.balancing.clone();
         balancing.hash_key = HashKey::Metadata("channel".to_owned());
-        let known = Tenant {
+        let tagged = Tenant {
             region: Some(name("eu")),
             residency: vec![name("us"), name("eu")],
             labels: BTreeMap::from([(name("plan"), "a".to_owned())]),
             ..Tenant::new(tenant("t"))
         };
-        let policy_put = policy(Policy {
-            overlays: overlaid(),
-            balancing,
-            failover: Failover::ToNearest,
-            stateless: true,
-            ..base
-        });
-        let gone = Tenant::new(tenant("pinned"));
+        let policy_put = policy(Policy { balancing, failover: Failover::ToNearest, stateless: true, ..base });
+        apply(&mut table, overlaid().into_iter().map(lay).collect());
         apply(
             &mut table,
             vec![
                 open("s", "2"),
                 open("s", "3"),
                 policy_put,
-                Change::TenantPut(known),
+                Change::Put(Fact::Tenant(tagged)),
                 observed_schema("t", "s", "1.2.3"),
-                Change::TenantPut(gone),
+                known("pinned"),
                 pin_to("pinned", "s", "3"),
             ],
         );

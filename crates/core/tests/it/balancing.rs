@@ -5,7 +5,7 @@ mod ring;
 mod turns;
 
 use crate::fixture::{Random, member};
-use grey_core::balance::Moment;
+use grey_core::balance::{Ending, Moment, Outcome};
 use grey_core::decide::{Call, decide};
 use grey_core::policy::Strategy;
 use grey_core::table::Table;
@@ -35,5 +35,6 @@ fn counts(table: &Table, random: &mut Random, now: u32, calls: usize) -> BTreeMa
 }
 
 fn complete(table: &Table, id: &str, now: u32, latency_us: u32, success: bool) {
-    member(table, id).load.complete(now, latency_us, success);
+    let ending = if success { Ending::Served } else { Ending::Failed };
+    member(table, id).load.complete(now, &Outcome { reporter: 0, ending, latency_us, calls: 1, weight: 1 });
 }

@@ -1,19 +1,19 @@
 //! The decision against the reference, and what must hold of every decision.
 
 use crate::fixture::{
-    Random, apply, declare, instance, observed_schema, open, pin_to, policy, service, tenant, version, window,
+    Random, apply, declare, instance, known, observed_schema, open, pin_to, policy, service, tenant, version,
+    window,
 };
 use crate::history::{asked, fold, history, some_instances};
+use crate::overlays::{canary, lay};
 use crate::reference;
 use grey_core::balance::Moment;
-use grey_core::change::Change;
 use grey_core::decide::{Call, Decision, Detour, Rule, choose_version, decide};
 use grey_core::error::Refusal;
 use grey_core::explain::explain;
-use grey_core::policy::{Failover, Match, Overlay, OverlayKind, Policy, Unit};
+use grey_core::policy::{Failover, Policy};
 use grey_core::schema::{SchemaVersion, SchemaWindow};
 use grey_core::table::Table;
-use grey_core::tenant::Tenant;
 use grey_core::version::Version;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -158,7 +158,7 @@ fn random_worlds_reach_every_kind_of_outcome() {
             assert!(seen.contains_key(&format!("{rule} {detour}")), "{rule} {detour}: {seen:#?}");
         }
     }
-    assert_eq!(seen.len(), 6 * 3 + 7, "each rule with each detour, and each refusal: {seen:#?}");
+    assert_eq!(seen.len(), 6 * 3 + 8, "each rule with each detour, and each refusal: {seen:#?}");
 }
 
 fn schemas(min: &str, max: &str) -> SchemaWindow {
@@ -172,17 +172,9 @@ fn version_of(table: &Table, call: &Call<'_>) -> Result<String, Refusal> {
 
 #[test]
 fn an_illegal_version_gives_way_to_base_then_default_then_older_then_newer() {
-    let canary = Overlay {
-        id: crate::fixture::overlay("c"),
-        salt: "s".to_owned(),
-        unit: Unit::Tenant,
-        matching: Match::default(),
-        kind: OverlayKind::Canary { baseline: version("2"), canary: version("4"), weight: 10_000 },
-    };
     let mut table = Table::default();
-    let mut changes =
-        vec![declare("s", "5"), Change::TenantPut(Tenant::new(tenant("t"))), pin_to("t", "s", "2")];
-    changes.push(policy(Policy { overlays: vec![canary], ..Policy::default() }));
+    let mut changes = vec![declare("s", "5"), known("t"), pin_to("t", "s", "2")];
+    changes.push(lay(canary("c", ["2", "4"], 10_000)));
     changes.extend(["1", "2", "3", "4", "5", "6"].map(|of| window("s", of, schemas("1", "1"))));
     changes.push(observed_schema("t", "s", "1"));
     apply(&mut table, changes);
@@ -201,17 +193,9 @@ fn an_illegal_version_gives_way_to_base_then_default_then_older_then_newer() {
 
 #[test]
 fn an_overlay_to_a_version_that_only_runs_but_is_not_declared_takes_nobody() {
-    let canary = Overlay {
-        id: crate::fixture::overlay("c"),
-        salt: "s".to_owned(),
-        unit: Unit::Tenant,
-        matching: Match::default(),
-        kind: OverlayKind::Canary { baseline: version("1"), canary: version("2"), weight: 10_000 },
-    };
     let mut table = Table::default();
-    let overlays = Policy { overlays: vec![canary], ..Policy::default() };
-    let known = Change::TenantPut(Tenant::new(tenant("t")));
-    apply(&mut table, vec![declare("s", "1"), open("s", "1"), policy(overlays), known]);
+    let laid = lay(canary("c", ["1", "2"], 10_000));
+    apply(&mut table, vec![declare("s", "1"), open("s", "1"), laid, known("t")]);
     table.set_instances(&service("s"), vec![instance("a", "1"), instance("b", "2")]);
     let decision = decide(&table, &Call::new("t", "s"), &Moment::default()).unwrap();
     assert_eq!((decision.rule, decision.detour), (Rule::Default, None));
@@ -232,7 +216,7 @@ fn failover_never_names_a_version_that_the_schema_excludes() {
             window("s", "2", schemas("2", "")),
             window("s", "3", schemas("", "1")),
             policy(nearest),
-            Change::TenantPut(Tenant::new(tenant("t"))),
+            known("t"),
             observed_schema("t", "s", "1"),
         ],
     );
@@ -252,8 +236,7 @@ fn failover_never_names_a_version_that_the_schema_excludes() {
 #[test]
 fn calls_borrow_their_values_only_while_they_are_decided() {
     let mut table = Table::default();
-    let known = Change::TenantPut(Tenant::new(tenant("t")));
-    apply(&mut table, vec![declare("s", "1"), open("s", "1"), known]);
+    apply(&mut table, vec![declare("s", "1"), open("s", "1"), known("t")]);
     table.set_instances(&service("s"), vec![instance("a", "1")]);
     let decision = {
         let (of, to) = ("t".to_owned(), "s".to_owned());

@@ -4,10 +4,12 @@ use grey_core::balance::Moment;
 use grey_core::change::{Change, Event, Revision};
 use grey_core::ids::{InstanceId, Name, OverlayId, ServiceId, TenantId};
 use grey_core::instance::Instance;
+use grey_core::key::Fact;
 use grey_core::policy::{Balancing, Policy, Strategy, UnknownTenant};
-use grey_core::schema::{SchemaVersion, SchemaWindow};
+use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
 use grey_core::service::{Pin, Service, ServiceVersion};
 use grey_core::table::{Member, Table};
+use grey_core::tenant::Tenant;
 use grey_core::version::Version;
 use std::collections::BTreeMap;
 
@@ -40,7 +42,7 @@ pub(crate) fn pin(text: &str) -> Pin {
 }
 
 pub(crate) fn event(revision: u64, changes: Vec<Change>) -> Event {
-    Event { revision: Revision(revision), at_ms: 0, actor: String::new(), reason: String::new(), changes }
+    Event { revision: Revision(revision), changes, ..Event::default() }
 }
 
 /// Applies changes as the table's next event.
@@ -49,8 +51,13 @@ pub(crate) fn apply(table: &mut Table, changes: Vec<Change>) {
     table.apply(&event(next.0, changes)).unwrap();
 }
 
+/// Declares an active tenant without attributes.
+pub(crate) fn known(tenant_id: &str) -> Change {
+    Change::Put(Fact::Tenant(Tenant::new(tenant(tenant_id))))
+}
+
 pub(crate) fn declare(service_id: &str, default: &str) -> Change {
-    Change::ServicePut(Service { id: service(service_id), default: version(default) })
+    Change::Put(Fact::Service(Service { id: service(service_id), default: version(default) }))
 }
 
 /// Declares a version that works on any schema.
@@ -59,16 +66,17 @@ pub(crate) fn open(service_id: &str, text: &str) -> Change {
 }
 
 pub(crate) fn window(service_id: &str, text: &str, window: SchemaWindow) -> Change {
-    Change::VersionPut(ServiceVersion { service: service(service_id), version: version(text), window })
+    let (service, version) = (service(service_id), version(text));
+    Change::Put(Fact::Version(ServiceVersion { service, version, window }))
 }
 
 pub(crate) fn pin_to(tenant_id: &str, service_id: &str, text: &str) -> Change {
-    Change::PinPut { tenant: tenant(tenant_id), service: service(service_id), pin: pin(text) }
+    Change::Put(Fact::Pin(tenant(tenant_id), service(service_id), pin(text)))
 }
 
 pub(crate) fn observed_schema(tenant_id: &str, service_id: &str, text: &str) -> Change {
-    let (tenant, service) = (tenant(tenant_id), service(service_id));
-    Change::SchemaObserved { tenant, service, schema: Some(schema(text)), at_ms: 0 }
+    let seen = Observation { schema: schema(text), at_ms: 0 };
+    Change::Put(Fact::Schema(tenant(tenant_id), service(service_id), seen))
 }
 
 pub(crate) fn instance(id: &str, of: &str) -> Instance {
@@ -101,7 +109,7 @@ pub(crate) fn balanced_by(strategy: Strategy) -> Policy {
 }
 
 pub(crate) fn policy(policy: Policy) -> Change {
-    Change::PolicyPut { service: service("s"), policy }
+    Change::Put(Fact::Policy(service("s"), policy))
 }
 
 /// A table whose service `s` serves everyone with version 1 from these instances.

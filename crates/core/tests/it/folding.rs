@@ -1,9 +1,11 @@
 //! Events folded into a table: digests, records, persistence, order.
 
-use crate::fixture::{Random, apply, declare, event, open, pin_to, service, tenant};
+use crate::fixture::{Random, apply, declare, event, known, open, pin_to, service, tenant};
 use crate::history::{SERVICES, TENANTS, asked, fold, history, some_change, some_instances, valid_history};
-use grey_core::change::{Change, Position, Record};
+use grey_core::change::{Change, Position};
 use grey_core::decide::{Call, choose_version, decide};
+use grey_core::key::Key;
+use grey_core::record::{Record, TenantRecord};
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use proptest::prelude::*;
@@ -22,7 +24,8 @@ pub(crate) fn sorted(table: &Table) -> Vec<String> {
             Record::Service(record) => format!("{record:?}"),
             Record::Tenant(mut record) => {
                 record.pins.sort_by(|a, b| a.0.cmp(&b.0));
-                record.schemas.sort();
+                record.schemas.sort_by(|a, b| a.0.cmp(&b.0));
+                record.holds.sort_by(|a, b| a.0.cmp(&b.0));
                 format!("{record:?}")
             }
         })
@@ -55,7 +58,7 @@ proptest! {
         if early { place(&mut loaded) }
         parts.into_iter().for_each(|record| loaded.insert(record));
         if !early { place(&mut loaded) }
-        loaded.set_position(folded.position().clone());
+        loaded.set_position(folded.position());
         prop_assert_eq!(loaded.digest(), folded.digest());
         prop_assert_eq!(loaded.position(), folded.position());
         prop_assert_eq!(sorted(&loaded), sorted(&folded));
@@ -67,7 +70,7 @@ proptest! {
     #[test]
     fn the_digest_depends_on_the_facts_and_not_on_their_order(events in history(), seed: u64) {
         let (folded, model) = fold(&events, &BTreeMap::new());
-        let mut facts = model.facts();
+        let mut facts = model.puts();
         Random(seed).shuffle(&mut facts);
         let mut direct = Table::default();
         direct.apply_again(&event(1, facts));
@@ -88,11 +91,11 @@ proptest! {
     #[test]
     fn a_table_from_which_everything_is_removed_is_empty(events in history()) {
         let (mut table, _) = fold(&events, &BTreeMap::new());
-        let mut changes: Vec<Change> = TENANTS.iter().map(|id| Change::TenantRemoved(tenant(id))).collect();
-        changes.extend(SERVICES.iter().map(|id| Change::ServiceRemoved(service(id))));
+        let mut changes: Vec<Change> = TENANTS.iter().map(|id| Change::Removed(Key::Tenant(tenant(id)))).collect();
+        changes.extend(SERVICES.iter().map(|id| Change::Removed(Key::Service(service(id)))));
         apply(&mut table, changes);
         prop_assert_eq!(table.digest(), 0);
-        prop_assert_eq!((table.tenant_count(), records(&table)), (0, Vec::new()));
+        prop_assert_eq!((table.tenant_count(), table.service_count(), records(&table)), (0, 0, Vec::new()));
     }
 
     #[test]
@@ -140,12 +143,12 @@ fn an_event_out_of_order_is_refused_and_changes_nothing() {
     let mut table = Table::default();
     apply(&mut table, vec![declare("s", "1")]);
     apply(&mut table, vec![open("s", "1")]);
-    let before = (table.digest(), table.position().clone());
+    let before = (table.digest(), table.position());
     for revision in [0, 1, 2, 4, u64::MAX] {
         let refused = table.apply(&event(revision, vec![declare("s", "2")])).unwrap_err();
         assert_eq!((refused.event, refused.table), (revision, 2));
     }
-    assert_eq!((table.digest(), table.position().clone()), before);
+    assert_eq!((table.digest(), table.position()), before);
     table.apply(&event(3, vec![declare("s", "2")])).unwrap();
 }
 
@@ -154,7 +157,7 @@ fn a_tenants_pins_to_several_services_change_at_once() {
     let services: Vec<String> = (0..40).map(|at| format!("s{at}")).collect();
     let mut table = Table::default();
     let declared = services.iter().flat_map(|id| [declare(id, "1"), open(id, "1"), open(id, "2")]);
-    apply(&mut table, declared.chain([Change::TenantPut(Tenant::new(tenant("t")))]).collect());
+    apply(&mut table, declared.chain([known("t")]).collect());
     let versions = |table: &Table| -> Vec<String> {
         services
             .iter()
@@ -173,34 +176,30 @@ fn of_two_pins_in_a_record_the_last_one_counts() {
     apply(&mut twice, vec![declare("s", "1"), open("s", "1"), open("s", "2")]);
     let mut once = twice.clone();
     let record = |pins: &[&str]| {
-        Record::Tenant(grey_core::change::TenantRecord {
-            tenant: Tenant::new(tenant("t")),
+        Record::Tenant(TenantRecord {
             pins: pins.iter().map(|of| (service("s"), crate::fixture::pin(of))).collect(),
-            schemas: Vec::new(),
+            ..Tenant::new(tenant("t")).into()
         })
     };
     twice.insert(record(&["1", "2"]));
     once.insert(record(&["2"]));
     assert_eq!(twice.digest(), once.digest());
     assert_eq!(choose_version(&twice, &Call::new("t", "s")).unwrap().version.as_str(), "v2.0");
-    apply(&mut twice, vec![Change::TenantRemoved(tenant("t"))]);
-    apply(&mut once, vec![Change::TenantRemoved(tenant("t"))]);
+    apply(&mut twice, vec![Change::Removed(Key::Tenant(tenant("t")))]);
+    apply(&mut once, vec![Change::Removed(Key::Tenant(tenant("t")))]);
     assert_eq!(twice.digest(), once.digest());
 }
 
 #[test]
 fn a_record_replaces_what_was_known_of_its_tenant() {
     let mut table = Table::default();
-    apply(
-        &mut table,
-        vec![declare("s", "1"), Change::TenantPut(Tenant::new(tenant("t"))), pin_to("t", "s", "2")],
-    );
+    apply(&mut table, vec![declare("s", "1"), known("t"), pin_to("t", "s", "2")]);
     let digest = table.digest();
     let record = table.tenant_records().next().unwrap();
     table.insert(Record::Tenant(record));
     assert_eq!(table.digest(), digest);
     assert_eq!(
-        *table.position(),
+        table.position(),
         Position { revision: grey_core::change::Revision(1), ..Position::default() }
     );
 }

@@ -4,14 +4,15 @@ use crate::fixture::{event, name, overlay, schema, service, tenant, version};
 use crate::model::Model;
 use grey_core::change::{Change, Event};
 use grey_core::decide::Call;
-use grey_core::ids::{Name, OverlayId, ServiceId, TenantId};
+use grey_core::ids::{Name, ServiceId, TenantId};
 use grey_core::instance::Instance;
+use grey_core::key::{Fact, Key};
 use grey_core::policy::{
-    Balancing, Failover, HashKey, Match, Overlay, OverlayKind, Policy, Predicate, Scope, Strategy as Balance,
-    Test, Unit, UnknownTenant, Variant,
+    Balancing, Buckets, Canary, Experiment, Failover, HashKey, Match, Overlay, OverlayKind, Policy,
+    Predicate, Scope, Strategy as Balance, Test, Unit, UnknownTenant, Variant, WEIGHT_SCALE,
 };
-use grey_core::schema::{SchemaVersion, SchemaWindow};
-use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
+use grey_core::service::{Hold, Pin, Service, ServiceVersion};
 use grey_core::table::Table;
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_core::version::Version;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 pub(crate) const SERVICES: [&str; 2] = ["billing", "checkout"];
+pub(crate) const OVERLAYS: [&str; 3] = ["overlay-0", "overlay-1", "overlay-2"];
 const VERSIONS: [&str; 4] = ["1.0", "1.1", "2.0-rc.1", "2.0"];
 const SCHEMAS: [&str; 3] = ["1", "1.5", "2"];
 
@@ -101,30 +103,51 @@ fn some_match() -> impl Strategy<Value = Match> {
     prop_oneof![2 => Just(Match::default()), 1 => narrow]
 }
 
-fn some_overlay(id: OverlayId) -> impl Strategy<Value = Overlay> {
-    let weight = || prop_oneof![Just(0u32), Just(5_000), 0..=5_000u32];
-    let canary = (some_version(), some_version(), prop_oneof![1 => weight(), 2 => Just(10_000)])
-        .prop_map(|(baseline, canary, weight)| OverlayKind::Canary { baseline, canary, weight });
-    let variants = vec((some_version(), weight()), 1..3).prop_map(|arms| {
-        let arm = |(at, (version, weight))| Variant { id: overlay(&format!("arm-{at}")), version, weight };
-        OverlayKind::Experiment(arms.into_iter().enumerate().map(arm).collect())
-    });
+/// Every bucket belongs to one of so many arms or to nobody, in ranges.
+fn some_buckets(arms: usize) -> impl Strategy<Value = Vec<Buckets>> {
+    let cut = prop_oneof![Just(0), Just(5_000), Just(WEIGHT_SCALE), 0..=WEIGHT_SCALE];
+    vec((cut, 0..=arms), 1..6).prop_map(move |mut cuts| {
+        cuts.sort_unstable();
+        let mut owned = vec![Buckets::default(); arms];
+        let ends = cuts.iter().skip(1).map(|(cut, _)| *cut).chain([WEIGHT_SCALE]);
+        for ((start, arm), end) in cuts.iter().zip(ends) {
+            if let (Some(buckets), Ok(range)) =
+                (owned.get_mut(*arm), Buckets::from_ranges(vec![(*start, end)]))
+            {
+                *buckets = buckets.union(&range);
+            }
+        }
+        owned
+    })
+}
+
+fn some_canary() -> impl Strategy<Value = OverlayKind> {
+    let all = Buckets::first(WEIGHT_SCALE).unwrap();
+    let buckets = prop_oneof![1 => some_buckets(1).prop_map(|mut arms| arms.remove(0)), 2 => Just(all)];
+    (some_version(), some_version(), buckets)
+        .prop_map(|(baseline, canary, buckets)| OverlayKind::Canary(Canary { baseline, canary, buckets }))
+}
+
+fn some_experiment() -> impl Strategy<Value = OverlayKind> {
+    let arms = (1..3usize).prop_flat_map(|count| (vec(some_version(), count), some_buckets(count)));
+    (arms, any::<bool>()).prop_map(|((versions, buckets), includes_pinned)| {
+        let arm = |(at, (version, buckets))| Variant { id: overlay(&format!("arm-{at}")), version, buckets };
+        let variants = versions.into_iter().zip(buckets).enumerate().map(arm).collect();
+        OverlayKind::Experiment(Experiment { variants, includes_pinned })
+    })
+}
+
+pub(crate) fn some_overlay() -> impl Strategy<Value = Overlay> {
     let unit = select(&[Unit::Tenant, Unit::User, Unit::Request][..]);
-    (select(&["pepper", "salt"][..]), unit, some_match(), prop_oneof![canary, variants]).prop_map(
-        move |(salt, unit, matching, kind)| Overlay {
-            id: id.clone(),
-            salt: salt.to_owned(),
-            unit,
-            matching,
-            kind,
-        },
-    )
+    let kind = prop_oneof![some_canary(), some_experiment()];
+    let (id, layer) = (select(&OVERLAYS[..]).prop_map(overlay), select(&["pepper", "salt"][..]));
+    (id, 0..3u32, layer, unit, some_match(), kind).prop_map(|(id, order, layer, unit, matching, kind)| {
+        // A layer has one salt, so no two overlays differ in their layer alone.
+        Overlay { id, order, layer: overlay(layer), salt: layer.to_owned(), unit, matching, kind }
+    })
 }
 
 fn some_policy() -> impl Strategy<Value = Policy> {
-    let overlays = (0..=3usize).prop_flat_map(|count| {
-        (0..count).map(|at| some_overlay(overlay(&format!("overlay-{at}")))).collect::<Vec<_>>()
-    });
     let failover = prop_oneof![
         1 => Just(Failover::Refuse),
         2 => Just(Failover::ToDefault),
@@ -152,10 +175,9 @@ fn some_policy() -> impl Strategy<Value = Policy> {
         .prop_map(|(strategy, scope, hash_key)| Balancing { strategy, scope, hash_key });
     let unknown_tenant = select(&[UnknownTenant::Refuse, UnknownTenant::UseDefault][..]);
     let roles = btree_set(select(&["ops", "qa"][..]).prop_map(name), 0..2);
-    (unknown_tenant, overlays, balancing, failover, roles).prop_map(
-        |(unknown_tenant, overlays, balancing, failover, override_roles)| Policy {
+    (unknown_tenant, balancing, failover, roles).prop_map(
+        |(unknown_tenant, balancing, failover, override_roles)| Policy {
             unknown_tenant,
-            overlays,
             balancing,
             failover,
             override_roles,
@@ -168,41 +190,66 @@ fn some_pin() -> impl Strategy<Value = Pin> {
     (some_version(), prop::bool::weighted(0.2)).prop_map(|(version, locked)| Pin { version, locked })
 }
 
-fn some_version_put() -> impl Strategy<Value = Change> {
-    (some_service(), some_version(), some_window()).prop_map(|(service, version, window)| {
-        Change::VersionPut(ServiceVersion { service, version, window })
-    })
+fn some_hold() -> impl Strategy<Value = Hold> {
+    (some_version(), 0..3u64).prop_map(|(to, until_ms)| Hold { to, until_ms })
+}
+
+fn some_version_put() -> impl Strategy<Value = Fact> {
+    (some_service(), some_version(), some_window())
+        .prop_map(|(service, version, window)| Fact::Version(ServiceVersion { service, version, window }))
+}
+
+fn some_service_put() -> impl Strategy<Value = Fact> {
+    (some_service(), some_version()).prop_map(|(id, default)| Fact::Service(Service { id, default }))
+}
+
+fn some_observation() -> impl Strategy<Value = Observation> {
+    (some_schema(), 0..9u64).prop_map(|(schema, at_ms)| Observation { schema, at_ms })
+}
+
+fn some_fact() -> impl Strategy<Value = Fact> {
+    let held = || (some_tenant(), some_service());
+    prop_oneof![
+        8 => some_tenant_put().prop_map(Fact::Tenant),
+        4 => some_service_put(),
+        10 => some_version_put(),
+        6 => (some_service(), some_policy()).prop_map(|(service, policy)| Fact::Policy(service, policy)),
+        10 => (some_service(), some_overlay()).prop_map(|(service, overlay)| Fact::Overlay(service, overlay)),
+        10 => (held(), some_pin()).prop_map(|((tenant, service), pin)| Fact::Pin(tenant, service, pin)),
+        7 => (held(), some_observation())
+            .prop_map(|((tenant, service), seen)| Fact::Schema(tenant, service, seen)),
+        1 => (held(), some_hold()).prop_map(|((tenant, service), hold)| Fact::Hold(tenant, service, hold)),
+    ]
+}
+
+fn some_key() -> impl Strategy<Value = Key> {
+    let held = || (some_tenant(), some_service());
+    prop_oneof![
+        2 => some_tenant().prop_map(Key::Tenant),
+        2 => some_service().prop_map(Key::Service),
+        2 => (some_service(), some_version()).prop_map(|(service, version)| Key::Version(service, version)),
+        1 => some_service().prop_map(Key::Policy),
+        2 => (some_service(), select(&OVERLAYS[..]))
+            .prop_map(|(service, id)| Key::Overlay(service, overlay(id))),
+        2 => held().prop_map(|(tenant, service)| Key::Pin(tenant, service)),
+        3 => held().prop_map(|(tenant, service)| Key::Schema(tenant, service)),
+        2 => held().prop_map(|(tenant, service)| Key::Hold(tenant, service)),
+    ]
 }
 
 pub(crate) fn some_change() -> impl Strategy<Value = Change> {
-    let observed = (some_tenant(), some_service(), prop::option::weighted(0.8, some_schema()), 0..9u64);
-    prop_oneof![
-        8 => some_tenant_put().prop_map(Change::TenantPut),
-        1 => some_tenant().prop_map(Change::TenantRemoved),
-        4 => (some_service(), some_version()).prop_map(|(id, default)| Change::ServicePut(Service { id, default })),
-        1 => some_service().prop_map(Change::ServiceRemoved),
-        10 => some_version_put(),
-        1 => (some_service(), some_version())
-            .prop_map(|(service, version)| Change::VersionRemoved { service, version }),
-        8 => (some_service(), some_policy()).prop_map(|(service, policy)| Change::PolicyPut { service, policy }),
-        10 => (some_tenant(), some_service(), some_pin())
-            .prop_map(|(tenant, service, pin)| Change::PinPut { tenant, service, pin }),
-        1 => (some_tenant(), some_service()).prop_map(|(tenant, service)| Change::PinRemoved { tenant, service }),
-        8 => observed.prop_map(|(tenant, service, schema, at_ms)| Change::SchemaObserved {
-            tenant, service, schema, at_ms,
-        }),
-    ]
+    prop_oneof![9 => some_fact().prop_map(Change::Put), 1 => some_key().prop_map(Change::Removed)]
 }
 
 /// Most services and versions declared, so that histories seldom end in "unknown service".
 fn beginning() -> impl Strategy<Value = Vec<Change>> {
     let default = |id: &'static str| {
-        some_version().prop_map(move |default| Change::ServicePut(Service { id: service(id), default }))
+        some_version().prop_map(move |default| Fact::Service(Service { id: service(id), default }))
     };
     let declared = vec(some_version_put(), 4..12);
-    let tenants = vec(some_tenant_put().prop_map(Change::TenantPut), 2..8);
+    let tenants = vec(some_tenant_put().prop_map(Fact::Tenant), 2..8);
     (SERVICES.map(default), declared, tenants).prop_map(|(services, declared, tenants)| {
-        services.into_iter().chain(declared).chain(tenants).collect()
+        services.into_iter().chain(declared).chain(tenants).map(Change::Put).collect()
     })
 }
 

@@ -2,9 +2,11 @@
 
 use crate::fixture::Random;
 use crate::folding::sorted;
-use crate::history::{SERVICES, valid_history};
+use crate::history::{OVERLAYS, SERVICES, valid_history};
 use crate::model::Model;
-use grey_core::change::{Event, Record, ServiceRecord, TenantRecord};
+use grey_core::change::Event;
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
+use grey_core::schema::Observation;
 use grey_core::service::{Service, ServiceVersion};
 use grey_core::table::Table;
 use proptest::prelude::*;
@@ -26,13 +28,15 @@ fn torn(states: &[Model], random: &mut Random) -> Vec<Record> {
     let mut records = Vec::new();
     for of in crate::history::TENANTS.map(crate::fixture::tenant) {
         let Some(tenant) = any().tenants.get(&of).cloned() else { continue };
-        let (mut pins, mut schemas) = (Vec::new(), Vec::new());
+        let (mut pins, mut schemas, mut holds) = (Vec::new(), Vec::new(), Vec::new());
         for to in SERVICES.map(crate::fixture::service) {
             let key = (of.clone(), to.clone());
             pins.extend(any().pins.get(&key).cloned().map(|pin| (to.clone(), pin)));
-            schemas.extend(any().schemas.get(&key).cloned().map(|seen| (to.clone(), seen, 0)));
+            let schema = any().schemas.get(&key).cloned();
+            schemas.extend(schema.map(|schema| (to.clone(), Observation { schema, at_ms: 0 })));
+            holds.extend(any().holds.get(&key).cloned().map(|hold| (to.clone(), hold)));
         }
-        records.push(Record::Tenant(TenantRecord { tenant, pins, schemas }));
+        records.push(Record::Tenant(TenantRecord { tenant, pins, schemas, holds }));
     }
     for id in SERVICES.map(crate::fixture::service) {
         let Some(default) = any().defaults.get(&id).cloned() else { continue };
@@ -42,7 +46,10 @@ fn torn(states: &[Model], random: &mut Random) -> Vec<Record> {
             versions.extend(window.map(|window| ServiceVersion { service: id.clone(), version, window }));
         }
         let policy = any().policies.get(&id).cloned().unwrap_or_default();
-        records.push(Record::Service(ServiceRecord { service: Service { id, default }, versions, policy }));
+        let overlays = OVERLAYS.map(crate::fixture::overlay).into_iter();
+        let overlays = overlays.filter_map(|of| any().overlays.get(&(id.clone(), of)).cloned()).collect();
+        let service = Service { id, default };
+        records.push(Record::Service(ServiceRecord { service, versions, policy, overlays }));
     }
     random.shuffle(&mut records);
     records
@@ -71,7 +78,7 @@ proptest! {
         for event in &events[from..to] {
             loaded.apply_again(event);
         }
-        loaded.set_position(exact.position().clone());
+        loaded.set_position(exact.position());
         prop_assert_eq!(loaded.digest(), exact.digest());
         prop_assert_eq!(sorted(&loaded), sorted(&exact));
         // From here on events follow as usual.

@@ -1,131 +1,135 @@
 //! The same facts as a table, in plain maps.
 
 use grey_core::change::Change;
-use grey_core::ids::{ServiceId, TenantId};
+use grey_core::ids::{OverlayId, ServiceId, TenantId};
 use grey_core::instance::Instance;
-use grey_core::policy::Policy;
-use grey_core::schema::{SchemaVersion, SchemaWindow};
-use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::key::{Fact, Key};
+use grey_core::policy::{Overlay, Policy};
+use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
+use grey_core::service::{Hold, Pin, Service, ServiceVersion};
 use grey_core::tenant::Tenant;
 use grey_core::version::Version;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Model {
     pub(crate) tenants: BTreeMap<TenantId, Tenant>,
     pub(crate) pins: BTreeMap<(TenantId, ServiceId), Pin>,
     pub(crate) schemas: BTreeMap<(TenantId, ServiceId), SchemaVersion>,
+    pub(crate) holds: BTreeMap<(TenantId, ServiceId), Hold>,
     pub(crate) defaults: BTreeMap<ServiceId, Version>,
     pub(crate) windows: BTreeMap<(ServiceId, Version), SchemaWindow>,
     pub(crate) policies: BTreeMap<ServiceId, Policy>,
+    pub(crate) overlays: BTreeMap<(ServiceId, OverlayId), Overlay>,
     pub(crate) instances: BTreeMap<ServiceId, Vec<Instance>>,
-}
-
-fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
-    match value {
-        Some(value) => map.insert(key, value),
-        None => map.remove(&key),
-    };
 }
 
 impl Model {
     pub(crate) fn change(&mut self, change: &Change) {
         match change.clone() {
-            Change::TenantPut(tenant) => set(&mut self.tenants, tenant.id.clone(), Some(tenant)),
-            Change::TenantRemoved(tenant) => {
+            Change::Put(fact) => self.put(fact),
+            Change::Removed(key) => self.remove(key),
+        }
+    }
+
+    fn put(&mut self, fact: Fact) {
+        match fact {
+            Fact::Tenant(tenant) => drop(self.tenants.insert(tenant.id.clone(), tenant)),
+            Fact::Service(service) => drop(self.defaults.insert(service.id, service.default)),
+            Fact::Version(put) => drop(self.windows.insert((put.service, put.version), put.window)),
+            Fact::Policy(service, policy) => drop(self.policies.insert(service, policy)),
+            Fact::Overlay(service, overlay) => {
+                self.overlays.insert((service, overlay.id.clone()), overlay);
+            }
+            Fact::Pin(tenant, service, pin) => drop(self.pins.insert((tenant, service), pin)),
+            Fact::Schema(tenant, service, seen) => {
+                self.schemas.insert((tenant, service), seen.schema);
+            }
+            Fact::Hold(tenant, service, hold) => drop(self.holds.insert((tenant, service), hold)),
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        match key {
+            Key::Tenant(tenant) => {
                 self.tenants.remove(&tenant);
                 self.pins.retain(|(of, _), _| *of != tenant);
                 self.schemas.retain(|(of, _), _| *of != tenant);
+                self.holds.retain(|(of, _), _| *of != tenant);
             }
-            Change::ServicePut(service) => set(&mut self.defaults, service.id, Some(service.default)),
-            Change::ServiceRemoved(service) => {
+            Key::Service(service) => {
                 self.defaults.remove(&service);
                 self.policies.remove(&service);
                 self.windows.retain(|(of, _), _| *of != service);
+                self.overlays.retain(|(of, _), _| *of != service);
             }
-            Change::VersionPut(put) => set(&mut self.windows, (put.service, put.version), Some(put.window)),
-            Change::VersionRemoved { service, version } => set(&mut self.windows, (service, version), None),
-            Change::PolicyPut { service, policy } => set(&mut self.policies, service, Some(policy)),
-            Change::PinPut { tenant, service, pin } => set(&mut self.pins, (tenant, service), Some(pin)),
-            Change::PinRemoved { tenant, service } => set(&mut self.pins, (tenant, service), None),
-            Change::SchemaObserved { tenant, service, schema, .. } => {
-                set(&mut self.schemas, (tenant, service), schema);
-            }
+            Key::Version(service, version) => drop(self.windows.remove(&(service, version))),
+            Key::Policy(service) => drop(self.policies.remove(&service)),
+            Key::Overlay(service, overlay) => drop(self.overlays.remove(&(service, overlay))),
+            Key::Pin(tenant, service) => drop(self.pins.remove(&(tenant, service))),
+            Key::Schema(tenant, service) => drop(self.schemas.remove(&(tenant, service))),
+            Key::Hold(tenant, service) => drop(self.holds.remove(&(tenant, service))),
         }
     }
 
     /// Whether the control plane would take the change: only declared things can be spoken of.
     pub(crate) fn admits(&self, change: &Change) -> bool {
-        match change {
-            Change::TenantPut(_) | Change::ServicePut(_) => true,
-            Change::TenantRemoved(tenant) => self.tenants.contains_key(tenant),
-            Change::ServiceRemoved(service) | Change::PolicyPut { service, .. } => {
-                self.defaults.contains_key(service)
+        match change.key() {
+            Key::Tenant(tenant) => matches!(change, Change::Put(_)) || self.tenants.contains_key(&tenant),
+            Key::Service(service) => matches!(change, Change::Put(_)) || self.defaults.contains_key(&service),
+            Key::Version(service, _) | Key::Policy(service) | Key::Overlay(service, _) => {
+                self.defaults.contains_key(&service)
             }
-            Change::VersionPut(ServiceVersion { service, .. }) | Change::VersionRemoved { service, .. } => {
-                self.defaults.contains_key(service)
-            }
-            Change::PinPut { tenant, service, .. }
-            | Change::PinRemoved { tenant, service }
-            | Change::SchemaObserved { tenant, service, .. } => {
-                self.tenants.contains_key(tenant) && self.defaults.contains_key(service)
+            Key::Pin(tenant, service) | Key::Schema(tenant, service) | Key::Hold(tenant, service) => {
+                self.tenants.contains_key(&tenant) && self.defaults.contains_key(&service)
             }
         }
     }
 
-    /// Changes that make these facts out of nothing.
-    pub(crate) fn facts(&self) -> Vec<Change> {
-        let mut facts: Vec<Change> = self.tenants.values().cloned().map(Change::TenantPut).collect();
-        facts.extend(self.pins.iter().map(|((tenant, service), pin)| Change::PinPut {
-            tenant: tenant.clone(),
-            service: service.clone(),
-            pin: pin.clone(),
-        }));
-        facts.extend(self.schemas.iter().map(|((tenant, service), schema)| Change::SchemaObserved {
-            tenant: tenant.clone(),
-            service: service.clone(),
-            schema: Some(schema.clone()),
-            at_ms: 0,
+    /// Every fact, each kind by itself.
+    pub(crate) fn facts(&self) -> Vec<Fact> {
+        let mut facts: Vec<Fact> = self.tenants.values().cloned().map(Fact::Tenant).collect();
+        facts.extend(
+            self.pins
+                .iter()
+                .map(|((tenant, service), pin)| Fact::Pin(tenant.clone(), service.clone(), pin.clone())),
+        );
+        facts.extend(self.schemas.iter().map(|((tenant, service), schema)| {
+            let seen = Observation { schema: schema.clone(), at_ms: 0 };
+            Fact::Schema(tenant.clone(), service.clone(), seen)
         }));
         facts.extend(
-            self.defaults.iter().map(|(id, default)| {
-                Change::ServicePut(Service { id: id.clone(), default: default.clone() })
-            }),
+            self.holds
+                .iter()
+                .map(|((tenant, service), hold)| Fact::Hold(tenant.clone(), service.clone(), hold.clone())),
+        );
+        facts.extend(
+            self.defaults
+                .iter()
+                .map(|(id, default)| Fact::Service(Service { id: id.clone(), default: default.clone() })),
         );
         facts.extend(self.windows.iter().map(|((service, version), window)| {
             let (service, version, window) = (service.clone(), version.clone(), window.clone());
-            Change::VersionPut(ServiceVersion { service, version, window })
+            Fact::Version(ServiceVersion { service, version, window })
         }));
+        facts.extend(self.policies.iter().map(|(of, policy)| Fact::Policy(of.clone(), policy.clone())));
         facts.extend(
-            self.policies.iter().map(|(service, policy)| Change::PolicyPut {
-                service: service.clone(),
-                policy: policy.clone(),
-            }),
+            self.overlays.iter().map(|((of, _), overlay)| Fact::Overlay(of.clone(), overlay.clone())),
         );
         facts
     }
 
+    /// Changes that make these facts out of nothing.
+    pub(crate) fn puts(&self) -> Vec<Change> {
+        self.facts().into_iter().map(Change::Put).collect()
+    }
+
     /// Changes that take away what `self` has and `goal` has not, then put what `goal` has.
     pub(crate) fn changes_to(&self, goal: &Self) -> Vec<Change> {
-        let gone = |tenant: &&TenantId| !goal.tenants.contains_key(*tenant);
-        let mut changes: Vec<Change> =
-            self.tenants.keys().filter(gone).cloned().map(Change::TenantRemoved).collect();
-        let gone = |service: &&ServiceId| !goal.defaults.contains_key(*service);
-        changes.extend(self.defaults.keys().filter(gone).cloned().map(Change::ServiceRemoved));
-        for (tenant, service) in self.pins.keys().filter(|key| !goal.pins.contains_key(*key)).cloned() {
-            changes.push(Change::PinRemoved { tenant, service });
-        }
-        for (tenant, service) in self.schemas.keys().filter(|key| !goal.schemas.contains_key(*key)).cloned() {
-            changes.push(Change::SchemaObserved { tenant, service, schema: None, at_ms: 0 });
-        }
-        for (service, version) in self.windows.keys().filter(|key| !goal.windows.contains_key(*key)).cloned()
-        {
-            changes.push(Change::VersionRemoved { service, version });
-        }
-        for service in self.policies.keys().filter(|key| !goal.policies.contains_key(*key)).cloned() {
-            changes.push(Change::PolicyPut { service, policy: Policy::default() });
-        }
-        changes.extend(goal.facts());
+        let kept: BTreeSet<Key> = goal.facts().iter().map(Fact::key).collect();
+        let gone = self.facts().into_iter().map(|fact| fact.key()).filter(|key| !kept.contains(key));
+        let mut changes: Vec<Change> = gone.map(Change::Removed).collect();
+        changes.extend(goal.puts());
         changes
     }
 }

@@ -6,10 +6,11 @@ use grey_core::error::Refusal;
 use grey_core::hash::{bucket, unit_hash};
 use grey_core::ids::{InstanceId, Name, ServiceId};
 use grey_core::instance::Instance;
-use grey_core::policy::{Failover, Overlay, OverlayKind, Policy, Test, Unit, UnknownTenant};
+use grey_core::policy::{Buckets, Failover, Overlay, OverlayKind, Policy, Test, Unit, UnknownTenant};
 use grey_core::schema::SchemaVersion;
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_core::version::Version;
+use std::collections::BTreeMap;
 
 /// What a decision must say, and the instances it may choose from.
 pub(crate) struct Expected<'m> {
@@ -37,8 +38,11 @@ pub(crate) fn decide<'m>(model: &'m Model, call: &Call<'_>) -> Result<Expected<'
         }
         None => {}
     }
-    // 2. base version
     let key = tenant.map(|tenant| (tenant.id.clone(), service.clone()));
+    if let Some(hold) = key.as_ref().and_then(|key| model.holds.get(key)) {
+        return Err(Refusal::Moving { to: hold.to.clone() });
+    }
+    // 2. base version
     let pin = key.as_ref().and_then(|key| model.pins.get(key));
     let schema = key.as_ref().and_then(|key| model.schemas.get(key)).cloned();
     let (base, mut rule) = match (tenant, pin) {
@@ -57,11 +61,8 @@ pub(crate) fn decide<'m>(model: &'m Model, call: &Call<'_>) -> Result<Expected<'
         }
         (wanted, rule) = (asked, Rule::Override);
     } else if !pin.is_some_and(|pin| pin.locked) {
-        let overlays = policy.map_or(&[][..], |policy| &policy.overlays);
-        let experiments = overlays.iter().filter(|o| matches!(o.kind, OverlayKind::Experiment(_)));
-        let canaries = overlays.iter().filter(|o| matches!(o.kind, OverlayKind::Canary { .. }));
-        let taken = experiments.chain(canaries).find_map(|overlay| {
-            let (version, rule) = taken_by(overlay, call, tenant, &base)?;
+        let taken = in_order(model, service).into_iter().find_map(|overlay| {
+            let (version, rule) = taken_by(overlay, call, tenant, pin.is_some(), &base)?;
             model.windows.contains_key(&(service.clone(), version.clone())).then(|| (version.clone(), rule))
         });
         (wanted, rule) = taken.unwrap_or((wanted, rule));
@@ -86,10 +87,21 @@ pub(crate) fn decide<'m>(model: &'m Model, call: &Call<'_>) -> Result<Expected<'
     Ok(Expected { version: served, rule, detour, schema, eligible })
 }
 
+/// Experiments before canaries, each by order and then by id.
+fn in_order<'m>(model: &'m Model, service: &ServiceId) -> Vec<&'m Overlay> {
+    let mut overlays: Vec<&Overlay> =
+        model.overlays.iter().filter(|((of, _), _)| of == service).map(|(_, overlay)| overlay).collect();
+    overlays.sort_by(|a, b| (a.order, &a.id).cmp(&(b.order, &b.id)));
+    let (experiments, canaries): (Vec<_>, Vec<_>) =
+        overlays.into_iter().partition(|overlay| matches!(overlay.kind, OverlayKind::Experiment(_)));
+    [experiments, canaries].concat()
+}
+
 fn taken_by<'m>(
     overlay: &'m Overlay,
     call: &Call<'_>,
     tenant: Option<&Tenant>,
+    pinned: bool,
     base: &Version,
 ) -> Option<(&'m Version, Rule<'m>)> {
     let about = &overlay.matching;
@@ -121,15 +133,21 @@ fn taken_by<'m>(
     };
     let place = bucket(place, 10_000);
     match &overlay.kind {
-        OverlayKind::Canary { baseline, canary, weight } => {
-            (base == baseline && place < *weight).then_some((canary, Rule::Canary { overlay: &overlay.id }))
+        OverlayKind::Canary(canary) => {
+            let moved = *base == canary.baseline && owns(&canary.buckets, place);
+            moved.then_some((&canary.canary, Rule::Canary { overlay: &overlay.id }))
         }
-        OverlayKind::Experiment(variants) => {
-            let owners = variants.iter().flat_map(|variant| (0..variant.weight).map(move |_| variant));
-            let variant = owners.skip(place as usize).take(1).next()?;
+        OverlayKind::Experiment(experiment) if pinned && !experiment.includes_pinned => None,
+        OverlayKind::Experiment(experiment) => {
+            let mut owners = experiment.variants.iter().filter(|variant| owns(&variant.buckets, place));
+            let variant = owners.next()?;
             Some((&variant.version, Rule::Experiment { overlay: &overlay.id, variant: &variant.id }))
         }
     }
+}
+
+fn owns(buckets: &Buckets, place: u32) -> bool {
+    buckets.ranges().iter().any(|(start, end)| *start <= place && place < *end)
 }
 
 fn works(model: &Model, service: &ServiceId, version: &Version, schema: Option<&SchemaVersion>) -> bool {
@@ -202,10 +220,14 @@ fn eligible(
     };
     let mut tries = Vec::new();
     if !call.zone.is_empty() {
-        tries.push(pick(&|i| {
+        // Of several regions with such a zone the first that can serve.
+        let home = usable.iter().filter(|i| {
             i.zone.as_ref().is_some_and(|zone| zone.as_str() == call.zone)
                 && (call.region.is_empty() || region_of(i) == call.region)
-        }));
+        });
+        if let Some(region) = home.map(|i| region_of(i)).min() {
+            tries.push(pick(&|i| region_of(i) == region && serves(&usable, call.zone, &region, i)));
+        }
     }
     if !call.region.is_empty() {
         tries.push(pick(&|i| region_of(i) == call.region));
@@ -217,4 +239,21 @@ fn eligible(
         tries.push(pick(&|_| true));
     }
     tries.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// Whether a call from this zone may go to the instance, which is in the zone's region: always within the zone; else
+/// where the zone has less and the instance's has more than its fair share of the region's weight.
+fn serves(usable: &[&Instance], zone: &str, region: &str, candidate: &Instance) -> bool {
+    let mut weights: BTreeMap<&str, u32> = BTreeMap::new();
+    for instance in usable.iter().filter(|i| text(&i.region) == region) {
+        *weights.entry(text(&instance.zone)).or_default() += instance.weight;
+    }
+    let fair = f64::from(weights.values().sum::<u32>()) / weights.len() as f64;
+    let weight = |zone: &str| f64::from(weights[zone]);
+    let of = text(&candidate.zone);
+    of == zone || (weight(zone) < fair && weight(of) > fair)
+}
+
+fn text(name: &Option<Name>) -> &str {
+    name.as_ref().map_or("", Name::as_str)
 }

@@ -10,7 +10,8 @@ use grey_edge::{Port, Ports, Role, Serving, admit};
 use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::control::fleet_service_server::{FleetService, FleetServiceServer};
 use grey_proto::control::{
-    ListRoutersRequest, ListRoutersResponse, RouterState, WaitForRoutersRequest, WaitForRoutersResponse,
+    DismissRouterRequest, DismissRouterResponse, ListRoutersRequest, ListRoutersResponse, RouterState,
+    WaitForRoutersRequest, WaitForRoutersResponse,
 };
 use grey_proto::status::ApiError;
 use grey_runtime::access::{self, Token, TokenHash};
@@ -45,6 +46,13 @@ impl FleetService for Who {
             std::future::pending::<()>().await;
         }
         Err(ApiError::new(Reason::InUse, "not now").with("by", "someone").into())
+    }
+
+    async fn dismiss_router(
+        &self,
+        _: Request<DismissRouterRequest>,
+    ) -> Result<Response<DismissRouterResponse>, Status> {
+        Err(Status::unimplemented("nobody asks for it here"))
     }
 }
 

@@ -1,16 +1,21 @@
 //! Changes and the events that commit them.
 
-use super::{Checked, InvalidMessage, Observation, convert_required, read};
+use super::{Checked, InvalidMessage, SchemaSighting, convert_required, read};
 use crate::control::{self, change};
-use crate::router::{ServiceBatch, TenantBatch, WatchResponse, watch_response::Frame};
-use grey_core::change::{Change, Event, Record, Revision};
+use crate::router::{WatchResponse, watch_response::Frame};
+use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal, Revision};
+use grey_core::key::{Fact, Key};
+use grey_core::record::Record;
+use grey_core::schema::Observation;
+use grey_core::service::Hold;
 use pbjson_types::Timestamp;
 
 /// The latest time that a message can carry, in milliseconds since the Unix epoch: the end of the year 9999.
 pub const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
 /// A time in milliseconds since the Unix epoch as a message, at most [`MAX_TIME_MS`].
-pub(super) fn timestamp(at_ms: u64) -> Timestamp {
+#[must_use]
+pub fn timestamp(at_ms: u64) -> Timestamp {
     let at_ms = at_ms.min(MAX_TIME_MS);
     Timestamp {
         seconds: i64::try_from(at_ms / 1_000).expect("the year 9999 fits"),
@@ -32,34 +37,62 @@ pub(super) fn read_time(field: &str, at: Timestamp) -> Checked<u64> {
 impl From<&Change> for control::Change {
     fn from(change: &Change) -> Self {
         let change = match change {
-            Change::TenantPut(tenant) => change::Change::TenantPut(tenant.into()),
-            Change::TenantRemoved(tenant) => {
-                change::Change::TenantRemoved(control::TenantRemoved { tenant: tenant.to_string() })
-            }
-            Change::ServicePut(service) => change::Change::ServicePut(service.into()),
-            Change::ServiceRemoved(service) => {
-                change::Change::ServiceRemoved(control::ServiceRemoved { service: service.to_string() })
-            }
-            Change::VersionPut(version) => change::Change::VersionPut(version.into()),
-            Change::VersionRemoved { service, version } => {
-                change::Change::VersionRemoved(control::VersionRemoved {
-                    service: service.to_string(),
-                    version: version.to_string(),
-                })
-            }
-            Change::PolicyPut { service, policy } => change::Change::PolicyPut((service, policy).into()),
-            Change::PinPut { tenant, service, pin } => change::Change::PinPut((tenant, service, pin).into()),
-            Change::PinRemoved { tenant, service } => change::Change::PinRemoved(control::PinRemoved {
-                tenant: tenant.to_string(),
-                service: service.to_string(),
-            }),
-            Change::SchemaObserved { tenant, service, schema, at_ms } => {
-                let (tenant, service, schema) = (tenant.clone(), service.clone(), schema.clone());
-                let seen = Observation { tenant, service, schema, at_ms: Some(*at_ms) };
-                change::Change::SchemaObserved((&seen).into())
-            }
+            Change::Put(fact) => put(fact),
+            Change::Removed(key) => removed(key),
         };
         Self { change: Some(change) }
+    }
+}
+
+fn put(fact: &Fact) -> change::Change {
+    match fact {
+        Fact::Tenant(tenant) => change::Change::TenantPut(tenant.into()),
+        Fact::Service(service) => change::Change::ServicePut(service.into()),
+        Fact::Version(version) => change::Change::VersionPut(version.into()),
+        Fact::Policy(service, policy) => change::Change::PolicyPut((service, policy).into()),
+        Fact::Overlay(service, overlay) => change::Change::OverlayPut((service, overlay).into()),
+        Fact::Pin(tenant, service, pin) => change::Change::PinPut((tenant, service, pin).into()),
+        Fact::Schema(tenant, service, Observation { schema, at_ms }) => {
+            let (schema, at_ms) = (Some(schema.clone()), Some(*at_ms));
+            let sighting = SchemaSighting { tenant: tenant.clone(), service: service.clone(), schema, at_ms };
+            change::Change::SchemaObserved((&sighting).into())
+        }
+        Fact::Hold(tenant, service, hold) => change::Change::HoldPut((tenant, service, hold).into()),
+    }
+}
+
+fn removed(key: &Key) -> change::Change {
+    match key {
+        Key::Tenant(tenant) => {
+            change::Change::TenantRemoved(control::TenantRemoved { tenant: tenant.to_string() })
+        }
+        Key::Service(service) => {
+            change::Change::ServiceRemoved(control::ServiceRemoved { service: service.to_string() })
+        }
+        Key::Version(service, version) => change::Change::VersionRemoved(control::VersionRemoved {
+            service: service.to_string(),
+            version: version.to_string(),
+        }),
+        Key::Policy(service) => {
+            change::Change::PolicyRemoved(control::PolicyRemoved { service: service.to_string() })
+        }
+        Key::Overlay(service, overlay) => change::Change::OverlayRemoved(control::OverlayRemoved {
+            service: service.to_string(),
+            overlay: overlay.to_string(),
+        }),
+        Key::Pin(tenant, service) => change::Change::PinRemoved(control::PinRemoved {
+            tenant: tenant.to_string(),
+            service: service.to_string(),
+        }),
+        Key::Schema(tenant, service) => change::Change::SchemaObserved(control::ObservedSchema {
+            tenant: tenant.to_string(),
+            service: service.to_string(),
+            ..control::ObservedSchema::default()
+        }),
+        Key::Hold(tenant, service) => change::Change::HoldRemoved(control::HoldRemoved {
+            tenant: tenant.to_string(),
+            service: service.to_string(),
+        }),
     }
 }
 
@@ -70,41 +103,88 @@ impl From<&Change> for control::Change {
 pub fn change_at(message: control::Change, now_ms: u64) -> Result<Change, InvalidMessage> {
     let change = message.change.ok_or_else(|| InvalidMessage::missing("change"))?;
     Ok(match change {
-        change::Change::TenantPut(tenant) => Change::TenantPut(convert_required("tenant_put", Some(tenant))?),
-        change::Change::TenantRemoved(gone) => {
-            Change::TenantRemoved(read("tenant_removed.tenant", &gone.tenant)?)
+        change::Change::TenantPut(tenant) => {
+            Change::Put(Fact::Tenant(convert_required("tenant_put", Some(tenant))?))
         }
         change::Change::ServicePut(service) => {
-            Change::ServicePut(convert_required("service_put", Some(service))?)
-        }
-        change::Change::ServiceRemoved(gone) => {
-            Change::ServiceRemoved(read("service_removed.service", &gone.service)?)
+            Change::Put(Fact::Service(convert_required("service_put", Some(service))?))
         }
         change::Change::VersionPut(version) => {
-            Change::VersionPut(convert_required("version_put", Some(version))?)
+            Change::Put(Fact::Version(convert_required("version_put", Some(version))?))
         }
-        change::Change::VersionRemoved(gone) => Change::VersionRemoved {
-            service: read("version_removed.service", &gone.service)?,
-            version: read("version_removed.version", &gone.version)?,
-        },
         change::Change::PolicyPut(policy) => {
             let (service, policy) = convert_required("policy_put", Some(policy))?;
-            Change::PolicyPut { service, policy }
+            Change::Put(Fact::Policy(service, policy))
+        }
+        change::Change::OverlayPut(overlay) => {
+            let (service, overlay) = convert_required("overlay_put", Some(overlay))?;
+            Change::Put(Fact::Overlay(service, overlay))
         }
         change::Change::PinPut(pin) => {
             let (tenant, service, pin) = convert_required("pin_put", Some(pin))?;
-            Change::PinPut { tenant, service, pin }
+            Change::Put(Fact::Pin(tenant, service, pin))
         }
-        change::Change::PinRemoved(gone) => Change::PinRemoved {
-            tenant: read("pin_removed.tenant", &gone.tenant)?,
-            service: read("pin_removed.service", &gone.service)?,
-        },
         change::Change::SchemaObserved(seen) => {
-            let seen: Observation = convert_required("schema_observed", Some(seen))?;
-            let Observation { tenant, service, schema, at_ms } = seen;
-            Change::SchemaObserved { tenant, service, schema, at_ms: at_ms.unwrap_or(now_ms) }
+            let seen: SchemaSighting = convert_required("schema_observed", Some(seen))?;
+            seen.change_at(now_ms)
         }
+        change::Change::HoldPut(hold) => {
+            let (tenant, service, hold): (_, _, Hold) = convert_required("hold_put", Some(hold))?;
+            Change::Put(Fact::Hold(tenant, service, hold))
+        }
+        change::Change::TenantRemoved(gone) => {
+            Change::Removed(Key::Tenant(read("tenant_removed.tenant", &gone.tenant)?))
+        }
+        change::Change::ServiceRemoved(gone) => {
+            Change::Removed(Key::Service(read("service_removed.service", &gone.service)?))
+        }
+        change::Change::VersionRemoved(gone) => Change::Removed(Key::Version(
+            read("version_removed.service", &gone.service)?,
+            read("version_removed.version", &gone.version)?,
+        )),
+        change::Change::PolicyRemoved(gone) => {
+            Change::Removed(Key::Policy(read("policy_removed.service", &gone.service)?))
+        }
+        change::Change::OverlayRemoved(gone) => Change::Removed(Key::Overlay(
+            read("overlay_removed.service", &gone.service)?,
+            read("overlay_removed.overlay", &gone.overlay)?,
+        )),
+        change::Change::PinRemoved(gone) => Change::Removed(Key::Pin(
+            read("pin_removed.tenant", &gone.tenant)?,
+            read("pin_removed.service", &gone.service)?,
+        )),
+        change::Change::HoldRemoved(gone) => Change::Removed(Key::Hold(
+            read("hold_removed.tenant", &gone.tenant)?,
+            read("hold_removed.service", &gone.service)?,
+        )),
     })
+}
+
+impl SchemaSighting {
+    /// The change that the sighting makes; without a time it was seen at `now_ms`.
+    #[must_use]
+    pub fn change_at(self, now_ms: u64) -> Change {
+        let Self { tenant, service, schema, at_ms } = self;
+        match schema {
+            Some(schema) => {
+                let seen = Observation { schema, at_ms: at_ms.unwrap_or(now_ms) };
+                Change::Put(Fact::Schema(tenant, service, seen))
+            }
+            None => Change::Removed(Key::Schema(tenant, service)),
+        }
+    }
+}
+
+impl From<&Principal> for control::Principal {
+    fn from(principal: &Principal) -> Self {
+        Self { id: principal.id.clone(), role: principal.role.clone() }
+    }
+}
+
+impl From<control::Principal> for Principal {
+    fn from(message: control::Principal) -> Self {
+        Self { id: message.id, role: message.role }
+    }
 }
 
 impl From<&Event> for control::Event {
@@ -112,9 +192,13 @@ impl From<&Event> for control::Event {
         Self {
             revision: event.revision.0,
             at: Some(timestamp(event.at_ms)),
-            actor: event.actor.clone(),
+            principal: Some((&event.principal).into()),
             reason: event.reason.clone(),
             changes: event.changes.iter().map(Into::into).collect(),
+            cause: event.cause.clone(),
+            level: event.level.0,
+            previous: event.previous.0.to_vec(),
+            sealed: event.sealed.clone(),
         }
     }
 }
@@ -130,24 +214,19 @@ impl TryFrom<control::Event> for Event {
         }
         let at_ms = read_time("at", message.at.ok_or_else(|| InvalidMessage::missing("at"))?)?;
         let convert = |(i, change)| change_at(change, at_ms).map_err(|e| e.under(&format!("changes[{i}]")));
+        let previous = <[u8; 32]>::try_from(message.previous.as_slice())
+            .map_err(|_| InvalidMessage::new("previous", "must be 32 bytes"))?;
         Ok(Self {
             revision: Revision(message.revision),
             at_ms,
-            actor: message.actor,
+            principal: message.principal.unwrap_or_default().into(),
             reason: message.reason,
+            cause: message.cause,
+            level: FormatLevel(message.level.max(1)),
+            previous: EntryHash(previous),
+            sealed: message.sealed,
             changes: message.changes.into_iter().enumerate().map(convert).collect::<Checked<_>>()?,
         })
-    }
-}
-
-/// A record travels as a batch of one.
-impl From<&Record> for WatchResponse {
-    fn from(record: &Record) -> Self {
-        let frame = match record {
-            Record::Tenant(tenant) => Frame::Tenants(TenantBatch { tenants: vec![tenant.into()] }),
-            Record::Service(service) => Frame::Services(ServiceBatch { services: vec![service.into()] }),
-        };
-        Self { frame: Some(frame) }
     }
 }
 

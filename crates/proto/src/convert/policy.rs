@@ -1,21 +1,12 @@
 //! Policies.
 
-use super::{
-    Checked, InvalidMessage, at_most, convert_list, convert_required, known, read, read_list, texts_of,
-};
-use crate::control::{self, failover, hash_key, metadata_predicate, overlay};
-use grey_core::ids::{Name, OverlayId, ServiceId};
+use super::overlay::metadata_key;
+use super::{Checked, InvalidMessage, known, read, read_list, texts_of};
+use crate::control::{self, failover, hash_key};
+use grey_core::ids::ServiceId;
 use grey_core::policy::{
-    Balancing, Failover, HashKey, InvalidPolicy, MAX_LIST, MAX_OVERLAYS, MAX_VARIANTS, Match, Overlay,
-    OverlayKind, Policy, Predicate, Scope, Strategy, Test, Unit, UnknownTenant, Variant,
+    Balancing, Failover, HashKey, MAX_LIST, Policy, Scope, Strategy, Unit, UnknownTenant,
 };
-use grey_core::tenant::MAX_LABEL_VALUE;
-use std::collections::BTreeMap;
-
-/// Longest metadata key that a policy may name, in bytes.
-pub const MAX_METADATA_KEY: usize = 256;
-/// Longest metadata value or prefix that a policy may name, in bytes.
-pub const MAX_METADATA_VALUE: usize = 1_024;
 
 /// Maps an enumeration to its counterpart in both directions; the first core value is also the unspecified one.
 macro_rules! same_values {
@@ -52,7 +43,6 @@ impl From<(&ServiceId, &Policy)> for control::Policy {
         Self {
             service: service.to_string(),
             unknown_tenant: control::UnknownTenant::from(policy.unknown_tenant).into(),
-            overlays: policy.overlays.iter().map(Into::into).collect(),
             balancing: Some((&policy.balancing).into()),
             failover: Some((&policy.failover).into()),
             override_roles: texts_of(&policy.override_roles),
@@ -71,182 +61,14 @@ impl TryFrom<control::Policy> for (ServiceId, Policy) {
         let failover = message.failover.unwrap_or_default().try_into();
         let policy = Policy {
             unknown_tenant: known::<control::UnknownTenant>("unknown_tenant", message.unknown_tenant)?.into(),
-            overlays: convert_list("overlays", message.overlays, MAX_OVERLAYS)?,
             balancing: balancing.map_err(|e: InvalidMessage| e.under("balancing"))?,
             failover: failover.map_err(|e: InvalidMessage| e.under("failover"))?,
             override_roles: read_list("override_roles", &message.override_roles, MAX_LIST)?,
             stateless: message.stateless,
         };
-        policy.validate().map_err(|why| locate(&policy, &why))?;
+        policy.validate().map_err(|why| InvalidMessage::new(why.what, why.to_string()))?;
         Ok((service, policy))
     }
-}
-
-/// Finds the overlay that a broken rule is about. Of two with one id it is the later one.
-fn locate(policy: &Policy, why: &InvalidPolicy) -> InvalidMessage {
-    let id = match why {
-        InvalidPolicy::Overweight { overlay, .. } | InvalidPolicy::Pointless { overlay, .. } => Some(overlay),
-        InvalidPolicy::DuplicateId(overlay) | InvalidPolicy::NeedsStateless(overlay) => Some(overlay),
-        InvalidPolicy::TooMany { .. } => None,
-    };
-    let place = policy.overlays.iter().rposition(|overlay| Some(&overlay.id) == id);
-    InvalidMessage::new(place.map_or("overlays".into(), |i| format!("overlays[{i}]")), why.to_string())
-}
-
-impl From<&Overlay> for control::Overlay {
-    fn from(overlay: &Overlay) -> Self {
-        let kind = match &overlay.kind {
-            OverlayKind::Experiment(variants) => overlay::Kind::Experiment(control::Experiment {
-                variants: variants.iter().map(Into::into).collect(),
-            }),
-            OverlayKind::Canary { baseline, canary, weight } => overlay::Kind::Canary(control::Canary {
-                baseline: baseline.to_string(),
-                canary: canary.to_string(),
-                weight: *weight,
-            }),
-        };
-        let everyone = overlay.matching == Match::default();
-        Self {
-            id: overlay.id.to_string(),
-            salt: overlay.salt.clone(),
-            unit: control::Unit::from(overlay.unit).into(),
-            r#match: (!everyone).then(|| (&overlay.matching).into()),
-            kind: Some(kind),
-        }
-    }
-}
-
-impl TryFrom<control::Overlay> for Overlay {
-    type Error = InvalidMessage;
-
-    fn try_from(message: control::Overlay) -> Checked<Self> {
-        let id: OverlayId = read("id", &message.id)?;
-        if message.salt.is_empty() || message.salt.len() > 128 {
-            return Err(InvalidMessage::new("salt", "needs 1 to 128 bytes"));
-        }
-        let kind = match message.kind.ok_or_else(|| InvalidMessage::missing("kind"))? {
-            overlay::Kind::Experiment(experiment) => OverlayKind::Experiment(
-                convert_list("variants", experiment.variants, MAX_VARIANTS)
-                    .map_err(|e| e.under("experiment"))?,
-            ),
-            overlay::Kind::Canary(canary) => OverlayKind::Canary {
-                baseline: read("canary.baseline", &canary.baseline)?,
-                canary: read("canary.canary", &canary.canary)?,
-                weight: canary.weight,
-            },
-        };
-        Ok(Self {
-            id,
-            salt: message.salt,
-            unit: known::<control::Unit>("unit", message.unit)?.into(),
-            matching: convert_required("match", Some(message.r#match.unwrap_or_default()))?,
-            kind,
-        })
-    }
-}
-
-impl From<&Variant> for control::Variant {
-    fn from(variant: &Variant) -> Self {
-        Self { id: variant.id.to_string(), version: variant.version.to_string(), weight: variant.weight }
-    }
-}
-
-impl TryFrom<control::Variant> for Variant {
-    type Error = InvalidMessage;
-
-    fn try_from(message: control::Variant) -> Checked<Self> {
-        Ok(Self {
-            id: read("id", &message.id)?,
-            version: read("version", &message.version)?,
-            weight: message.weight,
-        })
-    }
-}
-
-impl From<&Match> for control::Match {
-    fn from(matching: &Match) -> Self {
-        let labels = matching.labels.iter().map(|(key, values)| {
-            let values = control::Values { values: values.iter().cloned().collect() };
-            (key.to_string(), values)
-        });
-        Self {
-            tenants: texts_of(&matching.tenants),
-            tiers: texts_of(&matching.tiers),
-            regions: texts_of(&matching.regions),
-            labels: labels.collect(),
-            metadata: matching.metadata.iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl TryFrom<control::Match> for Match {
-    type Error = InvalidMessage;
-
-    fn try_from(message: control::Match) -> Checked<Self> {
-        at_most("labels", "entries", message.labels.len(), MAX_LIST)?;
-        let mut labels = BTreeMap::new();
-        for (key, values) in message.labels {
-            let key: Name = read("labels", &key)?;
-            let values = read_values(&format!("labels[{key}]"), values, MAX_LABEL_VALUE)?;
-            labels.insert(key, values);
-        }
-        Ok(Self {
-            tenants: read_list("tenants", &message.tenants, MAX_LIST)?,
-            tiers: read_list("tiers", &message.tiers, MAX_LIST)?,
-            regions: read_list("regions", &message.regions, MAX_LIST)?,
-            labels,
-            metadata: convert_list("metadata", message.metadata, MAX_LIST)?,
-        })
-    }
-}
-
-fn read_values<C: FromIterator<String>>(field: &str, values: control::Values, longest: usize) -> Checked<C> {
-    at_most(field, "entries", values.values.len(), MAX_LIST)?;
-    for (i, value) in values.values.iter().enumerate() {
-        at_most(&format!("{field}.values[{i}]"), "bytes", value.len(), longest)?;
-    }
-    Ok(values.values.into_iter().collect())
-}
-
-impl From<&Predicate> for control::MetadataPredicate {
-    fn from(predicate: &Predicate) -> Self {
-        let test = match &predicate.test {
-            Test::Present => None,
-            Test::In(values) => {
-                let values = values.iter().cloned().collect();
-                Some(metadata_predicate::Test::In(control::Values { values }))
-            }
-            Test::Prefix(prefix) => Some(metadata_predicate::Test::Prefix(prefix.clone())),
-        };
-        Self { key: predicate.key.clone(), test }
-    }
-}
-
-impl TryFrom<control::MetadataPredicate> for Predicate {
-    type Error = InvalidMessage;
-
-    fn try_from(message: control::MetadataPredicate) -> Checked<Self> {
-        let key = metadata_key("key", message.key)?;
-        let test = match message.test {
-            None => Test::Present,
-            Some(metadata_predicate::Test::In(values)) => {
-                Test::In(read_values("in", values, MAX_METADATA_VALUE)?)
-            }
-            Some(metadata_predicate::Test::Prefix(prefix)) => {
-                at_most("prefix", "bytes", prefix.len(), MAX_METADATA_VALUE)?;
-                Test::Prefix(prefix)
-            }
-        };
-        Ok(Self { key, test })
-    }
-}
-
-fn metadata_key(field: &str, key: String) -> Checked<String> {
-    if key.is_empty() {
-        return Err(InvalidMessage::missing(field));
-    }
-    at_most(field, "bytes", key.len(), MAX_METADATA_KEY)?;
-    Ok(key)
 }
 
 impl From<&Balancing> for control::Balancing {

@@ -2,9 +2,9 @@
 
 use super::{Checked, InvalidMessage, convert_list, convert_required, read, read_optional, text_of};
 use crate::control;
-use grey_core::change::ServiceRecord;
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::policy::Policy;
+use grey_core::policy::{Overlay, Policy};
+use grey_core::record::ServiceRecord;
 use grey_core::schema::SchemaWindow;
 use grey_core::service::{Pin, Service, ServiceVersion};
 
@@ -100,7 +100,8 @@ impl From<&ServiceRecord> for control::ServiceRecord {
         }
         let policy =
             (record.policy != Policy::default()).then(|| (&record.service.id, &record.policy).into());
-        Self { service: Some((&record.service).into()), versions, policy }
+        let overlays = record.overlays.iter().map(Into::into).collect();
+        Self { service: Some((&record.service).into()), versions, policy, overlays }
     }
 }
 
@@ -120,7 +121,18 @@ impl TryFrom<control::ServiceRecord> for ServiceRecord {
                 convert_required::<_, (ServiceId, Policy)>("policy", Some(policy))?.1
             }
         };
-        Ok(Self { service, versions: convert_list("versions", versions, usize::MAX)?, policy })
+        let mut overlays = message.overlays;
+        for (i, overlay) in overlays.iter_mut().enumerate() {
+            adopt(&service, &mut overlay.service, &format!("overlays[{i}].service"))?;
+        }
+        let mut overlays: Vec<Overlay> = convert_list("overlays", overlays, usize::MAX)?;
+        overlays.sort_by(|a, b| a.id.cmp(&b.id));
+        let twice = overlays.array_windows().find(|[one, next]| one.id == next.id);
+        if let Some([overlay, _]) = twice {
+            return Err(InvalidMessage::new("overlays", format!("`{}` is there twice", overlay.id)));
+        }
+        let versions = convert_list("versions", versions, usize::MAX)?;
+        Ok(Self { service, versions, policy, overlays })
     }
 }
 

@@ -6,10 +6,10 @@ use super::{
     text_of, texts_of,
 };
 use crate::control;
-use grey_core::change::TenantRecord;
 use grey_core::ids::{Name, ServiceId, TenantId};
-use grey_core::schema::SchemaVersion;
-use grey_core::service::Pin;
+use grey_core::record::TenantRecord;
+use grey_core::schema::{Observation, SchemaVersion};
+use grey_core::service::{Hold, Pin};
 use grey_core::tenant::{MAX_LABEL_VALUE, MAX_LABELS, MAX_TENANT_NAME, Tenant, TenantStatus};
 use std::collections::BTreeMap;
 
@@ -85,9 +85,9 @@ impl TryFrom<control::Tenant> for Tenant {
     }
 }
 
-/// What was seen in a tenant's database.
+/// What someone says to have seen in a tenant's database.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Observation {
+pub struct SchemaSighting {
     /// The tenant.
     pub tenant: TenantId,
     /// The service.
@@ -98,8 +98,8 @@ pub struct Observation {
     pub at_ms: Option<u64>,
 }
 
-impl From<&Observation> for control::ObservedSchema {
-    fn from(seen: &Observation) -> Self {
+impl From<&SchemaSighting> for control::ObservedSchema {
+    fn from(seen: &SchemaSighting) -> Self {
         Self {
             tenant: seen.tenant.to_string(),
             service: seen.service.to_string(),
@@ -110,7 +110,7 @@ impl From<&Observation> for control::ObservedSchema {
     }
 }
 
-impl TryFrom<control::ObservedSchema> for Observation {
+impl TryFrom<control::ObservedSchema> for SchemaSighting {
     type Error = InvalidMessage;
 
     fn try_from(message: control::ObservedSchema) -> Checked<Self> {
@@ -132,14 +132,26 @@ impl From<&TenantRecord> for control::TenantRecord {
             locked: pin.locked,
             revision: 0,
         });
-        let schemas = record.schemas.iter().map(|(service, schema, at_ms)| control::ObservedSchema {
+        let schemas = record.schemas.iter().map(|(service, seen)| control::ObservedSchema {
             tenant: String::new(),
             service: service.to_string(),
-            schema: schema.to_string(),
-            observed_at: Some(timestamp(*at_ms)),
+            schema: seen.schema.to_string(),
+            observed_at: Some(timestamp(seen.at_ms)),
             revision: 0,
         });
-        Self { tenant: Some((&record.tenant).into()), pins: pins.collect(), schemas: schemas.collect() }
+        let holds = record.holds.iter().map(|(service, hold)| control::Hold {
+            tenant: String::new(),
+            service: service.to_string(),
+            to: hold.to.to_string(),
+            until: Some(timestamp(hold.until_ms)),
+            revision: 0,
+        });
+        Self {
+            tenant: Some((&record.tenant).into()),
+            pins: pins.collect(),
+            schemas: schemas.collect(),
+            holds: holds.collect(),
+        }
     }
 }
 
@@ -156,18 +168,52 @@ impl TryFrom<control::Pin> for OwnPin {
 }
 
 /// An observed schema inside its tenant's record.
-struct OwnSchema(ServiceId, SchemaVersion, u64);
+struct OwnSchema(ServiceId, Observation);
 
 impl TryFrom<control::ObservedSchema> for OwnSchema {
     type Error = InvalidMessage;
 
     fn try_from(message: control::ObservedSchema) -> Checked<Self> {
         let at = message.observed_at.ok_or_else(|| InvalidMessage::missing("observed_at"))?;
-        Ok(Self(
-            read("service", &message.service)?,
-            read("schema", &message.schema)?,
-            read_time("observed_at", at)?,
-        ))
+        let seen =
+            Observation { schema: read("schema", &message.schema)?, at_ms: read_time("observed_at", at)? };
+        Ok(Self(read("service", &message.service)?, seen))
+    }
+}
+
+/// A hold inside its tenant's record.
+struct OwnHold(ServiceId, Hold);
+
+impl TryFrom<control::Hold> for OwnHold {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::Hold) -> Checked<Self> {
+        Ok(Self(read("service", &message.service)?, hold(&message)?))
+    }
+}
+
+fn hold(message: &control::Hold) -> Checked<Hold> {
+    let until = message.until.ok_or_else(|| InvalidMessage::missing("until"))?;
+    Ok(Hold { to: read("to", &message.to)?, until_ms: read_time("until", until)? })
+}
+
+impl From<(&TenantId, &ServiceId, &Hold)> for control::Hold {
+    fn from((tenant, service, hold): (&TenantId, &ServiceId, &Hold)) -> Self {
+        Self {
+            tenant: tenant.to_string(),
+            service: service.to_string(),
+            to: hold.to.to_string(),
+            until: Some(timestamp(hold.until_ms)),
+            revision: 0,
+        }
+    }
+}
+
+impl TryFrom<control::Hold> for (TenantId, ServiceId, Hold) {
+    type Error = InvalidMessage;
+
+    fn try_from(message: control::Hold) -> Checked<Self> {
+        Ok((read("tenant", &message.tenant)?, read("service", &message.service)?, hold(&message)?))
     }
 }
 
@@ -182,15 +228,17 @@ impl TryFrom<control::TenantRecord> for TenantRecord {
         for (i, schema) in message.schemas.iter().enumerate() {
             owned_by(&tenant, &schema.tenant, &format!("schemas[{i}].tenant"))?;
         }
+        for (i, hold) in message.holds.iter().enumerate() {
+            owned_by(&tenant, &hold.tenant, &format!("holds[{i}].tenant"))?;
+        }
         let pins = convert_list("pins", message.pins, usize::MAX)?;
         let schemas = convert_list("schemas", message.schemas, usize::MAX)?;
+        let holds = convert_list("holds", message.holds, usize::MAX)?;
         Ok(Self {
             tenant,
             pins: pins.into_iter().map(|OwnPin(service, pin)| (service, pin)).collect(),
-            schemas: schemas
-                .into_iter()
-                .map(|OwnSchema(service, schema, at)| (service, schema, at))
-                .collect(),
+            schemas: schemas.into_iter().map(|OwnSchema(service, seen)| (service, seen)).collect(),
+            holds: holds.into_iter().map(|OwnHold(service, hold)| (service, hold)).collect(),
         })
     }
 }

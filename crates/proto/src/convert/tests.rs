@@ -1,17 +1,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
 
 use super::*;
-use crate::control::{self, failover, hash_key, metadata_predicate, overlay};
+use crate::control::{self, failover, hash_key};
 use crate::router;
-use grey_core::change::{Change, Event, Record, ServiceRecord, TenantRecord};
+use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal};
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::instance::{Instance, MAX_INSTANCES, MAX_WEIGHT};
-use grey_core::policy::{Balancing, Failover, HashKey, MAX_LIST, Policy, Predicate, Test, Unit};
+use grey_core::key::Fact;
+use grey_core::policy::{Balancing, Failover, HashKey, MAX_LIST, Policy};
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::schema::SchemaWindow;
 use grey_core::service::{Pin, Service, ServiceVersion};
 use grey_core::tenant::{MAX_LABEL_VALUE, MAX_LABELS, MAX_TENANT_NAME, Tenant, TenantStatus};
 use pbjson_types::Timestamp;
 use std::collections::BTreeMap;
+
+mod overlay;
 
 fn s(text: &str) -> String {
     text.to_owned()
@@ -35,16 +39,6 @@ fn policy() -> control::Policy {
     control::Policy { service: s("payment"), ..Default::default() }
 }
 
-fn canary(id: &str, weight: u32) -> control::Overlay {
-    let canary = control::Canary { baseline: s("1"), canary: s("2"), weight };
-    control::Overlay {
-        id: s(id),
-        salt: s("s"),
-        kind: Some(overlay::Kind::Canary(canary)),
-        ..Default::default()
-    }
-}
-
 fn instance() -> router::Instance {
     router::Instance { id: s("i"), address: s("h:1"), version: s("1"), ..Default::default() }
 }
@@ -64,11 +58,6 @@ fn absent_things_read_as_the_documented_defaults() {
     let service = control::Service { id: s("payment"), default_version: s("2"), revision: 9 };
     let record = control::ServiceRecord { service: Some(service), ..Default::default() };
     assert_eq!(ServiceRecord::try_from(record).unwrap().policy, Policy::default());
-    let (_, read) =
-        <(ServiceId, Policy)>::try_from(control::Policy { overlays: vec![canary("c", 1)], ..policy() })
-            .unwrap();
-    assert_eq!(read.overlays[0].unit, Unit::Tenant);
-    assert_eq!(read.overlays[0].matching, grey_core::policy::Match::default());
 }
 
 #[test]
@@ -147,82 +136,6 @@ fn a_policy_beyond_its_limits_is_refused_by_path() {
     );
     let override_roles = vec![s("r"); MAX_LIST + 1];
     refused::<Whole, _>(control::Policy { override_roles, ..policy() }, "override_roles", "at most 1000");
-
-    let overlays = |overlays| control::Policy { overlays, ..policy() };
-    refused::<Whole, _>(
-        overlays((0..33).map(|i| canary(&format!("c{i}"), 1)).collect()),
-        "overlays",
-        "at most 32",
-    );
-    let second = |broken| overlays(vec![canary("a", 1), broken]);
-    refused::<Whole, _>(second(canary("a", 1)), "overlays[1]", "used twice");
-    refused::<Whole, _>(second(canary("b", 10_001)), "overlays[1]", "10001 of 10000");
-    refused::<Whole, _>(second(canary("", 1)), "overlays[1].id", "is empty");
-    let b = || canary("b", 1);
-    for salt in [s(""), "s".repeat(129)] {
-        refused::<Whole, _>(second(control::Overlay { salt, ..b() }), "overlays[1].salt", "1 to 128 bytes");
-    }
-    refused::<Whole, _>(second(control::Overlay { unit: 9, ..b() }), "overlays[1].unit", "9 is not");
-    refused::<Whole, _>(second(control::Overlay { unit: 2, ..b() }), "overlays[1]", "stateless");
-    refused::<Whole, _>(second(control::Overlay { kind: None, ..b() }), "overlays[1].kind", "is required");
-}
-
-#[test]
-fn a_malformed_overlay_is_refused_by_path() {
-    type Whole = (ServiceId, Policy);
-    let overlay = |kind| control::Overlay { kind: Some(kind), ..canary("a", 1) };
-    let policy = |overlay| control::Policy { overlays: vec![overlay], ..policy() };
-    let canary = |baseline: &str, canary: &str| {
-        overlay::Kind::Canary(control::Canary { baseline: s(baseline), canary: s(canary), weight: 1 })
-    };
-    refused::<Whole, _>(policy(overlay(canary("", "1"))), "overlays[0].canary.baseline", "not a version");
-    refused::<Whole, _>(policy(overlay(canary("1", ""))), "overlays[0].canary.canary", "not a version");
-    refused::<Whole, _>(policy(overlay(canary("1", "1.0"))), "overlays[0]", "same version");
-
-    let arm = |id: &str, version: &str| control::Variant { id: s(id), version: s(version), weight: 1 };
-    let split = |variants| policy(overlay(overlay::Kind::Experiment(control::Experiment { variants })));
-    let at = "overlays[0].experiment.variants";
-    refused::<Whole, _>(split(vec![arm("", "1")]), &format!("{at}[0].id"), "is empty");
-    refused::<Whole, _>(split(vec![arm("a", "x")]), &format!("{at}[0].version"), "not a version");
-    refused::<Whole, _>(split(vec![arm("a", "1"); 17]), at, "at most 16");
-    refused::<Whole, _>(split(vec![arm("a", "1"), arm("a", "2")]), "overlays[0]", "share an id");
-    refused::<Whole, _>(split(Vec::new()), "overlays[0]", "no variants");
-}
-
-#[test]
-fn a_malformed_match_is_refused_by_path() {
-    use grey_core::policy::Match;
-    let many = || vec![s("a"); MAX_LIST + 1];
-    let none = control::Match::default;
-    refused::<Match, _>(control::Match { tenants: vec![s("")], ..none() }, "tenants[0]", "is empty");
-    refused::<Match, _>(control::Match { tenants: many(), ..none() }, "tenants", "at most 1000");
-    refused::<Match, _>(control::Match { tiers: vec![s("")], ..none() }, "tiers[0]", "is empty");
-    refused::<Match, _>(control::Match { tiers: many(), ..none() }, "tiers", "at most 1000");
-    refused::<Match, _>(control::Match { regions: vec![s("")], ..none() }, "regions[0]", "is empty");
-    refused::<Match, _>(control::Match { regions: many(), ..none() }, "regions", "at most 1000");
-
-    let label = |key: &str, values| BTreeMap::from([(s(key), control::Values { values })]);
-    refused::<Match, _>(control::Match { labels: label("K", vec![]), ..none() }, "labels", "does not match");
-    refused::<Match, _>(control::Match { labels: label("k", many()), ..none() }, "labels[k]", "at most 1000");
-    let labels = label("k", vec!["v".repeat(129)]);
-    refused::<Match, _>(control::Match { labels, ..none() }, "labels[k].values[0]", "at most 128");
-    let labels = (0..=MAX_LIST).map(|i| (format!("k{i}"), control::Values::default())).collect();
-    refused::<Match, _>(control::Match { labels, ..none() }, "labels", "at most 1000");
-
-    let predicate = |key: &str, test| control::MetadataPredicate { key: s(key), test };
-    refused::<Predicate, _>(predicate("", None), "key", "is required");
-    refused::<Predicate, _>(predicate(&"k".repeat(MAX_METADATA_KEY + 1), None), "key", "at most 256");
-    let long = || "v".repeat(MAX_METADATA_VALUE + 1);
-    let test = Some(metadata_predicate::Test::Prefix(long()));
-    refused::<Predicate, _>(predicate("k", test), "prefix", "at most 1024");
-    let test = |values| Some(metadata_predicate::Test::In(control::Values { values }));
-    refused::<Predicate, _>(predicate("k", test(vec![long()])), "in.values[0]", "at most 1024");
-    refused::<Predicate, _>(predicate("k", test(many())), "in", "at most 1000");
-    assert_eq!(Predicate::try_from(predicate("k", None)).unwrap().test, Test::Present);
-    let metadata = vec![predicate("k", None), predicate("", None)];
-    refused::<Match, _>(control::Match { metadata, ..none() }, "metadata[1].key", "is required");
-    let metadata = vec![predicate("k", None); MAX_LIST + 1];
-    refused::<Match, _>(control::Match { metadata, ..none() }, "metadata", "at most 1000");
 }
 
 #[test]
@@ -267,6 +180,13 @@ fn every_part_of_a_change_is_checked() {
             "version_removed.version",
         ),
         (Kind::PolicyPut(Default::default()), "policy_put.service"),
+        (Kind::PolicyRemoved(Default::default()), "policy_removed.service"),
+        (Kind::OverlayPut(Default::default()), "overlay_put.service"),
+        (Kind::OverlayRemoved(Default::default()), "overlay_removed.service"),
+        (
+            Kind::OverlayRemoved(control::OverlayRemoved { service: s("p"), overlay: s("") }),
+            "overlay_removed.overlay",
+        ),
         (Kind::PinPut(Default::default()), "pin_put.tenant"),
         (Kind::PinRemoved(Default::default()), "pin_removed.tenant"),
         (Kind::PinRemoved(control::PinRemoved { tenant: s("t"), service: s("") }), "pin_removed.service"),
@@ -293,7 +213,7 @@ fn observed(at: Option<Timestamp>) -> control::ObservedSchema {
 fn an_observation_without_time_was_made_now_or_with_its_event() {
     let change = || control::Change { change: Some(control::change::Change::SchemaObserved(observed(None))) };
     let at = |change| match change {
-        Change::SchemaObserved { at_ms, .. } => at_ms,
+        Change::Put(Fact::Schema(_, _, seen)) => seen.at_ms,
         other => panic!("{other:?}"),
     };
     assert_eq!(at(change_at(change(), 5).unwrap()), 5);
@@ -301,20 +221,21 @@ fn an_observation_without_time_was_made_now_or_with_its_event() {
         revision: 1,
         at: Some(Timestamp { seconds: 2, nanos: 3_999_999 }),
         changes: vec![change()],
+        previous: vec![0; 32],
         ..Default::default()
     };
     let event = Event::try_from(event).unwrap();
     assert_eq!(event.at_ms, 2_003);
     assert_eq!(at(event.changes[0].clone()), 2_003);
-    assert_eq!(Observation::try_from(observed(None)).unwrap().at_ms, None);
+    assert_eq!(SchemaSighting::try_from(observed(None)).unwrap().at_ms, None);
     let unknown = control::ObservedSchema { schema: s(""), ..observed(None) };
-    assert_eq!(Observation::try_from(unknown).unwrap().schema, None);
-    refused::<Observation, _>(
+    assert_eq!(SchemaSighting::try_from(unknown).unwrap().schema, None);
+    refused::<SchemaSighting, _>(
         control::ObservedSchema { schema: s("x"), ..observed(None) },
         "schema",
         "schema version",
     );
-    refused::<Observation, _>(
+    refused::<SchemaSighting, _>(
         control::ObservedSchema { service: s(""), ..observed(None) },
         "service",
         "is empty",
@@ -326,14 +247,14 @@ fn times_outside_1970_to_9999_are_refused_and_never_written() {
     let last = i64::try_from(MAX_TIME_MS / 1_000).unwrap();
     for (seconds, nanos) in [(-1, 0), (0, -1), (0, 1_000_000_000), (last + 1, 0), (i64::MAX, 0)] {
         let at = Some(Timestamp { seconds, nanos });
-        refused::<Observation, _>(observed(at), "observed_at", "from 1970 to 9999");
+        refused::<SchemaSighting, _>(observed(at), "observed_at", "from 1970 to 9999");
         refused::<Event, _>(
             control::Event { revision: 1, at, ..Default::default() },
             "at",
             "from 1970 to 9999",
         );
     }
-    let seen = Observation::try_from(observed(Some(change::timestamp(u64::MAX)))).unwrap();
+    let seen = SchemaSighting::try_from(observed(Some(change::timestamp(u64::MAX)))).unwrap();
     assert_eq!(seen.at_ms, Some(MAX_TIME_MS));
     assert_eq!(
         serde_json::to_string(&change::timestamp(u64::MAX)).unwrap(),
@@ -346,9 +267,23 @@ fn an_incomplete_event_is_refused() {
     let at = Some(Timestamp::default());
     refused::<Event, _>(control::Event { at, ..Default::default() }, "revision", "at least 1");
     refused::<Event, _>(control::Event { revision: 1, ..Default::default() }, "at", "is required");
+    let event = || control::Event { revision: 1, at, previous: vec![0; 32], ..Default::default() };
+    assert!(Event::try_from(event()).is_ok());
+    for previous in [vec![], vec![0; 31], vec![0; 33]] {
+        refused::<Event, _>(control::Event { previous, ..event() }, "previous", "32 bytes");
+    }
     let changes = vec![control::Change::default()];
-    let event = control::Event { revision: 1, at, changes, ..Default::default() };
-    refused::<Event, _>(event, "changes[0].change", "is required");
+    refused::<Event, _>(control::Event { changes, ..event() }, "changes[0].change", "is required");
+}
+
+#[test]
+fn an_envelope_without_details_is_nobodys_at_the_first_level() {
+    let at = Some(Timestamp::default());
+    let event = control::Event { revision: 1, at, previous: vec![0; 32], ..Default::default() };
+    let read = Event::try_from(event).unwrap();
+    assert_eq!(read.principal, Principal::default());
+    assert_eq!(read.level, FormatLevel(1));
+    assert_eq!(read.previous, EntryHash::default());
 }
 
 #[test]
@@ -406,8 +341,8 @@ fn a_record_is_about_one_service() {
     assert!(ServiceRecord::try_from(with(control::Policy::default())).is_ok());
     let other = control::Policy { service: s("other"), ..policy() };
     refused::<ServiceRecord, _>(with(other), "policy.service", "another service");
-    let broken = control::Policy { overlays: vec![canary("", 1)], ..policy() };
-    refused::<ServiceRecord, _>(with(broken), "policy.overlays[0].id", "is empty");
+    let broken = control::Policy { override_roles: vec![s("")], ..control::Policy::default() };
+    refused::<ServiceRecord, _>(with(broken), "policy.override_roles[0]", "is empty");
 }
 
 #[test]

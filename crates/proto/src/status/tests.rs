@@ -3,22 +3,25 @@
 use super::*;
 
 /// The whole mapping, by hand.
-const TABLE: [(Reason, Code, &str, u16); 27] = [
+const TABLE: [(Reason, Code, &str, u16); 31] = [
     (Reason::InvalidArgument, Code::InvalidArgument, "INVALID_ARGUMENT", 400),
     (Reason::TooLarge, Code::ResourceExhausted, "RESOURCE_EXHAUSTED", 413),
     (Reason::UnknownTenant, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownService, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownVersion, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownPin, Code::NotFound, "NOT_FOUND", 404),
+    (Reason::UnknownOverlay, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownChange, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownUpgrade, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UnknownDatabase, Code::NotFound, "NOT_FOUND", 404),
+    (Reason::UnknownRouter, Code::NotFound, "NOT_FOUND", 404),
     (Reason::UpgradeRunning, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::MigrationRefused, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::DatabaseRefused, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::DatabaseUnavailable, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::TenantSuspended, Code::PermissionDenied, "PERMISSION_DENIED", 403),
     (Reason::Maintenance, Code::Unavailable, "UNAVAILABLE", 503),
+    (Reason::TenantMoving, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::NoLegalVersion, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::NoInstance, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::Stale, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", 504),
@@ -29,6 +32,7 @@ const TABLE: [(Reason, Code, &str, u16); 27] = [
     (Reason::Unauthenticated, Code::Unauthenticated, "UNAUTHENTICATED", 401),
     (Reason::Denied, Code::PermissionDenied, "PERMISSION_DENIED", 403),
     (Reason::RoutersBehind, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", 504),
+    (Reason::RoutersTooOld, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::Unavailable, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::Internal, Code::Internal, "INTERNAL", 500),
 ];
@@ -50,6 +54,15 @@ fn every_reason_comes_back_through_a_status() {
         let status = Status::from(error.clone());
         assert_eq!((status.code(), status.message()), (grpc_code(reason.kind()), "why"));
         assert_eq!(from_status(&status), error);
+    }
+}
+
+#[test]
+fn a_tenant_that_is_being_moved_comes_with_a_hint_when_to_retry() {
+    for reason in Reason::ALL {
+        let status = Status::from(ApiError::new(reason, "why"));
+        let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(hint.is_some(), reason == Reason::TenantMoving, "{reason:?}");
     }
 }
 

@@ -88,7 +88,7 @@ fn a_renumbered_and_a_retyped_field_change_their_line() {
     let before = wire_form(&crate::contracts());
     assert!(before.contains("grey.control.v1.Tenant.id=1 string"));
     assert!(before.contains("grey.control.v1.WriteOptions.expected_revision=1 optional uint64"));
-    assert!(before.contains("grey.control.v1.Overlay.canary=6 grey.control.v1.Canary in kind"));
+    assert!(before.contains("grey.control.v1.Overlay.canary=9 grey.control.v1.Canary in kind"));
     assert!(before.contains("grey.control.v1.TenantStatus.TENANT_STATUS_ACTIVE=1"));
     let rpc = "grey.router.v1.RouterService.Watch(grey.router.v1.WatchRequest) returns (stream grey.router.v1.WatchResponse)";
     assert!(before.contains(rpc));

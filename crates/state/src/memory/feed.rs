@@ -4,7 +4,7 @@ use super::{end_of, lock};
 use crate::feed::{Append, FeedEntry, FeedRead, Head};
 use crate::{Error, Feed, FencingToken};
 use async_trait::async_trait;
-use grey_core::change::{Generation, Position, Revision};
+use grey_core::change::{Epoch, FormatLevel, Position, Revision};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) struct MemoryFeed {
 }
 
 struct Log {
-    generation: Generation,
+    epoch: Epoch,
     token: FencingToken,
     /// The revision before the first entry.
     base: Revision,
@@ -30,17 +30,16 @@ impl MemoryFeed {
         Self { length: length.max(1), log: Mutex::new(None), grown: Notify::new() }
     }
 
-    fn entries_after(&self, after: &Position, limit: usize) -> FeedRead {
+    fn entries_after(&self, after: &Position, level: FormatLevel, limit: usize) -> FeedRead {
         let log = lock(&self.log);
-        let Some(log) = log.as_ref().filter(|log| log.generation == after.generation) else {
+        let Some(log) = log.as_ref().filter(|log| log.epoch == after.epoch) else {
             return FeedRead::Lost;
         };
         if after.revision < log.base || after.revision > log.last() {
             return FeedRead::Lost;
         }
         let entries = log.entries.iter().skip_while(|entry| entry.event.revision <= after.revision);
-        let entries: Vec<_> = entries.take(limit.max(1)).cloned().collect();
-        if entries.is_empty() { FeedRead::Idle } else { FeedRead::Entries(entries) }
+        FeedRead::up_to(level, entries.take(limit.max(1)).cloned().collect())
     }
 }
 
@@ -49,9 +48,9 @@ impl Log {
         self.entries.back().map_or(self.base, |entry| entry.event.revision)
     }
 
-    fn place(&self, generation: &Generation, entry: &FeedEntry) -> Append {
+    fn place(&self, epoch: Epoch, entry: &FeedEntry) -> Append {
         let revision = entry.event.revision;
-        if self.generation != *generation || revision > self.last().next() {
+        if self.epoch != epoch || revision > self.last().next() {
             return Append::OutOfPlace;
         }
         if revision == self.last().next() {
@@ -66,16 +65,11 @@ impl Log {
 
 #[async_trait]
 impl Feed for MemoryFeed {
-    async fn append(
-        &self,
-        token: FencingToken,
-        generation: &Generation,
-        entry: &FeedEntry,
-    ) -> Result<Append, Error> {
+    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
         let mut log = lock(&self.log);
         let Some(log) = log.as_mut() else { return Ok(Append::OutOfPlace) };
         fence("append to the feed", token, log.token)?;
-        let place = log.place(generation, entry);
+        let place = log.place(epoch, entry);
         if place == Append::Appended {
             log.token = token;
             log.entries.push_back(entry.clone());
@@ -94,26 +88,27 @@ impl Feed for MemoryFeed {
         if let Some(log) = log.as_ref() {
             fence("reset the feed", token, log.token)?;
         }
-        let generation = base.generation.clone();
-        *log = Some(Log { generation, token, base: base.revision, entries: VecDeque::new() });
+        *log = Some(Log { epoch: base.epoch, token, base: base.revision, entries: VecDeque::new() });
         self.grown.notify_waiters();
         Ok(())
     }
 
     async fn head(&self) -> Result<Option<Head>, Error> {
         let log = lock(&self.log);
-        Ok(log.as_ref().map(|log| Head {
-            generation: log.generation.clone(),
-            first: log.base,
-            last: log.last(),
-        }))
+        Ok(log.as_ref().map(|log| Head { epoch: log.epoch, first: log.base, last: log.last() }))
     }
 
-    async fn read(&self, after: &Position, limit: usize, wait: Duration) -> Result<FeedRead, Error> {
+    async fn read(
+        &self,
+        after: &Position,
+        level: FormatLevel,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<FeedRead, Error> {
         let end = end_of(wait);
         loop {
             let grown = self.grown.notified();
-            let read = self.entries_after(after, limit);
+            let read = self.entries_after(after, level, limit);
             if read != FeedRead::Idle || timeout_at(end, grown).await.is_err() {
                 return Ok(read);
             }

@@ -1,34 +1,53 @@
 //! Heartbeats in memory.
 
 use super::{end_of, lock};
-use crate::heartbeats::{Heartbeat, check_router};
+use crate::heartbeats::{GOODBYE_KEPT, Heartbeat, check_router};
 use crate::{Error, Heartbeats};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
 use tokio::time::Instant;
 
 #[derive(Default)]
-pub(super) struct MemoryHeartbeats(Mutex<BTreeMap<String, (Heartbeat, Instant)>>);
+pub(super) struct MemoryHeartbeats(Mutex<Routers>);
+
+/// Each until it expires.
+#[derive(Default)]
+struct Routers {
+    live: BTreeMap<String, (Heartbeat, Instant)>,
+    left: BTreeMap<String, Instant>,
+}
 
 #[async_trait]
 impl Heartbeats for MemoryHeartbeats {
-    async fn beat(&self, heartbeat: &Heartbeat, ttl: Duration) -> Result<(), Error> {
+    async fn beat(&self, heartbeat: &Heartbeat) -> Result<(), Error> {
         check_router(&heartbeat.router)?;
-        lock(&self.0).insert(heartbeat.router.clone(), (heartbeat.clone(), end_of(ttl)));
+        let mut routers = lock(&self.0);
+        routers.left.remove(&heartbeat.router);
+        let until = end_of(heartbeat.lease);
+        routers.live.insert(heartbeat.router.clone(), (heartbeat.clone(), until));
         Ok(())
     }
 
     async fn leave(&self, router: &str) -> Result<(), Error> {
-        lock(&self.0).remove(router);
+        check_router(router)?;
+        let mut routers = lock(&self.0);
+        routers.live.remove(router);
+        routers.left.insert(router.to_owned(), end_of(GOODBYE_KEPT));
         Ok(())
     }
 
     async fn live(&self) -> Result<Vec<Heartbeat>, Error> {
         let mut routers = lock(&self.0);
         let now = Instant::now();
-        routers.retain(|_, (_, expires)| *expires > now);
-        Ok(routers.values().map(|(heartbeat, _)| heartbeat.clone()).collect())
+        routers.live.retain(|_, (_, expires)| *expires > now);
+        Ok(routers.live.values().map(|(heartbeat, _)| heartbeat.clone()).collect())
+    }
+
+    async fn left(&self) -> Result<Vec<String>, Error> {
+        let mut routers = lock(&self.0);
+        let now = Instant::now();
+        routers.left.retain(|_, expires| *expires > now);
+        Ok(routers.left.keys().cloned().collect())
     }
 }

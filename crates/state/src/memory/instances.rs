@@ -2,7 +2,7 @@
 
 use super::feed::fence;
 use super::{end_of, lock};
-use crate::instances::{Cursor, InstancesRead, ServiceInstances, by_id};
+use crate::instances::{Cursor, InstancesRead, Loaded, ServiceInstances, by_id};
 use crate::{Error, FencingToken, Instances};
 use async_trait::async_trait;
 use grey_core::ids::ServiceId;
@@ -22,9 +22,21 @@ pub(super) struct MemoryInstances {
 struct Lists {
     token: Option<FencingToken>,
     current: BTreeMap<ServiceId, ServiceInstances>,
+    /// Of all current lists.
+    digest: u64,
     /// The last replacements, the newest of which is number `count`.
     replacements: VecDeque<ServiceInstances>,
     count: usize,
+}
+
+impl Lists {
+    fn digest(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.digest)
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor(self.count.to_string())
+    }
 }
 
 impl MemoryInstances {
@@ -34,13 +46,14 @@ impl MemoryInstances {
 
     fn replacements_after(&self, after: &Cursor) -> InstancesRead {
         let lists = lock(&self.lists);
+        let digest = lists.digest();
         let seen = if after.0.is_empty() { Some(0) } else { after.0.parse::<usize>().ok() };
         let kept_from = lists.count - lists.replacements.len();
         match seen {
-            Some(seen) if seen == lists.count => InstancesRead::Idle,
+            Some(seen) if seen == lists.count => InstancesRead::Idle { digest },
             Some(seen) if (kept_from..lists.count).contains(&seen) => {
                 let new = lists.replacements.iter().skip(seen - kept_from).cloned().collect();
-                InstancesRead::Replaced(new, Cursor(lists.count.to_string()))
+                InstancesRead::Replaced { lists: new, next: lists.cursor(), digest }
             }
             _ => InstancesRead::Lost,
         }
@@ -57,7 +70,9 @@ impl Instances for MemoryInstances {
         let mut list = list.clone();
         list.instances.sort_by(by_id);
         lists.token = Some(token);
-        lists.current.insert(list.service.clone(), list.clone());
+        let before = lists.current.insert(list.service.clone(), list.clone());
+        let before = before.map_or(0, |before| before.digest());
+        lists.digest = lists.digest.wrapping_sub(before).wrapping_add(list.digest());
         lists.replacements.push_back(list);
         lists.count += 1;
         if lists.replacements.len() > self.length {
@@ -67,9 +82,14 @@ impl Instances for MemoryInstances {
         Ok(())
     }
 
-    async fn load(&self) -> Result<(Vec<ServiceInstances>, Cursor), Error> {
+    async fn load(&self) -> Result<Loaded, Error> {
         let lists = lock(&self.lists);
-        Ok((lists.current.values().cloned().collect(), Cursor(lists.count.to_string())))
+        Ok(Loaded {
+            lists: lists.current.values().cloned().collect(),
+            damaged: Vec::new(),
+            cursor: lists.cursor(),
+            digest: lists.digest(),
+        })
     }
 
     async fn read(&self, after: &Cursor, wait: Duration) -> Result<InstancesRead, Error> {
@@ -77,9 +97,14 @@ impl Instances for MemoryInstances {
         loop {
             let replaced = self.replaced.notified();
             let read = self.replacements_after(after);
-            if read != InstancesRead::Idle || timeout_at(end, replaced).await.is_err() {
+            let idle = matches!(read, InstancesRead::Idle { .. });
+            if !idle || timeout_at(end, replaced).await.is_err() {
                 return Ok(read);
             }
         }
+    }
+
+    async fn digest(&self) -> Result<Option<u64>, Error> {
+        Ok(lock(&self.lists).digest())
     }
 }

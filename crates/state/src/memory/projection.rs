@@ -2,12 +2,14 @@
 
 use super::feed::fence;
 use super::lock;
-use crate::projection::{ProjectionStatus, Rebuild};
-use crate::units::{TenantUnit, fold_service};
+use crate::projection::{Beat, Damage, Indexes, ProjectionStatus, Rebuild, Repair};
 use crate::{Error, FencingToken, Projection};
 use async_trait::async_trait;
-use grey_core::change::{Change, Event, Position, Record, ServiceRecord};
+use grey_core::change::{Change, Event, Position};
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::key::{RecordId, RecordKey};
+use grey_core::record::Record;
+use grey_core::tenant::TenantStatus;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -21,10 +23,11 @@ pub(super) struct MemoryProjection(Mutex<Projected>);
 struct Projected {
     token: Option<FencingToken>,
     status: Option<ProjectionStatus>,
+    beat: Option<Beat>,
     /// Counts rebuilds, so that an abandoned one cannot finish another's work.
     rebuilds: u64,
-    services: BTreeMap<ServiceId, ServiceRecord>,
-    tenants: BTreeMap<TenantId, TenantUnit>,
+    services: BTreeMap<ServiceId, Record>,
+    tenants: BTreeMap<TenantId, Record>,
 }
 
 impl Projected {
@@ -33,16 +36,21 @@ impl Projected {
     }
 
     fn change(&mut self, change: &Change) {
-        if let Some(service) = crate::units::service_of(change) {
-            let record = fold_service(self.services.remove(service), change);
-            if let Some(record) = record {
-                self.services.insert(service.clone(), record);
-            }
-        } else if let Change::TenantRemoved(tenant) = change {
-            self.tenants.remove(tenant);
-        } else if let Some(tenant) = crate::units::tenant_of(change) {
-            self.tenants.entry(tenant.clone()).or_default().fold(change);
+        let key = change.key();
+        let held = match key.record() {
+            RecordKey::Service(id) => self.services.remove(id),
+            RecordKey::Tenant(id) => self.tenants.remove(id),
+        };
+        if let Some(record) = Record::fold(held, change) {
+            self.put(record);
         }
+    }
+
+    fn put(&mut self, record: Record) {
+        match record.key() {
+            RecordKey::Service(id) => self.services.insert(id.clone(), record),
+            RecordKey::Tenant(id) => self.tenants.insert(id.clone(), record),
+        };
     }
 }
 
@@ -50,6 +58,18 @@ impl Projected {
 impl Projection for MemoryProjection {
     async fn status(&self) -> Result<Option<ProjectionStatus>, Error> {
         Ok(lock(&self.0).status.clone())
+    }
+
+    async fn beat(&self, token: FencingToken, beat: &Beat) -> Result<(), Error> {
+        let mut projected = lock(&self.0);
+        projected.fence("leave a sign of life", token)?;
+        projected.token = Some(token);
+        projected.beat = Some(*beat);
+        Ok(())
+    }
+
+    async fn last_beat(&self) -> Result<Option<Beat>, Error> {
+        Ok(lock(&self.0).beat)
     }
 
     async fn apply(
@@ -61,7 +81,7 @@ impl Projection for MemoryProjection {
         let mut projected = lock(&self.0);
         projected.fence("project an event", token)?;
         let status = projected.status.as_ref();
-        if ProjectionStatus::continues(status, &reached.position.generation, event.revision)? {
+        if ProjectionStatus::continues(status, reached.position.epoch, event.revision)? {
             event.changes.iter().for_each(|change| projected.change(change));
             projected.status = Some(reached.clone());
         }
@@ -69,30 +89,53 @@ impl Projection for MemoryProjection {
         Ok(())
     }
 
-    async fn rebuild(
-        &self,
-        token: FencingToken,
-        position: &Position,
-    ) -> Result<Box<dyn Rebuild + '_>, Error> {
+    async fn rebuild(&self, token: FencingToken, _: &Position) -> Result<Box<dyn Rebuild + '_>, Error> {
         let mut projected = lock(&self.0);
         projected.fence("rebuild the projection", token)?;
-        let rebuilds = projected.rebuilds + 1;
-        *projected = Projected { token: Some(token), rebuilds, ..Projected::default() };
-        Ok(Box::new(MemoryRebuild { projection: self, token, number: rebuilds, position: position.clone() }))
+        let (rebuilds, beat) = (projected.rebuilds + 1, projected.beat);
+        *projected = Projected { token: Some(token), beat, rebuilds, ..Projected::default() };
+        Ok(Box::new(MemoryRebuild { projection: self, token, number: rebuilds }))
     }
 
-    async fn load(&self, take: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<(), Error> {
+    async fn load(&self, take: &mut (dyn FnMut(Vec<Record>) + Send)) -> Result<Vec<Damage>, Error> {
         let records: Vec<Record> = {
             let projected = lock(&self.0);
-            let services = projected.services.values().cloned().map(Record::Service);
-            let tenants = projected.tenants.values().filter_map(TenantUnit::record).map(Record::Tenant);
-            services.chain(tenants).collect()
+            projected.services.values().chain(projected.tenants.values()).cloned().collect()
         };
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
             take(records.by_ref().take(BATCH).collect());
         }
+        Ok(Vec::new())
+    }
+
+    async fn repair(&self, token: FencingToken, _: &Position, repairs: &[Repair]) -> Result<(), Error> {
+        let mut projected = lock(&self.0);
+        projected.fence("repair the projection", token)?;
+        for repair in repairs {
+            match repair {
+                Repair::Put(record) => projected.put(record.clone()),
+                Repair::Remove(RecordId::Service(id)) => drop(projected.services.remove(id)),
+                Repair::Remove(RecordId::Tenant(id)) => drop(projected.tenants.remove(id)),
+            }
+        }
         Ok(())
+    }
+
+    async fn indexes(&self) -> Result<Indexes, Error> {
+        let projected = lock(&self.0);
+        let is_active = |record: &Record| matches!(record, Record::Tenant(record) if record.tenant.status == TenantStatus::Active);
+        let active = projected.tenants.iter().filter(|(_, record)| is_active(record));
+        Ok(Indexes {
+            services: projected.services.keys().map(ToString::to_string).collect(),
+            tenants: projected.tenants.keys().map(ToString::to_string).collect(),
+            active_tenants: active.map(|(id, _)| id.to_string()).collect(),
+        })
+    }
+
+    /// Here the records are the index.
+    async fn reindex(&self, token: FencingToken, _: &Indexes) -> Result<(), Error> {
+        lock(&self.0).fence("repair the indexes", token)
     }
 }
 
@@ -100,7 +143,6 @@ struct MemoryRebuild<'a> {
     projection: &'a MemoryProjection,
     token: FencingToken,
     number: u64,
-    position: Position,
 }
 
 impl MemoryRebuild<'_> {
@@ -119,23 +161,14 @@ impl Rebuild for MemoryRebuild<'_> {
     async fn write(&mut self, records: Vec<Record>) -> Result<(), Error> {
         let mut projected = lock(&self.projection.0);
         self.check(&projected)?;
-        for record in records {
-            match record {
-                Record::Service(record) => {
-                    projected.services.insert(record.service.id.clone(), record);
-                }
-                Record::Tenant(record) => {
-                    projected.tenants.insert(record.tenant.id.clone(), TenantUnit::from(record));
-                }
-            }
-        }
+        records.into_iter().for_each(|record| projected.put(record));
         Ok(())
     }
 
-    async fn finish(self: Box<Self>, digest: u64) -> Result<(), Error> {
+    async fn finish(self: Box<Self>, status: &ProjectionStatus) -> Result<(), Error> {
         let mut projected = lock(&self.projection.0);
         self.check(&projected)?;
-        projected.status = Some(ProjectionStatus { position: self.position.clone(), digest });
+        projected.status = Some(status.clone());
         Ok(())
     }
 }

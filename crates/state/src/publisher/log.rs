@@ -1,7 +1,10 @@
 //! The log of committed events, as the publisher reads it.
 
+use crate::FencingToken;
 use async_trait::async_trait;
-use grey_core::change::{Event, Generation, Position, Record, Revision};
+use grey_core::change::{Epoch, Event, FormatLevel, Position, Revision};
+use grey_core::record::Record;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Why the log could not be read.
@@ -22,12 +25,14 @@ pub struct Snapshot {
     pub position: Position,
     /// The event at that position. By it a log that was restored and written to since is recognised.
     pub last: Option<Event>,
+    /// The highest format level that an event up to there needed.
+    pub level: FormatLevel,
 }
 
 /// The log of committed events, as the control database keeps it.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// The generation and the newest committed revision.
+    /// The epoch and the newest committed revision.
     ///
     /// # Errors
     /// When the database is away.
@@ -46,10 +51,32 @@ pub trait EventLog: Send + Sync {
     /// As for [`Self::events`].
     async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Snapshot, LogError>;
 
-    /// Starts a new generation if the present one is `present`: the database was found to be older than what
-    /// it had published. Generations are UUIDs of version 7, so a later one sorts after an earlier one.
+    /// Starts the epoch after `seen`, if the log's is still `present`: the database was found to be older than what
+    /// it had published, or another one. Returns the head after that.
     ///
     /// # Errors
     /// When the database is away.
-    async fn start_generation(&self, present: &Generation) -> Result<Position, LogError>;
+    async fn start_epoch(&self, present: Epoch, seen: Epoch) -> Result<Position, LogError>;
+
+    /// Takes the lead of the publication if it is free or expired, or renews it if `holder` has it, for `ttl` by the
+    /// database's clock.
+    ///
+    /// A renewal keeps the token, unless it is not greater than `above`. Otherwise, and for a new holder or one whose
+    /// lead had expired, it is a token greater than any before and than `above`. None: someone else leads.
+    ///
+    /// # Errors
+    /// When the database is away. The caller must then count its lead as lost once `ttl` has passed since its last
+    /// success.
+    async fn lead(
+        &self,
+        holder: &str,
+        ttl: Duration,
+        above: FencingToken,
+    ) -> Result<Option<FencingToken>, LogError>;
+
+    /// Gives the lead up, if `holder` has it, so that the next one need not wait.
+    ///
+    /// # Errors
+    /// When the database is away; the lead then expires by itself.
+    async fn resign(&self, holder: &str) -> Result<(), LogError>;
 }

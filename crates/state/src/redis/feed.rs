@@ -1,13 +1,13 @@
 //! The event feed: a stream whose ids are the revisions.
 
 use super::connection::Link;
-use super::stream::{Stream, Tail, verdict};
-use super::values::corrupt;
+use super::stream::{Entry, Place, Stream, Tail, verdict};
+use super::values::{corrupt, parsed};
 use super::{keys, scripts};
 use crate::feed::{Append, FeedEntry, FeedRead, Head};
-use crate::{Error, Feed, FencingToken};
+use crate::{Error, Feed, FencingToken, InvalidDigests};
 use async_trait::async_trait;
-use grey_core::change::{Generation, Position, Revision};
+use grey_core::change::{Epoch, FormatLevel, Position, Revision};
 use grey_proto::codec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,19 +27,14 @@ impl RedisFeed {
 
 #[async_trait]
 impl Feed for RedisFeed {
-    async fn append(
-        &self,
-        token: FencingToken,
-        generation: &Generation,
-        entry: &FeedEntry,
-    ) -> Result<Append, Error> {
+    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
         let attempted = "append to the feed";
         let revision = entry.event.revision.0;
         let Some(before) = revision.checked_sub(1) else { return Ok(Append::OutOfPlace) };
         let script = &scripts::FEED_APPEND;
         let mut call = script.on(&[keys::CHANGES]);
-        call.arg(generation.0.as_str()).arg(revision).arg(before).arg(token.0);
-        call.arg(codec::encode_event(&entry.event)).arg(format!("{:016x}", entry.digest)).arg(self.length);
+        call.arg(epoch.0).arg(revision).arg(before).arg(token.0);
+        call.arg(codec::encode_event(&entry.event)).arg(entry.digests.to_string()).arg(self.length);
         let answer = self.link.call(attempted, keys::CHANGES, script, &call).await?;
         match verdict(attempted, keys::CHANGES, &answer)? {
             "appended" => Ok(Append::Appended),
@@ -52,42 +47,61 @@ impl Feed for RedisFeed {
         let attempted = "reset the feed";
         let script = &scripts::FEED_RESET;
         let mut call = script.on(&[keys::CHANGES]);
-        call.arg(base.generation.0.as_str()).arg(base.revision.0).arg(token.0);
+        call.arg(base.epoch.0).arg(base.revision.0).arg(token.0);
         let answer = self.link.call(attempted, keys::CHANGES, script, &call).await?;
         verdict(attempted, keys::CHANGES, &answer).map(drop)
     }
 
     async fn head(&self) -> Result<Option<Head>, Error> {
-        let ends = self.stream.ends().await?;
-        Ok(ends.map(|ends| Head {
-            generation: Generation(ends.generation.into()),
-            first: Revision(ends.first),
-            last: Revision(ends.last),
-        }))
+        let Some(ends) = self.stream.ends().await? else { return Ok(None) };
+        let epoch = Epoch(parsed(keys::CHANGES, "an epoch", &ends.generation)?);
+        Ok(Some(Head { epoch, first: Revision(ends.first), last: Revision(ends.last) }))
     }
 
-    async fn read(&self, after: &Position, limit: usize, wait: Duration) -> Result<FeedRead, Error> {
-        let generation = Some(after.generation.0.as_str());
-        let entries = match self.stream.follow(generation, after.revision.0, limit, wait).await? {
+    async fn read(
+        &self,
+        after: &Position,
+        level: FormatLevel,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<FeedRead, Error> {
+        let epoch = after.epoch.to_string();
+        let place = Place { generation: Some(&epoch), number: after.revision.0, nonce: "" };
+        let read = match self.stream.follow(place, limit, wait).await? {
             Tail::Entries(_, entries) => entries,
-            Tail::Idle => return Ok(FeedRead::Idle),
+            Tail::Idle(_) => return Ok(FeedRead::Idle),
             Tail::Lost => return Ok(FeedRead::Lost),
         };
-        let entries = entries.into_iter().map(|entry| {
-            let event = codec::decode_event(&entry.payload);
-            let event =
-                event.map_err(|why| corrupt(keys::CHANGES, &format!("at {}: {why}", entry.number)))?;
-            let digest = entry.digest;
-            let digest =
-                digest.ok_or_else(|| corrupt(keys::CHANGES, &format!("at {}: no digest", entry.number)))?;
-            if event.revision.0 != entry.number {
-                return Err(corrupt(
-                    keys::CHANGES,
-                    &format!("at {}: it is {}", entry.number, event.revision),
-                ));
+        let mut entries = Vec::with_capacity(read.len());
+        for entry in read {
+            let damaged =
+                |why: &dyn std::fmt::Display| corrupt(keys::CHANGES, &format!("at {}: {why}", entry.number));
+            // Asked first: what needs a higher level may hold what cannot be decoded here.
+            let needed = codec::event_level(&entry.payload).map_err(|why| damaged(&why))?;
+            if needed > level {
+                return Ok(if entries.is_empty() {
+                    FeedRead::Above(needed)
+                } else {
+                    FeedRead::Entries(entries)
+                });
             }
-            Ok(FeedEntry { event, digest })
-        });
-        entries.collect::<Result<Vec<_>, _>>().map(FeedRead::Entries)
+            let decoded = decode(&entry).map_err(|why| damaged(&why));
+            match decoded {
+                Ok(entry) => entries.push(entry),
+                // What is before it reads.
+                Err(_) if !entries.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(FeedRead::Entries(entries))
     }
+}
+
+fn decode(entry: &Entry) -> Result<FeedEntry, String> {
+    let event = codec::decode_event(&entry.payload).map_err(|why| why.to_string())?;
+    if event.revision.0 != entry.number {
+        return Err(format!("it is {}", event.revision));
+    }
+    let digests = entry.digest.as_deref().ok_or("it has no digest")?;
+    Ok(FeedEntry { event, digests: digests.parse().map_err(|why: InvalidDigests| why.to_string())? })
 }

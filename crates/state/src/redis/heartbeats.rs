@@ -4,14 +4,14 @@ use super::connection::Link;
 use super::leases::millis;
 use super::values::{corrupt, items, text};
 use super::{keys, scripts};
-use crate::heartbeats::{Heartbeat, check_router};
+use crate::heartbeats::{GOODBYE_KEPT, Heartbeat, check_router};
 use crate::{Error, Heartbeats};
 use async_trait::async_trait;
-use grey_core::change::{Generation, Position, Revision};
+use grey_core::change::{Epoch, FormatLevel, Position, Revision};
+use grey_proto::codec;
 use grey_proto::control::RouterState;
 use redis::{Pipeline, Value, cmd};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(super) struct RedisHeartbeats {
     link: Arc<Link>,
@@ -25,17 +25,17 @@ impl RedisHeartbeats {
 
 #[async_trait]
 impl Heartbeats for RedisHeartbeats {
-    async fn beat(&self, heartbeat: &Heartbeat, ttl: Duration) -> Result<(), Error> {
+    async fn beat(&self, heartbeat: &Heartbeat) -> Result<(), Error> {
         let attempted = "announce the router";
         check_router(&heartbeat.router)?;
         let key = keys::router(&heartbeat.router);
-        let ttl = millis(ttl);
-        let state = serde_json::to_string(&encode(heartbeat)).map_err(|why| corrupt(&key, &why))?;
+        let ttl = millis(heartbeat.lease);
+        let state = codec::encode_router_state(&encode(heartbeat));
         let mut set = cmd("SET");
         set.arg(&key).arg(state).arg("PX").arg(ttl);
         self.link.run(attempted, &key, &set).await?;
         let script = &scripts::ROUTERS_ADD;
-        let mut call = script.on(&[keys::ROUTERS]);
+        let mut call = script.on(&[keys::ROUTERS, keys::ROUTERS_LEFT]);
         call.arg(&heartbeat.router).arg(ttl);
         self.link.call(attempted, keys::ROUTERS, script, &call).await.map(drop)
     }
@@ -44,7 +44,10 @@ impl Heartbeats for RedisHeartbeats {
         let attempted = "take the router off the list";
         check_router(router)?;
         let key = keys::router(router);
-        self.link.run(attempted, keys::ROUTERS, cmd("ZREM").arg(keys::ROUTERS).arg(router)).await?;
+        let script = &scripts::ROUTERS_LEAVE;
+        let mut call = script.on(&[keys::ROUTERS, keys::ROUTERS_LEFT]);
+        call.arg(router).arg(millis(GOODBYE_KEPT));
+        self.link.call(attempted, keys::ROUTERS, script, &call).await?;
         self.link.run(attempted, &key, cmd("DEL").arg(&key)).await.map(drop)
     }
 
@@ -52,23 +55,42 @@ impl Heartbeats for RedisHeartbeats {
         let attempted = "list the routers";
         let script = &scripts::ROUTERS_LIVE;
         let routers = self.link.call(attempted, keys::ROUTERS, script, &script.on(&[keys::ROUTERS])).await?;
-        let mut stored = Vec::new();
+        let routers = items(keys::ROUTERS, routers)?;
+        // What is no id can be no router.
+        let routers: Vec<&str> = routers
+            .iter()
+            .filter_map(|router| text(keys::ROUTERS, router).ok())
+            .filter(|router| check_router(router).is_ok())
+            .collect();
         let mut get = Pipeline::new();
-        for router in items(keys::ROUTERS, routers)? {
-            let key = keys::router(text(keys::ROUTERS, &router)?);
-            get.cmd("GET").arg(&key);
-            stored.push(key);
+        for router in &routers {
+            get.cmd("GET").arg(keys::router(router));
         }
         let states = self.link.batch(attempted, &get).await?;
-        let mut live = Vec::with_capacity(stored.len());
-        for (key, state) in stored.iter().zip(states) {
+        let mut live = Vec::with_capacity(routers.len());
+        for (router, state) in routers.iter().zip(states) {
             // What expired since it was listed is gone.
             if state != Value::Nil {
-                live.push(decode(key, text(key, &state)?)?);
+                live.push(decode(router, &state).unwrap_or_else(|error| {
+                    tracing::warn!(router.id = router, %error, "a router's heartbeat does not read back");
+                    Heartbeat::unreadable(router)
+                }));
             }
         }
         live.sort_by(|one, other| one.router.cmp(&other.router));
         Ok(live)
+    }
+
+    async fn left(&self) -> Result<Vec<String>, Error> {
+        let (attempted, script) = ("list the routers that left", &scripts::ROUTERS_LIVE);
+        let key = keys::ROUTERS_LEFT;
+        let routers = items(key, self.link.call(attempted, key, script, &script.on(&[key])).await?)?;
+        // What is no id can be no router.
+        let ids = routers.iter().filter_map(|router| text(key, router).ok());
+        let mut left: Vec<String> =
+            ids.filter(|router| check_router(router).is_ok()).map(str::to_owned).collect();
+        left.sort_unstable();
+        Ok(left)
     }
 }
 
@@ -78,28 +100,31 @@ fn encode(heartbeat: &Heartbeat) -> RouterState {
         address: heartbeat.address.clone(),
         region: heartbeat.region.clone(),
         zone: heartbeat.zone.clone(),
-        generation: heartbeat.position.generation.to_string(),
+        epoch: heartbeat.position.epoch.0,
         revision: heartbeat.position.revision.0,
         digest: heartbeat.digest,
         stale: heartbeat.stale,
+        level: heartbeat.level.0,
+        lease: Some(heartbeat.lease.into()),
+        ..RouterState::default()
     }
 }
 
-fn decode(key: &str, text: &str) -> Result<Heartbeat, Error> {
-    let state: RouterState = serde_json::from_str(text).map_err(|why| corrupt(key, &why))?;
-    if keys::router(&state.id) != key {
-        return Err(corrupt(key, &format!("it is about router `{}`", state.id)));
+fn decode(router: &str, state: &Value) -> Result<Heartbeat, Error> {
+    let key = keys::router(router);
+    let state = codec::decode_router_state(text(&key, state)?).map_err(|why| corrupt(&key, &why))?;
+    if state.id != router {
+        return Err(corrupt(&key, &format!("it is about router `{}`", state.id)));
     }
     Ok(Heartbeat {
         router: state.id,
         address: state.address,
         region: state.region,
         zone: state.zone,
-        position: Position {
-            generation: Generation(state.generation.into()),
-            revision: Revision(state.revision),
-        },
+        position: Position { epoch: Epoch(state.epoch), revision: Revision(state.revision) },
         digest: state.digest,
         stale: state.stale,
+        level: FormatLevel(state.level),
+        lease: state.lease.and_then(|lease| lease.try_into().ok()).unwrap_or_default(),
     })
 }

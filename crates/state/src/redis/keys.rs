@@ -1,12 +1,16 @@
 //! The keys. Braces are literal: they are the cluster's hash tag and keep a unit in one slot.
 
 use grey_core::ids::{Name, ServiceId, TenantId};
+use grey_core::table::Locality;
 use grey_core::version::Version;
 
 pub(super) const CHANGES: &str = "grey:changes";
 pub(super) const INSTANCES: &str = "grey:instances";
-pub(super) const INSTANCE_SERVICES: &str = "instance_services";
+/// The digest of every service's list. Its tag keeps it in the slot of [`INSTANCES`].
+pub(super) const INSTANCE_DIGESTS: &str = "{grey:instances}:digests";
 pub(super) const ROUTERS: &str = "grey:routers";
+/// The routers that said goodbye. Its tag keeps it in the slot of [`ROUTERS`].
+pub(super) const ROUTERS_LEFT: &str = "{grey:routers}:left";
 pub(super) const SERVICES: &str = "services";
 pub(super) const TENANTS: &str = "tenants";
 pub(super) const ACTIVE_TENANTS: &str = "active_tenants";
@@ -48,7 +52,7 @@ pub(super) fn service_guard(service: &str) -> String {
     format!("service:{{{service}}}:guard")
 }
 
-/// The versions that have a hash of instances, and the token of the last writer.
+/// The versions that have a hash of instances, the digest of the list, and the token of the last writer.
 pub(super) fn instance_index(service: &str) -> String {
     format!("service:{{{service}}}:instances")
 }
@@ -57,8 +61,13 @@ pub(super) fn version_instances(service: &str, version: &str) -> String {
     format!("service:{{{service}}}:version:{version}:instances")
 }
 
-pub(super) fn counter(service: &ServiceId, version: &Version) -> String {
-    format!("service:{{{service}}}:version:{version}:counter")
+/// The turns of the version's instances in one place: everywhere, `:<region>` or `:<region>/<zone>`.
+pub(super) fn counter(service: &ServiceId, version: &Version, locality: Locality<'_>) -> String {
+    let place = match locality {
+        Locality::Everywhere => String::new(),
+        Locality::Region(_) | Locality::Zone { .. } => format!(":{locality}"),
+    };
+    format!("service:{{{service}}}:version:{version}:counter{place}")
 }
 
 /// Whether the key is part of a projection: nothing else is ever deleted when one is rebuilt.
@@ -91,7 +100,8 @@ mod tests {
         for key in [
             instance_index("pay"),
             version_instances("pay", "v2.1"),
-            counter(&service, &version),
+            counter(&service, &version, Locality::Everywhere),
+            INSTANCE_DIGESTS.to_owned(),
             "tenant:{A}:metadata".to_owned(),
             "tenant:{acme}:metadata:mine".to_owned(),
             "tenant:acme:metadata".to_owned(),
@@ -99,6 +109,22 @@ mod tests {
         ] {
             assert!(!is_projected(&key), "{key}");
         }
-        assert_eq!(counter(&service, &version), "service:{pay}:version:v2.1:counter");
+    }
+
+    #[test]
+    fn each_group_of_instances_has_a_counter_of_its_own_in_its_services_slot() {
+        let (service, version) = (ServiceId::new("pay").unwrap(), Version::new("2.1").unwrap());
+        let (region, zone) = (Name::new("eu").unwrap(), Name::new("a").unwrap());
+        let (region, zone) = (Some(&region), Some(&zone));
+        for (locality, place) in [
+            (Locality::Everywhere, ""),
+            (Locality::Region(region.unwrap()), ":eu"),
+            (Locality::Zone { region, zone }, ":eu/a"),
+            (Locality::Zone { region: None, zone }, ":/a"),
+            (Locality::Zone { region, zone: None }, ":eu/"),
+        ] {
+            let key = format!("service:{{pay}}:version:v2.1:counter{place}");
+            assert_eq!(counter(&service, &version, locality), key);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Following a stream whose entries are numbered without gaps.
 //!
 //! An entry's id is `<number>-0`; `<number>-1` is a marker, not an entry: readers at exactly that number
-//! continue after it. Every entry names the generation that the numbers belong to.
+//! continue after it. Every entry names the generation that the numbers belong to. Entries may carry a nonce and that
+//! of the entry before: a store that lost some and was given others under the same numbers does not go unnoticed.
 
 use super::connection::{LONGEST_WAIT, Link};
 use super::scripts;
@@ -19,12 +20,16 @@ pub(super) struct Stream {
 }
 
 /// One entry.
+#[derive(Default)]
 pub(super) struct Entry {
     pub(super) number: u64,
     is_marker: bool,
     generation: String,
+    /// Empty in streams whose entries are not linked, as `previous` is.
+    pub(super) nonce: String,
+    previous: String,
     pub(super) payload: Vec<u8>,
-    pub(super) digest: Option<u64>,
+    pub(super) digest: Option<String>,
 }
 
 /// Where a stream begins and ends.
@@ -35,13 +40,27 @@ pub(super) struct Ends {
     pub(super) last: u64,
     /// The token of the last entry.
     pub(super) token: FencingToken,
+    /// The nonce of the last entry.
+    nonce: String,
+    /// The digest in the last entry; none if there is none, or it does not read.
+    pub(super) digest: Option<u64>,
+}
+
+/// A reader's place: behind the entry of this number and nonce.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// None: the reader has seen no stream yet, and takes whichever begins, if all of it is there.
+    pub(super) generation: Option<&'a str>,
+    pub(super) number: u64,
+    pub(super) nonce: &'a str,
 }
 
 /// What a reader got.
 pub(super) enum Tail {
     /// Entries of a generation, at least one.
     Entries(String, Vec<Entry>),
-    Idle,
+    /// With the digest in the last entry.
+    Idle(Option<u64>),
     Lost,
 }
 
@@ -55,7 +74,9 @@ impl Stream {
         let script = &scripts::STREAM_ENDS;
         let answer = self.link.call(self.attempted, self.key, script, &script.on(&[self.key])).await?;
         let answer = items(self.key, answer)?;
-        let [first, _, _, last, generation, token] = answer.as_slice() else { return Ok(None) };
+        let [first, _, _, _, _, last, generation, token, nonce, digest] = answer.as_slice() else {
+            return Ok(None);
+        };
         let (first, is_marker) = self.id(first)?;
         let (last, _) = self.id(last)?;
         Ok(Some(Ends {
@@ -63,40 +84,36 @@ impl Stream {
             first: if is_marker { first } else { first.saturating_sub(1) },
             last,
             token: FencingToken(parsed(self.key, "a token", text(self.key, token)?)?),
+            nonce: text(self.key, nonce)?.to_owned(),
+            digest: u64::from_str_radix(text(self.key, digest)?, 16).ok(),
         }))
     }
 
-    /// Reads up to `limit` entries after `number`, waiting up to `wait` for the first.
-    ///
-    /// Without a generation the reader has seen no stream yet: it takes whichever begins, if all of it is there.
-    pub(super) async fn follow(
-        &self,
-        generation: Option<&str>,
-        number: u64,
-        limit: usize,
-        wait: Duration,
-    ) -> Result<Tail, Error> {
+    /// Reads up to `limit` entries after `place`, waiting up to `wait` for the first.
+    pub(super) async fn follow(&self, place: Place<'_>, limit: usize, wait: Duration) -> Result<Tail, Error> {
+        let Place { generation, number, nonce } = place;
         let end = Instant::now() + wait.min(Duration::from_secs(86_400));
         loop {
-            let newest = match (self.ends().await?, generation) {
+            let (newest, digest) = match (self.ends().await?, generation) {
                 (None, Some(_)) => return Ok(Tail::Lost),
-                (None, None) => number,
+                (None, None) => (number, None),
                 (Some(ends), Some(generation)) if ends.generation != generation => return Ok(Tail::Lost),
                 (Some(ends), _) if number < ends.first || number > ends.last => return Ok(Tail::Lost),
-                (Some(ends), _) => ends.last,
+                (Some(ends), _) if number == ends.last && nonce != ends.nonce => return Ok(Tail::Lost),
+                (Some(ends), _) => (ends.last, ends.digest),
             };
             if newest > number {
                 let entries = self.read(number, limit, None).await?;
-                return Ok(continuation(generation, number, entries));
+                return Ok(continuation(place, entries));
             }
             // After each wait the stream's ends are looked at again: one that was wiped is silent.
             let left = end.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
             if left < Duration::from_millis(1) {
-                return Ok(Tail::Idle);
+                return Ok(Tail::Idle(digest));
             }
             let entries = self.read(number, limit, Some(left)).await?;
             if !entries.is_empty() {
-                return Ok(continuation(generation, number, entries));
+                return Ok(continuation(place, entries));
             }
         }
     }
@@ -129,16 +146,14 @@ impl Stream {
             return Err(corrupt(self.key, "an entry has no fields"));
         };
         let (number, is_marker) = self.id(&id)?;
-        let mut entry =
-            Entry { number, is_marker, generation: String::new(), payload: Vec::new(), digest: None };
+        let mut entry = Entry { number, is_marker, ..Entry::default() };
         for (name, value) in fields(self.key, &body)? {
             match (text(self.key, name)?, value) {
                 ("g", value) => text(self.key, value)?.clone_into(&mut entry.generation),
+                ("n", value) => text(self.key, value)?.clone_into(&mut entry.nonce),
+                ("p", value) => text(self.key, value)?.clone_into(&mut entry.previous),
                 ("e", Value::BulkString(payload)) => entry.payload.clone_from(payload),
-                ("d", value) => {
-                    let digest = u64::from_str_radix(text(self.key, value)?, 16);
-                    entry.digest = Some(digest.map_err(|_| corrupt(self.key, "a digest is no number"))?);
-                }
+                ("d", value) => entry.digest = Some(text(self.key, value)?.to_owned()),
                 _ => {}
             }
         }
@@ -156,15 +171,18 @@ impl Stream {
     }
 }
 
-/// The entries, if they continue from `number` without a gap.
-fn continuation(generation: Option<&str>, number: u64, entries: Vec<Entry>) -> Tail {
+/// The entries, if they continue from `place` without a gap, each linked to the one before.
+fn continuation(place: Place<'_>, entries: Vec<Entry>) -> Tail {
     let Some(first) = entries.first() else { return Tail::Lost };
-    let generation = generation.unwrap_or(&first.generation).to_owned();
-    let numbers = (number..).skip(1);
-    let fits = |(entry, number): (&Entry, u64)| {
-        entry.number == number && !entry.is_marker && entry.generation == generation
+    let generation = place.generation.unwrap_or(&first.generation).to_owned();
+    let numbers = (place.number..).skip(1);
+    let before = std::iter::once(place.nonce).chain(entries.iter().map(|entry| entry.nonce.as_str()));
+    let fits = |((entry, number), before): ((&Entry, u64), &str)| {
+        let in_place = entry.number == number && !entry.is_marker && entry.generation == generation;
+        in_place && entry.previous == before
     };
-    if entries.iter().zip(numbers).all(fits) { Tail::Entries(generation, entries) } else { Tail::Lost }
+    let continued = entries.iter().zip(numbers).zip(before).all(fits);
+    if continued { Tail::Entries(generation, entries) } else { Tail::Lost }
 }
 
 /// The script's verdict, unless it was `fenced <token>`.

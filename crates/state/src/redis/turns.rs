@@ -1,4 +1,4 @@
-//! Turns: a counter for each version of a service.
+//! Turns: a counter for each group of a version's instances.
 
 use super::connection::Link;
 use super::values::corrupt;
@@ -7,6 +7,7 @@ use crate::turns::LAST_TURN;
 use crate::{Error, Turns};
 use async_trait::async_trait;
 use grey_core::ids::ServiceId;
+use grey_core::table::Locality;
 use grey_core::version::Version;
 use redis::Value;
 use std::sync::Arc;
@@ -25,8 +26,13 @@ impl RedisTurns {
 
 #[async_trait]
 impl Turns for RedisTurns {
-    async fn next(&self, service: &ServiceId, version: &Version) -> Result<u64, Error> {
-        let key = keys::counter(service, version);
+    async fn next(
+        &self,
+        service: &ServiceId,
+        version: &Version,
+        locality: Locality<'_>,
+    ) -> Result<u64, Error> {
+        let key = keys::counter(service, version, locality);
         let script = &scripts::TURN;
         let mut call = script.on(&[&key]);
         call.arg(LAST_TURN);

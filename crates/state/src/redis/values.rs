@@ -1,6 +1,6 @@
 //! Reads answers.
 
-use crate::Error;
+use crate::{Error, FencingToken};
 use redis::Value;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -30,6 +30,15 @@ pub(super) fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str, Error> {
 pub(super) fn parsed<T: FromStr>(key: &str, what: &str, text: &str) -> Result<T, Error> {
     text.parse()
         .map_err(|_| corrupt(key, &format!("{what} is `{}`", text.chars().take(80).collect::<String>())))
+}
+
+/// A token. One that no leader can be given is damage and fences nobody, as in the scripts.
+pub(super) fn token(key: &str, text: &str) -> Result<FencingToken, Error> {
+    const LIMIT: u64 = 1_000_000_000_000_000_000;
+    match parsed(key, "the token", text)? {
+        token if token < LIMIT && (token == 0 || !text.starts_with(['0', '+'])) => Ok(FencingToken(token)),
+        _ => Err(corrupt(key, &format!("the token is `{text}`"))),
+    }
 }
 
 /// The elements of an array or a set.

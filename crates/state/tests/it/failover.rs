@@ -1,8 +1,11 @@
 //! A master that is killed while it is used: behind Sentinel and in a cluster.
 
 use crate::backend::{cluster_options, sentinel_options};
-use crate::samples::{DEADLINE, entry, generation, name, position, service_id, version};
+use crate::samples::{DEADLINE, EPOCH, NOW, entry, instances, name, position, service_id, version};
+use grey_core::change::FormatLevel;
+use grey_core::table::Locality;
 use grey_state::feed::{Append, FeedRead};
+use grey_state::instances::InstancesRead;
 use grey_state::redis::Options;
 use grey_state::{Error, FencingToken, State};
 use grey_testkit::{RedisCluster, RedisSentinel, eventually};
@@ -32,7 +35,7 @@ async fn publish(state: State, progress: Arc<Progress>) {
     let mut lost_after = u64::MAX;
     let mut next = 1;
     while !progress.stop.load(Relaxed) {
-        match state.feed.append(TOKEN, &generation("g"), &entry(next)).await {
+        match state.feed.append(TOKEN, EPOCH, &entry(next)).await {
             Ok(Append::Appended) => {
                 let times = acknowledged.entry(next).or_default();
                 *times += 1;
@@ -51,7 +54,7 @@ async fn publish(state: State, progress: Arc<Progress>) {
                 }
                 Ok(None) => {
                     lost_after = 0;
-                    drop(state.feed.reset(TOKEN, &position("g", next - 1)).await);
+                    drop(state.feed.reset(TOKEN, &position(3, next - 1)).await);
                 }
                 Err(_) => {}
             },
@@ -67,7 +70,7 @@ async fn publish(state: State, progress: Arc<Progress>) {
 async fn follow(state: State, progress: Arc<Progress>) {
     let mut at = 0;
     while !progress.stop.load(Relaxed) {
-        match state.feed.read(&position("g", at), 50, Duration::from_millis(300)).await {
+        match state.feed.read(&position(3, at), FormatLevel::CURRENT, 50, Duration::from_millis(300)).await {
             Ok(FeedRead::Entries(entries)) => {
                 for read in entries {
                     at += 1;
@@ -75,7 +78,7 @@ async fn follow(state: State, progress: Arc<Progress>) {
                 }
                 progress.read.store(at, Relaxed);
             }
-            Ok(FeedRead::Idle) | Err(_) => {}
+            Ok(FeedRead::Idle | FeedRead::Above(_)) | Err(_) => {}
             Ok(FeedRead::Lost) => {
                 if let Ok(Some(head)) = state.feed.head().await {
                     at = head.last.0;
@@ -96,7 +99,7 @@ async fn lead(state: State, progress: Arc<Progress>, holder: &'static str) {
 
 async fn take_turns(state: State, progress: Arc<Progress>) {
     while !progress.stop.load(Relaxed) {
-        if state.turns.next(&service_id("payment"), &version("v1")).await.is_ok() {
+        if state.turns.next(&service_id("payment"), &version("v1"), Locality::Everywhere).await.is_ok() {
             progress.turns.fetch_add(1, Relaxed);
         }
         tokio::task::yield_now().await;
@@ -107,10 +110,8 @@ async fn take_turns(state: State, progress: Arc<Progress>) {
 async fn survive(options: Options, kill: impl Future<Output = ()>) {
     let options = Options { response_timeout_ms: 1_000, feed_length: 1_000_000, ..options };
     let (one, two) = (State::redis(&options).await.unwrap(), State::redis(&options).await.unwrap());
-    eventually(DEADLINE, "the feed is begun", async || {
-        one.feed.reset(TOKEN, &position("g", 0)).await.is_ok()
-    })
-    .await;
+    eventually(DEADLINE, "the feed is begun", async || one.feed.reset(TOKEN, &position(3, 0)).await.is_ok())
+        .await;
     let progress = Arc::new(Progress::default());
     let work = [
         tokio::spawn(publish(one.clone(), Arc::clone(&progress))),
@@ -145,12 +146,12 @@ async fn survive(options: Options, kill: impl Future<Output = ()>) {
     }
     eventually(DEADLINE, "the reader could catch up", async || {
         let (head, at) = (one.feed.head().await, progress.read.load(Relaxed));
-        match two.feed.read(&position("g", at), 100_000, Duration::ZERO).await {
+        match two.feed.read(&position(3, at), FormatLevel::CURRENT, 100_000, Duration::ZERO).await {
             Ok(FeedRead::Entries(entries)) => {
                 head.is_ok_and(|head| entries.last().unwrap().event.revision == head.unwrap().last)
             }
             Ok(FeedRead::Idle) => true,
-            Ok(FeedRead::Lost) | Err(_) => false,
+            Ok(FeedRead::Lost | FeedRead::Above(_)) | Err(_) => false,
         }
     })
     .await;
@@ -184,12 +185,12 @@ async fn work_goes_on_after_each_master_of_a_cluster_was_replaced() {
 async fn a_demoted_master_is_left_for_the_new_one() {
     let sentinel = RedisSentinel::start().await.unwrap();
     let state = State::redis(&sentinel_options(&sentinel)).await.unwrap();
-    state.feed.reset(TOKEN, &position("g", 0)).await.unwrap();
+    state.feed.reset(TOKEN, &position(3, 0)).await.unwrap();
     let old = sentinel.kill_master().await.unwrap();
     let new = sentinel.wait_for_new_master(old).await.unwrap();
     sentinel.restart(old).await.unwrap();
     eventually(DEADLINE, "writes reach the new master", async || {
-        state.feed.reset(TOKEN, &position("g", 7)).await.is_ok()
+        state.feed.reset(TOKEN, &position(3, 7)).await.is_ok()
     })
     .await;
     let client = redis::Client::open(format!("redis://{new}")).unwrap();
@@ -198,6 +199,41 @@ async fn a_demoted_master_is_left_for_the_new_one() {
         redis::cmd("XRANGE").arg("grey:changes").arg("-").arg("+").query_async(&mut raw).await.unwrap();
     assert_eq!(ids.len(), 1);
     assert_eq!(ids[0].0, "7-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_announcement_that_a_failover_lost_is_noticed_though_another_has_its_number() {
+    let sentinel = RedisSentinel::start().await.unwrap();
+    let state = State::redis(&sentinel_options(&sentinel)).await.unwrap();
+    state.instances.replace(TOKEN, &instances("payment", &["v1"], 1)).await.unwrap();
+    let client = redis::Client::open(format!("redis://{}", sentinel.master_addr().await.unwrap())).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let mut ask = async |words: &str| {
+        let mut words = words.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word);
+        }
+        command.query_async::<redis::Value>(&mut raw).await.unwrap()
+    };
+    assert_eq!(ask("WAIT 2 30000").await, redis::Value::Int(2));
+    ask("ACL SETUSER default -psync -sync").await;
+    ask("CLIENT KILL TYPE replica").await;
+
+    // Acknowledged, and on the master alone.
+    state.instances.replace(TOKEN, &instances("payment", &["v2"], 1)).await.unwrap();
+    let cursor = state.instances.load().await.unwrap().cursor;
+    let old = sentinel.kill_master().await.unwrap();
+    sentinel.wait_for_new_master(old).await.unwrap();
+    let search = instances("search", &["v1"], 1);
+    eventually(DEADLINE, "writes reach the new master", async || {
+        state.instances.replace(TOKEN, &search).await.is_ok()
+    })
+    .await;
+    assert_eq!(state.instances.read(&cursor, NOW).await.unwrap(), InstancesRead::Lost);
+    let loaded = state.instances.load().await.unwrap();
+    assert_eq!(loaded.lists, [instances("payment", &["v1"], 1), search], "the announcement was lost");
+    assert_eq!(loaded.damaged, []);
 }
 
 #[tokio::test]

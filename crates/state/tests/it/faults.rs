@@ -1,8 +1,11 @@
 //! One server that dies, comes back with less, or hides behind a broken network.
 
-use crate::samples::{DEADLINE, NOW, entry, generation, instances, name, position, service_id, version};
+use crate::samples::{DEADLINE, EPOCH, NOW, entry, instances, name, position, service_id, version};
+use grey_core::change::FormatLevel;
+use grey_core::table::Locality;
 use grey_state::feed::{Append, FeedRead};
 use grey_state::instances::InstancesRead;
+use grey_state::projection::Beat;
 use grey_state::redis::Options;
 use grey_state::{Error, FencingToken, State};
 use grey_testkit::{Proxy, Redis, eventually};
@@ -26,7 +29,7 @@ fn impatient(url: String) -> Options {
 }
 
 async fn append(state: &State, revision: u64) -> Result<Append, Error> {
-    state.feed.append(TOKEN, &generation("g"), &entry(revision)).await
+    state.feed.append(TOKEN, EPOCH, &entry(revision)).await
 }
 
 /// Waits for the connection to be back.
@@ -42,20 +45,26 @@ async fn assert_everything_fails(state: &State) {
         assert!(failed, "{what}: {outcome:?}");
     }
     let list = instances("payment", &["v1"], 1);
-    let cursor = grey_state::instances::Cursor("life 1".to_owned());
+    let cursor = grey_state::instances::Cursor("life 1 x".to_owned());
     let (publisher, payment, v1) = (name("publisher"), service_id("payment"), version("v1"));
+    let (beat, at) = (Beat::default(), position(3, 1));
     tokio::join!(
         fails("append", append(state, 1)),
         fails("head", state.feed.head()),
-        fails("read", async { state.feed.read(&position("g", 1), 1, LONG).await }),
+        fails("read", async { state.feed.read(&position(3, 1), FormatLevel::CURRENT, 1, LONG).await }),
         fails("status", state.projection.status()),
+        fails("beat", state.projection.beat(TOKEN, &beat)),
+        fails("last beat", state.projection.last_beat()),
+        fails("repair", state.projection.repair(TOKEN, &at, &[])),
+        fails("indexes", state.projection.indexes()),
         fails("load", async { state.projection.load(&mut |_| {}).await }),
-        fails("rebuild", async { state.projection.rebuild(TOKEN, &position("g", 1)).await.map(drop) }),
+        fails("rebuild", async { state.projection.rebuild(TOKEN, &position(3, 1)).await.map(drop) }),
         fails("replace", state.instances.replace(TOKEN, &list)),
         fails("instances", state.instances.load()),
         fails("follow instances", state.instances.read(&cursor, LONG)),
+        fails("digest of instances", state.instances.digest()),
         fails("lease", state.leases.acquire(&publisher, "a", LONG)),
-        fails("turn", state.turns.next(&payment, &v1)),
+        fails("turn", state.turns.next(&payment, &v1, Locality::Everywhere)),
         fails("routers", state.heartbeats.live()),
         fails("post a request", state.requests.post(&publisher, b"x")),
         fails("take requests", state.requests.take(&publisher, LONG)),
@@ -68,11 +77,11 @@ async fn assert_everything_fails(state: &State) {
 async fn a_wiped_server_is_noticed_and_used_again() {
     let redis = Redis::start().await.unwrap();
     let state = State::redis(&impatient(redis.url())).await.unwrap();
-    state.feed.reset(TOKEN, &position("g", 0)).await.unwrap();
+    state.feed.reset(TOKEN, &position(3, 0)).await.unwrap();
     assert_eq!(append(&state, 1).await.unwrap(), Append::Appended);
     let held = state.leases.acquire(&name("publisher"), "a", LONG).await.unwrap().unwrap();
     state.instances.replace(TOKEN, &instances("payment", &["v1"], 2)).await.unwrap();
-    let (_, cursor) = state.instances.load().await.unwrap();
+    let cursor = state.instances.load().await.unwrap().cursor;
     state.statuses.publish(&name("publisher"), held, b"before", LONG).await.unwrap();
     state.requests.post(&name("publisher"), b"before").await.unwrap();
 
@@ -81,7 +90,10 @@ async fn a_wiped_server_is_noticed_and_used_again() {
     redis.restart_empty().await.unwrap();
     recovered(&state).await;
     assert_eq!(state.feed.head().await.unwrap(), None);
-    assert_eq!(state.feed.read(&position("g", 1), 1, LONG).await.unwrap(), FeedRead::Lost);
+    assert_eq!(
+        state.feed.read(&position(3, 1), FormatLevel::CURRENT, 1, LONG).await.unwrap(),
+        FeedRead::Lost
+    );
     assert_eq!(append(&state, 2).await.unwrap(), Append::OutOfPlace);
     assert_eq!(state.instances.read(&cursor, LONG).await.unwrap(), InstancesRead::Lost);
     let next = state.leases.acquire(&name("publisher"), "b", LONG).await.unwrap().unwrap();
@@ -105,10 +117,12 @@ async fn a_wiped_server_is_noticed_and_used_again() {
 async fn a_silently_emptied_server_is_noticed_by_a_waiting_reader() {
     let redis = Redis::start().await.unwrap();
     let state = State::redis(&impatient(redis.url())).await.unwrap();
-    state.feed.reset(TOKEN, &position("g", 0)).await.unwrap();
+    state.feed.reset(TOKEN, &position(3, 0)).await.unwrap();
     let reader = {
         let state = state.clone();
-        tokio::spawn(async move { timeout(DEADLINE, state.feed.read(&position("g", 0), 1, LONG)).await })
+        tokio::spawn(async move {
+            timeout(DEADLINE, state.feed.read(&position(3, 0), FormatLevel::CURRENT, 1, LONG)).await
+        })
     };
     let mut raw = redis.connection().await.unwrap();
     eventually(DEADLINE, "the reader waits", async || {
@@ -124,7 +138,7 @@ async fn a_silently_emptied_server_is_noticed_by_a_waiting_reader() {
 async fn a_server_restored_from_older_data_is_noticed() {
     let redis = Redis::start().await.unwrap();
     let state = State::redis(&impatient(redis.url())).await.unwrap();
-    state.feed.reset(TOKEN, &position("g", 0)).await.unwrap();
+    state.feed.reset(TOKEN, &position(3, 0)).await.unwrap();
     assert_eq!(append(&state, 1).await.unwrap(), Append::Appended);
     let dump = redis.save_dump().await.unwrap();
     for revision in 2..5 {
@@ -132,11 +146,16 @@ async fn a_server_restored_from_older_data_is_noticed() {
     }
     redis.restart_from_dump(&dump).await.unwrap();
     recovered(&state).await;
-    assert_eq!(state.feed.read(&position("g", 4), 1, LONG).await.unwrap(), FeedRead::Lost);
+    assert_eq!(
+        state.feed.read(&position(3, 4), FormatLevel::CURRENT, 1, LONG).await.unwrap(),
+        FeedRead::Lost
+    );
     assert_eq!(append(&state, 5).await.unwrap(), Append::OutOfPlace);
     let reader = {
         let state = state.clone();
-        tokio::spawn(async move { timeout(DEADLINE, state.feed.read(&position("g", 1), 10, LONG)).await })
+        tokio::spawn(async move {
+            timeout(DEADLINE, state.feed.read(&position(3, 1), FormatLevel::CURRENT, 10, LONG)).await
+        })
     };
     for revision in 2..6 {
         assert_eq!(append(&state, revision).await.unwrap(), Append::Appended);
@@ -156,12 +175,12 @@ async fn a_cut_link_fails_in_time_and_heals_by_itself() {
     for round in 0..3 {
         proxy.heal().await.unwrap();
         recovered(&state).await;
-        state.feed.reset(TOKEN, &position("g", round)).await.unwrap();
+        state.feed.reset(TOKEN, &position(3, round)).await.unwrap();
         let reader = {
             let state = state.clone();
-            tokio::spawn(
-                async move { timeout(DEADLINE, state.feed.read(&position("g", round), 1, LONG)).await },
-            )
+            tokio::spawn(async move {
+                timeout(DEADLINE, state.feed.read(&position(3, round), FormatLevel::CURRENT, 1, LONG)).await
+            })
         };
         proxy.cut().await.unwrap();
         let cut = reader.await.unwrap().unwrap();
@@ -176,7 +195,7 @@ async fn a_stalled_link_fails_in_time_and_heals_by_itself() {
     let proxy = Proxy::start(redis.addr()).await.unwrap();
     let state = State::redis(&impatient(format!("redis://{}", proxy.addr()))).await.unwrap();
     recovered(&state).await;
-    state.feed.reset(TOKEN, &position("g", 0)).await.unwrap();
+    state.feed.reset(TOKEN, &position(3, 0)).await.unwrap();
     proxy.stall().await.unwrap();
     assert_everything_fails(&state).await;
     proxy.heal().await.unwrap();
@@ -191,14 +210,14 @@ async fn a_frozen_server_delays_a_turn_no_longer_than_its_deadline() {
     let state = State::redis(&options).await.unwrap();
     recovered(&state).await;
     redis.pause().unwrap();
-    let turn = state.turns.next(&service_id("payment"), &version("v1")).await;
+    let turn = state.turns.next(&service_id("payment"), &version("v1"), Locality::Everywhere).await;
     assert!(
         matches!(turn, Err(Error::Timeout { deadline, .. }) if deadline == Duration::from_millis(20)),
         "{turn:?}"
     );
     redis.resume().unwrap();
     eventually(DEADLINE, "turns are given again", async || {
-        state.turns.next(&service_id("payment"), &version("v1")).await.is_ok()
+        state.turns.next(&service_id("payment"), &version("v1"), Locality::Everywhere).await.is_ok()
     })
     .await;
 }

@@ -8,11 +8,18 @@
 
 mod backend;
 mod conformance;
+mod epochs;
 mod failover;
 mod faults;
+mod fencing;
+mod heal;
 mod history;
+mod instances;
 mod layout;
+mod levels;
+mod liveness;
 mod samples;
+mod world;
 
 use grey_state::redis::Options;
 use grey_testkit::Redis;

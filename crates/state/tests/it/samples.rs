@@ -1,14 +1,18 @@
 //! Test data.
 
-use grey_core::change::{Change, Event, Generation, Position, Record, Revision};
-use grey_core::ids::{InstanceId, Name, ServiceId, TenantId};
+use grey_core::change::{Change, Epoch, Event, Position, Principal, Revision};
+use grey_core::ids::{InstanceId, Name, OverlayId, ServiceId, TenantId};
 use grey_core::instance::Instance;
+use grey_core::key::{Fact, Key};
+use grey_core::policy::{Buckets, Canary, Match, Overlay, OverlayKind, Unit};
+use grey_core::record::Record;
+use grey_core::service::{Service, ServiceVersion};
 use grey_core::tenant::Tenant;
 use grey_core::version::Version;
 use grey_proto::arbitrary;
-use grey_state::State;
 use grey_state::feed::FeedEntry;
 use grey_state::instances::ServiceInstances;
+use grey_state::{Digests, State};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
@@ -19,12 +23,37 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// A read that does not wait.
 pub(crate) const NOW: Duration = Duration::ZERO;
 
-pub(crate) fn generation(text: &str) -> Generation {
-    Generation(text.into())
+/// The epoch of most tests.
+pub(crate) const EPOCH: Epoch = Epoch(3);
+
+pub(crate) fn position(epoch: u64, revision: u64) -> Position {
+    Position { epoch: Epoch(epoch), revision: Revision(revision) }
 }
 
-pub(crate) fn position(text: &str, revision: u64) -> Position {
-    Position { generation: generation(text), revision: Revision(revision) }
+pub(crate) fn tenant_put(tenant: Tenant) -> Change {
+    Change::Put(Fact::Tenant(tenant))
+}
+
+pub(crate) fn service_put(service: &ServiceId, default: &Version) -> Change {
+    Change::Put(Fact::Service(Service { id: service.clone(), default: default.clone() }))
+}
+
+pub(crate) fn overlay_id(text: &str) -> OverlayId {
+    OverlayId::new(text).unwrap()
+}
+
+/// A canary from v1 to v2 in a layer of its own.
+pub(crate) fn canary(id: &str, weight: u32) -> Overlay {
+    let buckets = Buckets::first(weight).unwrap();
+    Overlay {
+        id: overlay_id(id),
+        order: 0,
+        layer: overlay_id(id),
+        salt: format!("salt of {id}"),
+        unit: Unit::Tenant,
+        matching: Match::default(),
+        kind: OverlayKind::Canary(Canary { baseline: version("v1"), canary: version("v2"), buckets }),
+    }
 }
 
 pub(crate) fn tenant_id(text: &str) -> TenantId {
@@ -47,15 +76,16 @@ pub(crate) fn event(revision: u64, changes: Vec<Change>) -> Event {
     Event {
         revision: Revision(revision),
         at_ms: 1_700_000_000_000,
-        actor: "ada".to_owned(),
+        principal: Principal::named("ada"),
         reason: format!("step {revision}"),
         changes,
+        ..Event::default()
     }
 }
 
 pub(crate) fn entry(revision: u64) -> FeedEntry {
     let tenant = Tenant::new(tenant_id(&format!("t{revision}")));
-    FeedEntry { event: event(revision, vec![Change::TenantPut(tenant)]), digest: u64::MAX - revision }
+    FeedEntry { event: event(revision, vec![tenant_put(tenant)]), digests: Digests::one(u64::MAX - revision) }
 }
 
 /// `count` instances of each of the versions.
@@ -101,22 +131,31 @@ pub(crate) fn events(seed: u8, first: u64, count: usize) -> Vec<Event> {
     (first..).take(count).map(next).collect()
 }
 
-/// The change, but about one of a few tenants and services.
+/// The change, but about one of a few tenants, services and overlays.
 fn about(change: Change, tenant: usize, service: usize) -> Change {
+    let overlay = overlay_id(&format!("o{tenant}"));
     let (tenant, service) = (tenant_id(&format!("t{tenant}")), service_id(&format!("s{service}")));
     match change {
-        Change::TenantPut(put) => Change::TenantPut(Tenant { id: tenant, ..put }),
-        Change::TenantRemoved(_) => Change::TenantRemoved(tenant),
-        Change::ServicePut(put) => Change::ServicePut(grey_core::service::Service { id: service, ..put }),
-        Change::ServiceRemoved(_) => Change::ServiceRemoved(service),
-        Change::VersionPut(put) => Change::VersionPut(grey_core::service::ServiceVersion { service, ..put }),
-        Change::VersionRemoved { version, .. } => Change::VersionRemoved { service, version },
-        Change::PolicyPut { policy, .. } => Change::PolicyPut { service, policy },
-        Change::PinPut { pin, .. } => Change::PinPut { tenant, service, pin },
-        Change::PinRemoved { .. } => Change::PinRemoved { tenant, service },
-        Change::SchemaObserved { schema, at_ms, .. } => {
-            Change::SchemaObserved { tenant, service, schema, at_ms }
-        }
+        Change::Put(fact) => Change::Put(match fact {
+            Fact::Tenant(put) => Fact::Tenant(Tenant { id: tenant, ..put }),
+            Fact::Service(put) => Fact::Service(Service { id: service, ..put }),
+            Fact::Version(put) => Fact::Version(ServiceVersion { service, ..put }),
+            Fact::Policy(_, policy) => Fact::Policy(service, policy),
+            Fact::Overlay(_, put) => Fact::Overlay(service, Overlay { id: overlay, ..put }),
+            Fact::Pin(_, _, pin) => Fact::Pin(tenant, service, pin),
+            Fact::Schema(_, _, seen) => Fact::Schema(tenant, service, seen),
+            Fact::Hold(_, _, hold) => Fact::Hold(tenant, service, hold),
+        }),
+        Change::Removed(key) => Change::Removed(match key {
+            Key::Tenant(_) => Key::Tenant(tenant),
+            Key::Service(_) => Key::Service(service),
+            Key::Version(_, version) => Key::Version(service, version),
+            Key::Policy(_) => Key::Policy(service),
+            Key::Overlay(_, _) => Key::Overlay(service, overlay),
+            Key::Pin(_, _) => Key::Pin(tenant, service),
+            Key::Schema(_, _) => Key::Schema(tenant, service),
+            Key::Hold(_, _) => Key::Hold(tenant, service),
+        }),
     }
 }
 
@@ -134,6 +173,7 @@ pub(crate) fn normal(records: Vec<Record>) -> Vec<Record> {
                 record.pins.sort_by(|one, other| one.0.cmp(&other.0));
                 record.pins.dedup_by(|one, other| one.0 == other.0);
                 record.schemas.sort_by(|one, other| one.0.cmp(&other.0));
+                record.holds.sort_by(|one, other| one.0.cmp(&other.0));
                 record.schemas.dedup_by(|one, other| one.0 == other.0);
                 format!("t {}", record.tenant.id)
             }

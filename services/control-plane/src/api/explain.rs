@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use grey_core::balance::Moment;
-use grey_core::change::{Change, Event, Position, Record, Revision, ServiceRecord, TenantRecord};
+use grey_core::change::{Event, Position, Revision};
 use grey_core::decide::Call;
 use grey_core::error::Reason;
 use grey_core::explain::explain;
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::policy::Policy;
+use grey_core::key::Key;
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::table::Table;
 use grey_edge::Caller;
 use grey_proto::control::{ExplainAtRequest, ExplainAtResponse};
@@ -19,12 +20,12 @@ use grey_proto::convert::InvalidMessage;
 use grey_proto::decision;
 use grey_proto::router::RouteRequest;
 use grey_proto::status::ApiError;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter};
 use tokio::time::timeout;
 
 use super::{Api, id, invalid, unavailable};
 use crate::database::head;
-use crate::entity::{observed_schemas, pins, policies, services, tenants, versions};
+use crate::entity::{holds, observed_schemas, overlays, pins, policies, services, tenants, versions};
 
 /// Events folded at once.
 const CHUNK: usize = 200;
@@ -53,10 +54,10 @@ impl Api {
         let mut table =
             table.map_err(|_| unavailable(format!("explaining took longer than {limit:?}")))??;
         let state = timeout(INSTANCES_DEADLINE, self.0.state.instances.load()).await;
-        let Ok(Ok((lists, _))) = state else {
+        let Ok(Ok(loaded)) = state else {
             return Err(unavailable("the service's instances cannot be read; retry later"));
         };
-        if let Some(list) = lists.into_iter().find(|list| list.service == service) {
+        if let Some(list) = loaded.lists.into_iter().find(|list| list.service == service) {
             table.set_instances(&service, list.instances);
         }
         let explained = explain(&table, &core_call(&call), &Moment::default());
@@ -87,7 +88,7 @@ impl Api {
             return Err(ApiError::new(Reason::RevisionUnavailable, message));
         }
         let mut table = Table::default();
-        table.set_position(Position { generation: head.generation, revision: Revision(0) });
+        table.set_position(Position { epoch: head.epoch, revision: Revision(0) });
         while table.position().revision < revision {
             let reached = table.position().revision;
             let left = usize::try_from(revision.0 - reached.0).unwrap_or(CHUNK);
@@ -96,7 +97,8 @@ impl Api {
                 return Err(unavailable("the log ended early"));
             }
             for event in events {
-                let changes = event.changes.into_iter().filter(|change| concerns(change, tenant, service));
+                let changes =
+                    event.changes.into_iter().filter(|change| concerns(&change.key(), tenant, service));
                 let event = Event { changes: changes.collect(), ..event };
                 table.apply(&event).map_err(|gap| ApiError::new(Reason::Internal, gap.to_string()))?;
             }
@@ -113,44 +115,51 @@ impl Api {
         let mut table = Table::default();
         let row = services::Entity::find_by_id(service.as_str()).one(&snapshot);
         if let Some(row) = database.read("read a service", row).await? {
-            let declared = versions::Entity::find().filter(versions::Column::Service.eq(service.as_str()));
-            let declared = database.read("read a service's versions", declared.all(&snapshot)).await?;
-            let policy = policies::Entity::find_by_id(service.as_str()).one(&snapshot);
-            let policy = database.read("read a service's policy", policy).await?;
-            let versions = declared.iter().map(versions::Model::version).collect::<Result<_, _>>()?;
-            let policy = policy.map_or(Ok(Policy::default()), |row| row.policy())?;
-            table.insert(Record::Service(ServiceRecord { service: row.service()?, versions, policy }));
+            table.insert(Record::Service(self.service_record(&snapshot, &row).await?));
         }
         let row = tenants::Entity::find_by_id(tenant.as_str()).one(&snapshot);
         if let Some(row) = database.read("read a tenant", row).await? {
             let key = (tenant.to_string(), service.to_string());
             let pin = pins::Entity::find_by_id(key.clone()).one(&snapshot);
             let pin = database.read("read a pin", pin).await?;
-            let seen = observed_schemas::Entity::find_by_id(key).one(&snapshot);
+            let seen = observed_schemas::Entity::find_by_id(key.clone()).one(&snapshot);
             let seen = database.read("read an observed schema", seen).await?;
             let pins = pin.iter().map(pins::Model::pin).collect::<Result<_, _>>()?;
             let schemas = seen.iter().map(observed_schemas::Model::observation).collect::<Result<_, _>>()?;
-            table.insert(Record::Tenant(TenantRecord { tenant: row.tenant()?, pins, schemas }));
+            let hold = holds::Entity::find_by_id(key).one(&snapshot);
+            let hold = database.read("read a hold", hold).await?;
+            let holds = hold.iter().map(holds::Model::hold).collect::<Result<_, _>>()?;
+            table.insert(Record::Tenant(TenantRecord { tenant: row.tenant()?, pins, schemas, holds }));
         }
         database.read("end a snapshot", snapshot.commit()).await?;
         table.set_position(position);
         Ok(table)
     }
+
+    async fn service_record(
+        &self,
+        snapshot: &DatabaseTransaction,
+        row: &services::Model,
+    ) -> Result<ServiceRecord, ApiError> {
+        let database = &self.0.database;
+        let mut record = ServiceRecord::from(row.service()?);
+        let declared = versions::Entity::find().filter(versions::Column::Service.eq(row.id.as_str()));
+        let declared = database.read("read a service's versions", declared.all(snapshot)).await?;
+        record.versions = declared.iter().map(versions::Model::version).collect::<Result<_, _>>()?;
+        let policy = policies::Entity::find_by_id(row.id.as_str()).one(snapshot);
+        if let Some(policy) = database.read("read a service's policy", policy).await? {
+            record.policy = policy.policy()?;
+        }
+        let laid = overlays::Entity::find().filter(overlays::Column::Service.eq(row.id.as_str()));
+        let laid = database.read("read a service's overlays", laid.all(snapshot)).await?;
+        record.overlays = laid.iter().map(overlays::Model::overlay).collect::<Result<_, _>>()?;
+        Ok(record)
+    }
 }
 
-/// Whether a change can matter to this tenant's calls of this service.
-fn concerns(change: &Change, tenant: &TenantId, service: &ServiceId) -> bool {
-    match change {
-        Change::TenantPut(put) => put.id == *tenant,
-        Change::TenantRemoved(removed) => removed == tenant,
-        Change::ServicePut(put) => put.id == *service,
-        Change::ServiceRemoved(removed) => removed == service,
-        Change::VersionPut(put) => put.service == *service,
-        Change::VersionRemoved { service: of, .. } | Change::PolicyPut { service: of, .. } => of == service,
-        Change::PinPut { tenant: who, service: of, .. }
-        | Change::PinRemoved { tenant: who, service: of }
-        | Change::SchemaObserved { tenant: who, service: of, .. } => who == tenant && of == service,
-    }
+/// Whether what is under a key can matter to this tenant's calls of this service.
+fn concerns(key: &Key, tenant: &TenantId, service: &ServiceId) -> bool {
+    key.tenant().is_none_or(|named| named == tenant) && key.service().is_none_or(|named| named == service)
 }
 
 fn check_size(call: &RouteRequest) -> Result<(), ApiError> {

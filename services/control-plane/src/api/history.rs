@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::{self, StreamExt};
-use grey_core::change::Revision;
+use grey_core::change::{Position, Revision};
 use grey_core::error::Reason;
 use grey_edge::Caller;
 use grey_proto::control::{
-    self, ListEventsRequest, ListEventsResponse, WatchEventsRequest, WatchEventsResponse,
+    self, ListEventsRequest, ListEventsResponse, VerifyEventsRequest, VerifyEventsResponse,
+    WatchEventsRequest, WatchEventsResponse,
 };
 use grey_proto::status::ApiError;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{Api, MAX_PAGE_BYTES, page_size};
+use super::{Api, MAX_PAGE, MAX_PAGE_BYTES, page_size};
 
 /// Events read from the database at once: each may hold a thousand changes.
 const CHUNK: usize = 50;
@@ -63,6 +64,28 @@ impl Api {
         Ok(listed(events, &head))
     }
 
+    /// Checks that events are as they were written.
+    ///
+    /// # Errors
+    /// A limit out of range, or the database is away.
+    pub async fn verify_events(
+        &self,
+        _: &Caller,
+        request: VerifyEventsRequest,
+    ) -> Result<VerifyEventsResponse, ApiError> {
+        let limit = if request.limit == 0 { MAX_PAGE } else { page_size("limit", request.limit)? };
+        let verified = self.0.database.verify(Revision(request.after), limit).await?;
+        let (broken, why) = verified.fault.map_or((0, String::new()), |fault| {
+            tracing::error!(
+                event.revision = fault.revision.0,
+                fault = fault.why,
+                "log is not as it was written"
+            );
+            (fault.revision.0, fault.why.to_owned())
+        });
+        Ok(VerifyEventsResponse { revision: verified.reached.0, broken, why, complete: verified.is_complete })
+    }
+
     /// Streams events from a revision on, then each new one as it is committed.
     ///
     /// # Errors
@@ -98,14 +121,14 @@ impl Api {
     }
 }
 
-fn listed(events: Vec<control::Event>, head: &grey_core::change::Position) -> ListEventsResponse {
-    ListEventsResponse { events, revision: head.revision.0, generation: head.generation.to_string() }
+fn listed(events: Vec<control::Event>, head: &Position) -> ListEventsResponse {
+    ListEventsResponse { events, revision: head.revision.0, epoch: head.epoch.0 }
 }
 
 /// A stream of events under way.
 struct Watch {
     api: Api,
-    commits: watch::Receiver<grey_core::change::Position>,
+    commits: watch::Receiver<Position>,
     after: Revision,
     _permit: OwnedSemaphorePermit,
 }

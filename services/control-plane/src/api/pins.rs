@@ -3,6 +3,7 @@
 use grey_core::change::Change;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::key::{Fact, Key};
 use grey_core::service::Pin;
 use grey_edge::{Caller, Role};
 use grey_proto::control::{
@@ -13,7 +14,10 @@ use grey_proto::convert::{InvalidMessage, change_at};
 use grey_proto::status::ApiError;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::{Api, Written, after, cut, id, invalid, one_more, optional_id, page_size, required, wait};
+use super::catalog::clear_output;
+use super::{
+    Api, Written, after, command, cut, id, invalid, one_more, optional_id, page_size, required, wait,
+};
 use crate::command::{Command, Proposed, now_ms};
 use crate::entity::pins;
 
@@ -55,16 +59,23 @@ impl Api {
     }
 
     /// Pins a tenant to a version. A tenant that lacks the version's schema is refused; or, if the request says so, its
-    /// database is upgraded first, and the migrator pins once that has succeeded.
+    /// database is upgraded first, and the migrator pins once that has succeeded. A strict move is described in `strict`.
     ///
     /// # Errors
     /// As for every write, or something that the pin names is unknown, or the tenant does not have the version's
     /// schema, or what an upgrade is refused for. Nothing was changed then.
     pub async fn put_pin(&self, caller: &Caller, request: PutPinRequest) -> Result<PutPinResponse, ApiError> {
         let (tenant, service, pin): (TenantId, ServiceId, Pin) = required("pin", request.pin)?;
+        if request.strict && request.migrate {
+            return Err(invalid("strict", "cannot be combined with migrate; upgrade first, then move"));
+        }
         let mut message = control::Pin::from((&tenant, &service, &pin));
-        let change = Change::PinPut { tenant, service, pin };
-        let Written { result, thing } = match self.write(caller, change, request.write.clone()).await {
+        let written = if request.strict {
+            self.pin_strictly(caller, (tenant, service, pin), request.write.clone()).await
+        } else {
+            self.write(caller, Change::Put(Fact::Pin(tenant, service, pin)), request.write.clone()).await
+        };
+        let Written { result, revision, .. } = match written {
             // The window is the last thing that a pin is checked for: nothing else speaks against it.
             Err(refusal) if request.migrate && refusal.reason == Reason::NoLegalVersion => {
                 let options = request.write.unwrap_or_default();
@@ -73,7 +84,7 @@ impl Api {
             }
             written => written?,
         };
-        message.revision = thing;
+        message.revision = revision;
         Ok(PutPinResponse { result: Some(result), pin: Some(message), upgrade: String::new() })
     }
 
@@ -87,7 +98,8 @@ impl Api {
         request: DeletePinRequest,
     ) -> Result<DeletePinResponse, ApiError> {
         let (tenant, service) = (id("tenant", &request.tenant)?, id("service", &request.service)?);
-        let written = self.write(caller, Change::PinRemoved { tenant, service }, request.write).await?;
+        let change = Change::Removed(Key::Pin(tenant, service));
+        let written = self.write(caller, change, request.write).await?;
         Ok(DeletePinResponse { result: Some(written.result) })
     }
 
@@ -106,15 +118,22 @@ impl Api {
         let mut changes = Vec::with_capacity(request.changes.len());
         for (i, proposed) in request.changes.into_iter().enumerate() {
             let field = format!("changes[{i}]");
-            let change = proposed.change.ok_or_else(|| InvalidMessage::missing("change").under(&field))?;
+            let mut change =
+                proposed.change.ok_or_else(|| InvalidMessage::missing("change").under(&field))?;
+            if let Some(control::change::Change::OverlayPut(overlay)) = &mut change.change {
+                clear_output(overlay);
+            }
             let change = change_at(change, now_ms).map_err(|fault| fault.under("change").under(&field))?;
+            if let Change::Put(Fact::Hold(..)) = change {
+                return Err(invalid(&field, "holds are made by strict moves only; pin with strict"));
+            }
             if !is_operators(&change) {
                 caller.require(Role::Admin, "apply change sets of more than pins and schemas")?;
             }
             changes.push(Proposed { change, expected: proposed.expected_revision });
         }
-        let (actor, reason) = (caller.name().to_owned(), options.reason);
-        let command = Command { actor, reason, changes, expected_log: options.expected_revision };
+        let expected_log = options.expected_revision;
+        let command = Command { expected_log, ..command(caller, options, changes)? };
         let committed = self.0.commands.execute(command).await?;
         let result = self.result(&committed.position, wait).await;
         Ok(ApplyChangeSetResponse { result: Some(result) })
@@ -123,5 +142,5 @@ impl Api {
 
 /// Whether operators may make the change by itself.
 fn is_operators(change: &Change) -> bool {
-    matches!(change, Change::PinPut { .. } | Change::PinRemoved { .. } | Change::SchemaObserved { .. })
+    matches!(change.key(), Key::Pin(..) | Key::Schema(..) | Key::Hold(..))
 }

@@ -1,21 +1,24 @@
 //! Tenants and their observed schemas.
 
-use grey_core::change::Change;
+use grey_core::change::{Change, Position};
 use grey_core::ids::{Name, ServiceId, TenantId};
+use grey_core::key::{Fact, Key};
 use grey_core::tenant::Tenant;
 use grey_edge::Caller;
 use grey_proto::control::{
     self, DeleteTenantRequest, DeleteTenantResponse, GetTenantRequest, GetTenantResponse, ListTenantsRequest,
     ListTenantsResponse, ObserveSchemaRequest, ObserveSchemaResponse, PutTenantRequest, PutTenantResponse,
+    WriteOptions,
 };
-use grey_proto::convert::{InvalidMessage, change_at, tenant_status};
+use grey_proto::convert::{InvalidMessage, change_at, mask, tenant_status};
 use grey_proto::status::ApiError;
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Statement};
 use serde::Serialize;
 
-use super::{Api, Written, cut, id, one_more, optional_id, page_size, required};
+use super::{Api, Written, cut, entity_tag, id, one_more, optional_id, page_size, partial, required};
 use crate::command::{now_ms, unknown_tenant};
-use crate::entity::{observed_schemas, pins, tenants};
+use crate::database::head;
+use crate::entity::{holds, observed_schemas, pins, tenants, unsigned};
 
 /// The version that each service has for one tenant.
 #[derive(Debug, Serialize)]
@@ -55,10 +58,11 @@ struct EffectiveRow {
     locked: Option<bool>,
     revision: Option<i64>,
     schema_version: Option<String>,
+    epoch: i64,
 }
 
-const EFFECTIVE: &str = "SELECT s.id, s.default_version, p.version, p.locked, p.revision, o.schema_version \
-    FROM services s LEFT JOIN pins p ON p.tenant = $1 AND p.service = s.id \
+const EFFECTIVE: &str = "SELECT s.id, s.default_version, p.version, p.locked, p.revision, o.schema_version, \
+    (SELECT epoch FROM log_head) AS epoch FROM services s LEFT JOIN pins p ON p.tenant = $1 AND p.service = s.id \
     LEFT JOIN observed_schemas o ON o.tenant = $1 AND o.service = s.id \
     WHERE s.id > $2 ORDER BY s.id LIMIT $3";
 
@@ -75,7 +79,9 @@ impl Api {
         let tenant: TenantId = id("id", &request.id)?;
         let database = &self.0.database;
         let snapshot = database.begin_snapshot().await?;
-        let row = tenants::Entity::find_by_id(tenant.as_str()).one(&snapshot);
+        let epoch = database.read("read the log's head", head(&snapshot)).await?;
+        let epoch = Position::try_from(epoch)?.epoch.0;
+        let row = tenants::dated(tenants::Entity::find_by_id(tenant.as_str())).one(&snapshot);
         let row =
             database.read("read a tenant", row).await?.ok_or_else(|| unknown_tenant(tenant.as_str()))?;
         let held = pins::Entity::find()
@@ -86,11 +92,17 @@ impl Api {
             .filter(observed_schemas::Column::Tenant.eq(tenant.as_str()))
             .order_by_asc(observed_schemas::Column::Service);
         let seen = database.read("read a tenant's schemas", seen.all(&snapshot)).await?;
+        let moving = holds::Entity::find()
+            .filter(holds::Column::Tenant.eq(tenant.as_str()))
+            .order_by_asc(holds::Column::Service);
+        let moving = database.read("read a tenant's holds", moving.all(&snapshot)).await?;
         database.read("end a snapshot", snapshot.commit()).await?;
         Ok(GetTenantResponse {
             tenant: Some(row.message()?),
             pins: held.iter().map(pins::Model::message).collect::<Result<_, _>>()?,
             schemas: seen.iter().map(observed_schemas::Model::message).collect::<Result<_, _>>()?,
+            epoch,
+            holds: moving.iter().map(holds::Model::message).collect::<Result<_, _>>()?,
         })
     }
 
@@ -119,27 +131,55 @@ impl Api {
             query = query.filter(tenants::Column::Status.eq(status.as_str()));
         }
         let database = &self.0.database;
-        let rows = database.read("list tenants", query.all(database.readers())).await?;
+        let rows = tenants::dated(query).all(database.readers());
+        let rows = database.read("list tenants", rows).await?;
         let mut tenants: Vec<control::Tenant> =
-            rows.iter().map(tenants::Model::message).collect::<Result<_, _>>()?;
+            rows.iter().map(tenants::Dated::message).collect::<Result<_, _>>()?;
         let more = cut(&mut tenants, size);
         let last = tenants.last().map(|tenant| tenant.id.clone()).filter(|_| more);
         Ok(ListTenantsResponse { tenants, next_page_token: last.unwrap_or_default() })
     }
 
-    /// Creates a tenant or replaces its attributes.
+    /// Creates a tenant or replaces its attributes; with a mask, sets those that it names.
     ///
     /// # Errors
-    /// As for every write: see [`crate::command::Error`].
+    /// As for every write: see [`crate::command::Error`]; with a mask, a tenant that is unknown too.
     pub async fn put_tenant(
         &self,
         caller: &Caller,
         request: PutTenantRequest,
     ) -> Result<PutTenantResponse, ApiError> {
-        let tenant: Tenant = required("tenant", request.tenant)?;
+        let PutTenantRequest { tenant, write, update_mask } = request;
+        if update_mask.is_empty() {
+            return self.replace_tenant(caller, tenant, write).await;
+        }
+        let given = tenant.ok_or_else(|| InvalidMessage::missing("tenant"))?;
+        let mut attempts = partial::Attempts::of(write.as_ref());
+        loop {
+            let asked = GetTenantRequest { id: given.id.clone() };
+            let GetTenantResponse { tenant, epoch, .. } = self.get_tenant(caller, asked).await?;
+            let present = tenant.unwrap_or_default();
+            let tag = (epoch, present.revision);
+            let merged = mask::merge(&present, &given, &update_mask, partial::TENANT)?;
+            let written =
+                self.replace_tenant(caller, Some(merged), partial::conditional(write.clone(), tag)).await;
+            if !attempts.again(&written) {
+                return written;
+            }
+        }
+    }
+
+    async fn replace_tenant(
+        &self,
+        caller: &Caller,
+        tenant: Option<control::Tenant>,
+        write: Option<WriteOptions>,
+    ) -> Result<PutTenantResponse, ApiError> {
+        let tenant: Tenant = required("tenant", tenant)?;
         let mut message = control::Tenant::from(&tenant);
-        let Written { result, thing } = self.write(caller, Change::TenantPut(tenant), request.write).await?;
-        message.revision = thing;
+        let change = Change::Put(Fact::Tenant(tenant));
+        let Written { result, revision, .. } = self.write(caller, change, write).await?;
+        message.revision = revision;
         Ok(PutTenantResponse { result: Some(result), tenant: Some(message) })
     }
 
@@ -152,7 +192,7 @@ impl Api {
         caller: &Caller,
         request: DeleteTenantRequest,
     ) -> Result<DeleteTenantResponse, ApiError> {
-        let change = Change::TenantRemoved(id("id", &request.id)?);
+        let change = Change::Removed(Key::Tenant(id("id", &request.id)?));
         let written = self.write(caller, change, request.write).await?;
         Ok(DeleteTenantResponse { result: Some(written.result) })
     }
@@ -204,18 +244,24 @@ impl Api {
         let more = rows.len() > size;
         rows.truncate(size);
         let last = rows.last().map(|row| row.id.clone()).filter(|_| more);
-        let services = rows.into_iter().map(|row| EffectiveService {
-            service: row.id,
-            source: if row.version.is_some() { "pin" } else { "default" },
-            version: row.version.unwrap_or(row.default_version),
-            locked: row.locked.unwrap_or_default(),
-            schema: row.schema_version.unwrap_or_default(),
-            etag: row.revision.map(|revision| format!("\"{revision}\"")),
-        });
+        let services = rows.into_iter().map(effective).collect::<Result<_, _>>()?;
         Ok(EffectiveServices {
             tenant: tenant.to_string(),
-            services: services.collect(),
+            services,
             next_page_token: last.unwrap_or_default(),
         })
     }
+}
+
+fn effective(row: EffectiveRow) -> Result<EffectiveService, ApiError> {
+    let revision = row.revision.map(|revision| unsigned("pins", revision)).transpose()?;
+    let epoch = unsigned("log_head", row.epoch)?;
+    Ok(EffectiveService {
+        service: row.id,
+        source: if row.version.is_some() { "pin" } else { "default" },
+        version: row.version.unwrap_or(row.default_version),
+        locked: row.locked.unwrap_or_default(),
+        schema: row.schema_version.unwrap_or_default(),
+        etag: revision.map(|revision| entity_tag((epoch, revision))),
+    })
 }

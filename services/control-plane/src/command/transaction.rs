@@ -1,73 +1,38 @@
-//! The transaction of one command.
+//! The transaction of one command: prepare, apply by the rules, append the event.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use grey_core::change::{Change, Event, Position, Revision};
-use grey_core::ids::ServiceId;
-use grey_core::version::Version;
+use grey_core::change::{Change, EntryHash, Epoch, Event, Position, Revision};
+use grey_core::error::Reason;
+use grey_core::key::{Fact, Key};
+use grey_proto::status::ApiError;
+use grey_state::Heartbeats;
 use sea_orm::{DatabaseTransaction, EntityTrait, IntoActiveModel};
 
-use super::{Command, Committed, Error, Proposed, catalog, chain, mismatch, pin, policy, schema, tenant};
-use crate::database::{self, Database, advance, within};
-use crate::entity::{events, unsigned};
+use super::attempt::{Attempt, Outcome, during, mismatch};
+use super::error::{Error, chain};
+use super::levels::refuse_above;
+use super::proposal::{Applied, Command, Committed, Proposed};
+use super::rules::{hold, overlay, pin, policy, schema, service, tenant, version};
+use crate::database::{self, Database, advance, put_newest, within};
+use crate::entity::{events, record_history, signed, unsigned};
 
-/// What is needed to check and apply a change.
-pub(super) struct Attempt<'a> {
-    pub(super) transaction: &'a DatabaseTransaction,
-    /// The revision of the command's event.
-    pub(super) revision: i64,
-    /// Versions that some change of the command declares.
-    pub(super) declares: BTreeSet<(&'a ServiceId, &'a Version)>,
-}
-
-/// What became of one change.
-pub(super) struct Outcome {
-    /// When the thing changed last; 0 if it is gone.
-    pub(super) thing: i64,
-    /// What to write into the log; nothing if it was so already.
-    pub(super) changes: Vec<Change>,
-}
-
-impl Outcome {
-    /// It was so already.
-    pub(super) fn unchanged(thing: i64) -> Self {
-        Self { thing, changes: Vec::new() }
-    }
-}
-
-impl Attempt<'_> {
-    /// The change took effect.
-    pub(super) fn changed(&self, change: &Change) -> Outcome {
-        Outcome { thing: self.revision, changes: vec![change.clone()] }
-    }
-
-    /// The change took effect, and the thing is gone.
-    pub(super) fn removed(change: &Change) -> Outcome {
-        Outcome { thing: 0, changes: vec![change.clone()] }
-    }
-}
-
-/// A statement that failed while `attempted`.
-pub(super) fn during(attempted: &'static str) -> impl Fn(sea_orm::DbErr) -> Error {
-    move |source| Error::Database(database::Error::Failed { attempted, source })
-}
-
-/// The revision of a thing for the caller's expectation: 0 if there is none.
-pub(super) fn present(revision: Option<i64>) -> Result<u64, Error> {
-    Ok(revision.map_or(Ok(0), |revision| unsigned("revision", revision))?)
-}
+/// Rows of the index of records that one statement writes.
+const INDEXED_AT_ONCE: usize = 1_000;
 
 /// Carries out a command that has been validated.
 pub(super) async fn carry_out(
     database: &Database,
+    heartbeats: &dyn Heartbeats,
     command: &Command,
     deadline: Duration,
 ) -> Result<Committed, Error> {
     let transaction = database.begin_write().await?;
     let attempted = "carry out a command";
     let late = |_| Error::Database(database::Error::Timeout { attempted, deadline });
-    let prepared = tokio::time::timeout(deadline, prepare(&transaction, command)).await.map_err(late);
+    let prepared =
+        tokio::time::timeout(deadline, prepare(&transaction, heartbeats, command)).await.map_err(late);
     let (committed, changed) = match prepared.flatten() {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -91,89 +56,132 @@ pub(super) async fn carry_out(
 }
 
 /// Does everything but the commit; tells whether there is anything to commit.
-async fn prepare(transaction: &DatabaseTransaction, command: &Command) -> Result<(Committed, bool), Error> {
-    let head = advance(transaction).await.map_err(during("take the next revision"))?;
-    let before = unsigned("log_head", head.revision - 1)?;
-    if let Some(expected) = command.expected_log.filter(|expected| *expected != before) {
-        return Err(mismatch("the log", expected, before).into());
+async fn prepare(
+    transaction: &DatabaseTransaction,
+    heartbeats: &dyn Heartbeats,
+    command: &Command,
+) -> Result<(Committed, bool), Error> {
+    let (head, previous) = advance(transaction).await.map_err(during("take the next revision"))?;
+    let mut position: Position = head.try_into()?;
+    let (epoch, revision) = (position.epoch, position.revision);
+    let before = Revision(revision.0.saturating_sub(1));
+    if let Some(expected) = command.expected_log.filter(|expected| *expected != before.0) {
+        return Err(mismatch("the log", expected, before.0).into());
+    }
+    if let Some(expected) = command.expected_epoch.filter(|expected| *expected != epoch) {
+        return Err(another_epoch(expected, epoch).into());
     }
     let declares = command.changes.iter().filter_map(|proposed| match &proposed.change {
-        Change::VersionPut(version) => Some((&version.service, &version.version)),
+        Change::Put(Fact::Version(version)) => Some((&version.service, &version.version)),
         _ => None,
     });
-    let attempt = Attempt { transaction, revision: head.revision, declares: declares.collect() };
-    let outcomes = apply(&attempt, &command.changes).await?;
-    let mut things = Vec::with_capacity(outcomes.len());
-    let mut changes = Vec::with_capacity(outcomes.len());
-    for outcome in outcomes {
-        things.push(unsigned("revision", outcome.thing)?);
+    let attempt = Attempt { transaction, revision: signed(revision.0), declares: declares.collect() };
+    let mut applied = Vec::with_capacity(command.changes.len());
+    let mut changes = Vec::with_capacity(command.changes.len());
+    for outcome in apply(&attempt, &command.changes).await? {
+        let revision = unsigned("revision", outcome.revision)?;
+        applied.push(Applied { revision, completed: outcome.completed });
         changes.extend(outcome.changes);
     }
-    let mut position: Position = head.try_into()?;
     let changed = !changes.is_empty();
     if changed {
-        append(transaction, command, position.revision, changes).await?;
+        refuse_above(changes.iter().map(Change::level).max().unwrap_or_default(), heartbeats).await?;
+        append(&attempt, command, revision, previous, changes).await?;
     } else {
-        position.revision = Revision(before);
+        position.revision = before;
     }
-    Ok((Committed { position, things }, changed))
+    Ok((Committed { position, applied }, changed))
 }
 
+/// A revision of another history says nothing of this one, whichever is the greater.
+fn another_epoch(expected: Epoch, present: Epoch) -> ApiError {
+    let message = format!(
+        "the control database has been restored or replaced since: its history is epoch {present}, not {expected}; \
+         read again what is to be changed"
+    );
+    ApiError::new(Reason::RevisionMismatch, message).with("epoch", present.to_string())
+}
+
+/// Appends the event, and indexes it by the records that it changed.
 async fn append(
-    transaction: &DatabaseTransaction,
+    attempt: &Attempt<'_>,
     command: &Command,
     revision: Revision,
+    previous: EntryHash,
     changes: Vec<Change>,
 ) -> Result<(), Error> {
-    let (actor, reason) = (command.actor.clone(), command.reason.clone());
-    let event = Event { revision, at_ms: now_ms(), actor, reason, changes };
-    let row = events::Model::of(&event).into_active_model();
-    let insert = events::Entity::insert(row).exec_without_returning(transaction);
-    insert.await.map_err(during("append the event"))?;
+    let event = Event {
+        revision,
+        at_ms: now_ms(),
+        principal: command.principal.clone(),
+        reason: command.reason.clone(),
+        cause: command.cause.clone(),
+        level: changes.iter().map(Change::level).max().unwrap_or_default(),
+        previous,
+        changes,
+        ..Event::default()
+    };
+    let row = events::Model::of(&event);
+    let hash = row.hash();
+    let insert = events::Entity::insert(row.into_active_model());
+    insert.exec_without_returning(attempt.transaction).await.map_err(during("append the event"))?;
+    let noted = put_newest(attempt.transaction, &hash, event.level).await;
+    noted.map_err(during("note the event's hash"))?;
+    let keys: Vec<Key> = event.changes.iter().map(Change::key).collect();
+    let records: BTreeSet<_> = keys.iter().map(Key::record).collect();
+    let records: Vec<_> = records.into_iter().collect();
+    for some in records.chunks(INDEXED_AT_ONCE) {
+        let rows = some.iter().map(|record| record_history::Model::of(*record, attempt.revision));
+        let insert = record_history::Entity::insert_many(rows.map(IntoActiveModel::into_active_model));
+        insert.exec_without_returning(attempt.transaction).await.map_err(during("index the event"))?;
+    }
     Ok(())
 }
 
 /// Checks and applies the changes in order. Neighbouring changes of pins go together: a wave of a rollout is one
 /// query and one statement instead of two thousand.
 async fn apply(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcome>, Error> {
+    let is_pin = |proposed: &&Proposed| {
+        matches!(proposed.change, Change::Put(Fact::Pin(..)) | Change::Removed(Key::Pin(..)))
+    };
     let mut outcomes = Vec::with_capacity(changes.len());
     let mut rest = changes;
-    while let Some(proposed) = rest.first() {
-        let is_pin = |p: &&Proposed| matches!(p.change, Change::PinPut { .. } | Change::PinRemoved { .. });
+    while let Some(first) = rest.first() {
         let pins = rest.iter().take_while(is_pin).count();
-        let taken = if pins > 0 {
-            let (run, _) = rest.split_at(pins);
-            outcomes.extend(pin::apply(attempt, run).await?);
-            pins
-        } else {
-            outcomes.push(apply_one(attempt, proposed).await?);
-            1
-        };
-        rest = rest.get(taken..).unwrap_or_default();
+        let (run, more) = rest.split_at(pins.max(1));
+        outcomes.extend(apply_run(attempt, first, run).await?);
+        rest = more;
     }
     Ok(outcomes)
 }
 
-async fn apply_one(attempt: &Attempt<'_>, proposed: &Proposed) -> Result<Outcome, Error> {
-    match &proposed.change {
-        Change::TenantPut(tenant) => tenant::put(attempt, proposed, tenant).await,
-        Change::TenantRemoved(tenant) => tenant::remove(attempt, proposed, tenant).await,
-        Change::ServicePut(service) => catalog::put_service(attempt, proposed, service).await,
-        Change::ServiceRemoved(service) => catalog::remove_service(attempt, proposed, service).await,
-        Change::VersionPut(version) => catalog::put_version(attempt, proposed, version).await,
-        Change::VersionRemoved { service, version } => {
-            catalog::remove_version(attempt, proposed, service, version).await
-        }
-        Change::PolicyPut { service, policy } => policy::put(attempt, proposed, service, policy).await,
-        Change::SchemaObserved { tenant, service, schema, at_ms } => {
-            schema::observe(attempt, proposed, (tenant, service), schema.as_ref(), *at_ms).await
-        }
-        Change::PinPut { .. } | Change::PinRemoved { .. } => {
-            let run = std::slice::from_ref(proposed);
-            let outcome = pin::apply(attempt, run).await?.pop();
-            Ok(outcome.expect("one outcome for one change"))
-        }
-    }
+/// Applies a run of pins, or one other change.
+async fn apply_run(attempt: &Attempt<'_>, first: &Proposed, run: &[Proposed]) -> Result<Vec<Outcome>, Error> {
+    let outcome = match &first.change {
+        Change::Put(fact) => match fact {
+            Fact::Tenant(tenant) => tenant::put(attempt, first, tenant).await,
+            Fact::Service(service) => service::put(attempt, first, service).await,
+            Fact::Version(version) => version::put(attempt, first, version).await,
+            Fact::Policy(service, policy) => policy::put(attempt, first, service, policy).await,
+            Fact::Overlay(service, overlay) => overlay::put(attempt, first, service, overlay).await,
+            Fact::Pin(..) => return pin::apply(attempt, run).await,
+            Fact::Schema(tenant, service, seen) => {
+                schema::observe(attempt, first, (tenant, service), Some(seen)).await
+            }
+            Fact::Hold(tenant, service, held) => hold::put(attempt, first, (tenant, service), held).await,
+        },
+        Change::Removed(key) => match key {
+            Key::Tenant(tenant) => tenant::remove(attempt, first, tenant).await,
+            Key::Service(service) => service::remove(attempt, first, service).await,
+            Key::Version(service, version) => version::remove(attempt, first, service, version).await,
+            Key::Policy(service) => policy::remove(attempt, first, service).await,
+            Key::Overlay(service, id) => overlay::remove(attempt, first, service, id).await,
+            Key::Pin(..) => return pin::apply(attempt, run).await,
+            Key::Schema(tenant, service) => schema::observe(attempt, first, (tenant, service), None).await,
+            Key::Hold(tenant, service) => hold::remove(attempt, first, (tenant, service)).await,
+        },
+    };
+    Ok(vec![outcome?])
 }
 
 /// The present time in milliseconds since the Unix epoch.

@@ -1,16 +1,19 @@
 //! Carries commands out, one after another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use grey_core::change::Position;
 use grey_runtime::config::{Faults, Validate, duration};
-use grey_state::publisher;
+use grey_state::{Heartbeats, publisher};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Command, Committed, Error, transaction};
+use super::error::{Error, chain};
+use super::proposal::{Command, Committed};
+use super::transaction;
 use crate::database::Database;
 use crate::metrics::Metrics;
 
@@ -57,6 +60,7 @@ pub struct Writer {
     head: watch::Sender<Position>,
     options: Options,
     publisher: publisher::Handle,
+    heartbeats: Arc<dyn Heartbeats>,
     metrics: Metrics,
 }
 
@@ -84,19 +88,21 @@ impl Commands {
 }
 
 impl Writer {
-    /// A writer to `database`, whose log is at `position`, and its handle. Each commit wakes `publisher`.
+    /// A writer to `database`, whose log is at `position`, and its handle. Each commit wakes `publisher`; what
+    /// not every router of `heartbeats` obeys is refused.
     #[must_use]
     pub fn new(
         database: Database,
         position: Position,
         options: Options,
         publisher: publisher::Handle,
+        heartbeats: Arc<dyn Heartbeats>,
         metrics: Metrics,
     ) -> (Self, Commands) {
         let (jobs, queue) = mpsc::channel(options.queue);
         let head = watch::Sender::new(position);
         let commands = Commands { queue: jobs, head: head.subscribe(), wait: options.wait };
-        (Self { database, queue, head, options, publisher, metrics }, commands)
+        (Self { database, queue, head, options, publisher, heartbeats, metrics }, commands)
     }
 
     /// Carries commands out until `token` is cancelled; those taken by then are still carried out.
@@ -120,19 +126,23 @@ impl Writer {
         let result = if begun > job.begin_by {
             Err(Error::Late(self.options.wait))
         } else {
-            transaction::carry_out(&self.database, &job.command, self.options.timeout).await
+            let (command, timeout) = (&job.command, self.options.timeout);
+            transaction::carry_out(&self.database, &*self.heartbeats, command, timeout).await
         };
         self.metrics.command(&result, begun.elapsed());
         if let Ok(committed) = &result {
             self.publisher.notify();
             self.head.send_if_modified(|head| {
                 let moved = *head != committed.position;
-                head.clone_from(&committed.position);
+                *head = committed.position;
                 moved
             });
         }
+        if let Err(Error::Database(error) | Error::Unknown(error)) = &result {
+            self.database.note(error);
+        }
         if let Err(Error::Unknown(error)) = &result {
-            tracing::error!(error = %super::chain(error), "commit with unknown outcome");
+            tracing::error!(error = %chain(error), "commit with unknown outcome");
         }
         // A caller that has gone needs no answer.
         drop(job.reply.send(result));

@@ -1,8 +1,9 @@
 //! Committed events, encoded.
 
-use grey_core::change::Event;
+use grey_core::change::{EntryHash, Event};
 use grey_proto::codec;
 use sea_orm::entity::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::signed;
 use crate::database::Error;
@@ -14,7 +15,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub revision: i64,
     pub at_ms: i64,
-    pub actor: String,
+    pub principal: String,
     pub reason: String,
     pub body: Vec<u8>,
 }
@@ -32,10 +33,15 @@ impl Model {
         Self {
             revision: signed(event.revision.0),
             at_ms: signed(event.at_ms),
-            actor: event.actor.clone(),
+            principal: event.principal.id.clone(),
             reason: event.reason.clone(),
             body: codec::encode_event(event),
         }
+    }
+
+    /// By what the event after it names it.
+    pub(crate) fn hash(&self) -> EntryHash {
+        EntryHash(Sha256::digest(&self.body).into())
     }
 
     /// The event of a row.

@@ -1,12 +1,12 @@
 //! Schemas seen in the tenants' databases.
 
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::schema::SchemaVersion;
+use grey_core::schema::Observation;
 use grey_proto::control;
-use grey_proto::convert::Observation;
+use grey_proto::convert::SchemaSighting;
 use sea_orm::entity::prelude::*;
 
-use super::{read, unsigned};
+use super::{read, signed, unsigned};
 use crate::database::Error;
 
 /// One row.
@@ -30,17 +30,28 @@ impl ActiveModelBehavior for ActiveModel {}
 const TABLE: &str = "observed_schemas";
 
 impl Model {
-    /// The observed service, what was seen, and when in milliseconds since the epoch.
-    pub(crate) fn observation(&self) -> Result<(ServiceId, SchemaVersion, u64), Error> {
+    /// The row of an observation last changed at `revision`.
+    pub(crate) fn of(tenant: &TenantId, service: &ServiceId, seen: &Observation, revision: i64) -> Self {
+        Self {
+            tenant: tenant.to_string(),
+            service: service.to_string(),
+            schema_version: seen.schema.to_string(),
+            at_ms: signed(seen.at_ms),
+            revision,
+        }
+    }
+
+    /// The observed service, and what was seen.
+    pub(crate) fn observation(&self) -> Result<(ServiceId, Observation), Error> {
         let at_ms = unsigned(TABLE, self.at_ms)?;
-        Ok((read(TABLE, &self.service)?, read(TABLE, &self.schema_version)?, at_ms))
+        Ok((read(TABLE, &self.service)?, Observation { schema: read(TABLE, &self.schema_version)?, at_ms }))
     }
 
     /// The observation as the API shows it.
     pub(crate) fn message(&self) -> Result<control::ObservedSchema, Error> {
-        let (service, schema, at_ms) = self.observation()?;
+        let (service, Observation { schema, at_ms }) = self.observation()?;
         let tenant: TenantId = read(TABLE, &self.tenant)?;
-        let seen = Observation { tenant, service, schema: Some(schema), at_ms: Some(at_ms) };
+        let seen = SchemaSighting { tenant, service, schema: Some(schema), at_ms: Some(at_ms) };
         let mut message = control::ObservedSchema::from(&seen);
         message.revision = unsigned(TABLE, self.revision)?;
         Ok(message)

@@ -6,7 +6,9 @@ use grey_core::ids::Name;
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_proto::control;
 use sea_orm::entity::prelude::*;
+use sea_orm::{FromQueryResult, QuerySelect, SelectModel, Selector};
 
+use super::record_history::{TENANT, newest};
 use super::{read, unsigned};
 use crate::database::Error;
 
@@ -24,7 +26,6 @@ pub struct Model {
     pub residency: String,
     /// A JSON object.
     pub labels: String,
-    pub revision: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -35,8 +36,8 @@ impl ActiveModelBehavior for ActiveModel {}
 const TABLE: &str = "tenants";
 
 impl Model {
-    /// The row of a tenant last changed at `revision`.
-    pub(crate) fn of(tenant: &Tenant, revision: i64) -> Self {
+    /// The row of a tenant.
+    pub(crate) fn of(tenant: &Tenant) -> Self {
         let residency: Vec<&str> = tenant.residency.iter().map(Name::as_str).collect();
         let labels: BTreeMap<&str, &str> =
             tenant.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
@@ -48,7 +49,6 @@ impl Model {
             region: tenant.region.as_ref().map(Name::to_string),
             residency: serde_json::to_string(&residency).expect("a list of texts is JSON"),
             labels: serde_json::to_string(&labels).expect("a map of texts is JSON"),
-            revision,
         }
     }
 
@@ -74,10 +74,25 @@ impl Model {
                 .collect::<Result<_, Error>>()?,
         })
     }
+}
 
+/// A row with the revision of all that belongs to its tenant.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Dated {
+    #[sea_orm(nested)]
+    pub row: Model,
+    pub revision: i64,
+}
+
+/// Adds to a query of rows when each tenant changed last.
+pub(crate) fn dated(query: Select<Entity>) -> Selector<SelectModel<Dated>> {
+    query.expr_as(newest(TENANT, Column::Id), "revision").into_model()
+}
+
+impl Dated {
     /// The tenant as the API shows it.
     pub(crate) fn message(&self) -> Result<control::Tenant, Error> {
-        let mut message = control::Tenant::from(&self.tenant()?);
+        let mut message = control::Tenant::from(&self.row.tenant()?);
         message.revision = unsigned(TABLE, self.revision)?;
         Ok(message)
     }

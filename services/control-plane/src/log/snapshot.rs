@@ -1,12 +1,15 @@
 //! The whole present state as of one position, in batches: a million pins never sit in memory at once.
 
-use grey_core::change::{Position, Record, ServiceRecord, TenantRecord};
+use grey_core::change::Position;
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_state::publisher::Snapshot;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::sync::mpsc;
 
-use crate::database::{Database, Error, head};
-use crate::entity::{events, observed_schemas, pins, policies, services, signed, tenants, versions};
+use crate::database::{Database, Error, head, level};
+use crate::entity::{
+    events, holds, observed_schemas, overlays, pins, policies, services, signed, tenants, versions,
+};
 
 /// Services and tenants of one batch. With a hundred pins each, a batch of tenants is some megabytes.
 const BATCH: u64 = 200;
@@ -18,7 +21,8 @@ impl Database {
         let last = events::Entity::find_by_id(signed(position.revision.0)).one(&transaction);
         let last = self.read("read the last event", last).await?;
         let last = last.as_ref().map(events::Model::event).transpose()?;
-        let snapshot = Snapshot { position, last };
+        let level = self.read("read the log's format level", level(&transaction)).await?;
+        let snapshot = Snapshot { position, last, level };
         let mut after = String::new();
         while let Some((last, records)) = self.services_after(&transaction, &after).await? {
             if to.send(records).await.is_err() {
@@ -59,15 +63,22 @@ impl Database {
             .filter(policies::Column::Service.between(first.as_str(), last.as_str()))
             .order_by_asc(policies::Column::Service);
         let mut set = self.read("read policies", set.all(transaction)).await?.into_iter().peekable();
+        let laid = overlays::Entity::find()
+            .filter(overlays::Column::Service.between(first.as_str(), last.as_str()))
+            .order_by_asc(overlays::Column::Service)
+            .order_by_asc(overlays::Column::Id);
+        let mut laid = self.read("read overlays", laid.all(transaction)).await?.into_iter().peekable();
         let mut records = Vec::with_capacity(page.len());
         for row in page {
-            let mut record =
-                ServiceRecord { service: row.service()?, versions: Vec::new(), policy: Default::default() };
+            let mut record = ServiceRecord::from(row.service()?);
             while let Some(version) = declared.next_if(|version| version.service == row.id) {
                 record.versions.push(version.version()?);
             }
             while let Some(policy) = set.next_if(|policy| policy.service == row.id) {
                 record.policy = policy.policy()?;
+            }
+            while let Some(overlay) = laid.next_if(|overlay| overlay.service == row.id) {
+                record.overlays.push(overlay.overlay()?);
             }
             records.push(Record::Service(record));
         }
@@ -97,14 +108,22 @@ impl Database {
             .order_by_asc(observed_schemas::Column::Tenant)
             .order_by_asc(observed_schemas::Column::Service);
         let mut seen = self.read("read schemas", seen.all(transaction)).await?.into_iter().peekable();
+        let moving = holds::Entity::find()
+            .filter(holds::Column::Tenant.between(first.as_str(), last.as_str()))
+            .order_by_asc(holds::Column::Tenant)
+            .order_by_asc(holds::Column::Service);
+        let mut moving = self.read("read holds", moving.all(transaction)).await?.into_iter().peekable();
         let mut records = Vec::with_capacity(page.len());
         for row in page {
-            let mut record = TenantRecord { tenant: row.tenant()?, pins: Vec::new(), schemas: Vec::new() };
+            let mut record = TenantRecord::from(row.tenant()?);
             while let Some(pin) = held.next_if(|pin| pin.tenant == row.id) {
                 record.pins.push(pin.pin()?);
             }
             while let Some(schema) = seen.next_if(|schema| schema.tenant == row.id) {
                 record.schemas.push(schema.observation()?);
+            }
+            while let Some(hold) = moving.next_if(|hold| hold.tenant == row.id) {
+                record.holds.push(hold.hold()?);
             }
             records.push(Record::Tenant(record));
         }

@@ -2,9 +2,10 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use grey_proto::control::{
-    ListRoutersRequest, ListRoutersResponse, WaitForRoutersRequest, WaitForRoutersResponse,
+    DismissRouterRequest, DismissRouterResponse, ListRoutersRequest, ListRoutersResponse,
+    WaitForRoutersRequest, WaitForRoutersResponse,
 };
 
 use super::{Answer, Input, Reply};
@@ -12,13 +13,17 @@ use crate::access::Operation;
 use crate::api::Api;
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/api/routers", get(list)).route("/api/routers/wait", post(wait))
+    Router::new()
+        .route("/api/routers", get(list))
+        .route("/api/routers/wait", post(wait))
+        .route("/api/routers/{id}", delete(dismiss))
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListRoutersResponse> {
     let caller = input.admit(Operation::ListRouters)?;
-    input.allow(&[])?;
-    Ok(Reply::new(api.list_routers(&caller, ListRoutersRequest {}).await?))
+    input.allow(&["former"])?;
+    let request = ListRoutersRequest { former: input.value("former")? };
+    Ok(Reply::new(api.list_routers(&caller, request).await?))
 }
 
 async fn wait(State(api): State<Api>, input: Input) -> Answer<WaitForRoutersResponse> {
@@ -26,4 +31,12 @@ async fn wait(State(api): State<Api>, input: Input) -> Answer<WaitForRoutersResp
     input.allow(&[])?;
     let request: WaitForRoutersRequest = input.json()?;
     Ok(Reply::new(api.wait_for_routers(&caller, request).await?))
+}
+
+async fn dismiss(State(api): State<Api>, input: Input) -> Answer<DismissRouterResponse> {
+    let caller = input.admit(Operation::DismissRouter)?;
+    input.allow(&["reason"])?;
+    input.unconditional()?;
+    let request = DismissRouterRequest { id: input.path("id"), reason: input.text("reason") };
+    Ok(Reply::new(api.dismiss_router(&caller, request).await?))
 }

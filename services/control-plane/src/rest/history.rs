@@ -1,16 +1,22 @@
-//! `/api/events` and `/api/explain`.
+//! `/api/events`, `/api/events/verify` and `/api/explain`.
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use grey_proto::control::{ExplainAtRequest, ExplainAtResponse, ListEventsRequest, ListEventsResponse};
+use grey_proto::control::{
+    ExplainAtRequest, ExplainAtResponse, ListEventsRequest, ListEventsResponse, VerifyEventsRequest,
+    VerifyEventsResponse,
+};
 
 use super::{Answer, Input, Reply};
 use crate::access::Operation;
 use crate::api::Api;
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/api/events", get(list)).route("/api/explain", post(explain))
+    Router::new()
+        .route("/api/events", get(list))
+        .route("/api/events/verify", get(verify))
+        .route("/api/explain", post(explain))
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListEventsResponse> {
@@ -22,6 +28,13 @@ async fn list(State(api): State<Api>, input: Input) -> Answer<ListEventsResponse
         newest_first: input.value("newestFirst")?,
     };
     Ok(Reply::new(api.list_events(&caller, request).await?))
+}
+
+async fn verify(State(api): State<Api>, input: Input) -> Answer<VerifyEventsResponse> {
+    let caller = input.admit(Operation::VerifyEvents)?;
+    input.allow(&["after", "limit"])?;
+    let request = VerifyEventsRequest { after: input.value("after")?, limit: input.value("limit")? };
+    Ok(Reply::new(api.verify_events(&caller, request).await?))
 }
 
 async fn explain(State(api): State<Api>, input: Input) -> Answer<ExplainAtResponse> {

@@ -9,13 +9,14 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use grey_core::error::Reason;
 use grey_edge::{Caller, Failure};
 use grey_proto::control::WriteOptions;
-use grey_proto::convert::InvalidMessage;
+use grey_proto::convert::{InvalidMessage, json_fault};
 use grey_proto::status::ApiError;
 use grey_runtime::config::duration;
 use pbjson_types::Duration as WireDuration;
 use serde::de::DeserializeOwned;
 
 use crate::access::{Operation, admit};
+use crate::api::{Tag, entity_tag};
 
 /// One request.
 pub(super) struct Input {
@@ -65,14 +66,14 @@ impl Input {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         self.check_type()?;
         let read = serde_json::from_slice(&self.body);
-        Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+        Ok(read.map_err(|error| InvalidMessage::new("body", json_fault(&error)))?)
     }
 
     /// As [`Input::json`], for a type whose fields may all be left out: a list of none would be taken for it.
     pub(super) fn object<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let object: serde_json::Map<String, serde_json::Value> = self.json()?;
         let read = serde_json::from_value(object.into());
-        Ok(read.map_err(|error| InvalidMessage::new("body", error.to_string()))?)
+        Ok(read.map_err(|error| InvalidMessage::new("body", json_fault(&error)))?)
     }
 
     /// As [`Input::object`], but there need not be a body; its type must be stated all the same.
@@ -140,7 +141,12 @@ impl Input {
                 Some(WireDuration { seconds, nanos })
             }
         };
-        Ok(Some(WriteOptions { expected_revision: self.expected()?, reason: self.text("reason"), wait }))
+        let (expected_epoch, expected_revision) = match self.expected()? {
+            None => (0, None),
+            Some((epoch, revision)) => (epoch, Some(revision)),
+        };
+        let (reason, cause) = (self.text("reason"), String::new());
+        Ok(Some(WriteOptions { expected_revision, reason, wait, expected_epoch, cause }))
     }
 
     /// Refuses conditions, for writes of what has no revision.
@@ -157,8 +163,8 @@ impl Input {
         Ok(())
     }
 
-    /// `If-Match: "7"` expects revision 7, `If-None-Match: *` that there is nothing.
-    fn expected(&self) -> Result<Option<u64>, ApiError> {
+    /// `If-Match: "2-7"` expects revision 7 of epoch 2, `If-None-Match: *` that there is nothing.
+    fn expected(&self) -> Result<Option<Tag>, ApiError> {
         let (if_match, if_none_match) =
             (self.header(&header::IF_MATCH)?, self.header(&header::IF_NONE_MATCH)?);
         match (if_match, if_none_match) {
@@ -166,15 +172,11 @@ impl Input {
             (Some(_), Some(_)) => {
                 Err(InvalidMessage::new("if-match", "cannot be combined with if-none-match").into())
             }
-            (None, Some("*")) => Ok(Some(0)),
+            (None, Some("*")) => Ok(Some((0, 0))),
             (None, Some(_)) => Err(InvalidMessage::new("if-none-match", "must be *").into()),
             (Some(tag), None) => {
-                let revision = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-                // The form that the entity tag was given out in, and no other spelling of the number.
-                let digits = revision.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-                let revision = digits.and_then(|text| text.parse().ok()).filter(|revision| *revision > 0);
-                let malformed = || InvalidMessage::new("if-match", "must be one entity tag, such as \"7\"");
-                Ok(Some(revision.ok_or_else(malformed)?))
+                let malformed = || InvalidMessage::new("if-match", "must be one entity tag, such as \"2-7\"");
+                Ok(Some(read_tag(tag).ok_or_else(malformed)?))
             }
         }
     }
@@ -187,6 +189,14 @@ impl Input {
         text.map(Some)
             .ok_or_else(|| InvalidMessage::new(name.as_str(), "must be given once, in ASCII").into())
     }
+}
+
+/// Reads an entity tag: in the form that it was given out in, and in no other spelling of its numbers.
+fn read_tag(tag: &str) -> Option<Tag> {
+    let (epoch, revision) = tag.strip_prefix('"')?.strip_suffix('"')?.split_once('-')?;
+    let read = (epoch.parse().ok()?, revision.parse().ok()?);
+    let given_out = read.0 > 0 && read.1 > 0 && entity_tag(read) == tag;
+    given_out.then_some(read)
 }
 
 /// The path names the thing; a body may repeat the name, but not name another.

@@ -9,6 +9,7 @@ use grey_proto::control::{
 };
 use serde::Deserialize;
 
+use super::output::tag_of;
 use super::{Answer, Input, Reply, upgrades};
 use crate::access::Operation;
 use crate::api::Api;
@@ -30,6 +31,8 @@ struct Wanted {
     locked: bool,
     #[serde(default)]
     migrate: bool,
+    #[serde(default)]
+    strict: bool,
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListPinsResponse> {
@@ -46,18 +49,20 @@ async fn list(State(api): State<Api>, input: Input) -> Answer<ListPinsResponse> 
 
 async fn write(State(api): State<Api>, input: Input) -> Answer<PutPinResponse> {
     let caller = input.admit(Operation::PutPin)?;
-    let Wanted { version, locked, migrate } = input.json()?;
+    let Wanted { version, locked, migrate, strict } = input.json()?;
     let (tenant, service) = (input.path("id"), input.path("service"));
     let pin = Pin { tenant, service, version, locked, revision: 0 };
-    let write = input.write_with(&["migrate"])?;
+    let write = input.write_with(&["migrate", "strict"])?;
     let migrate = migrate || input.value("migrate")?;
-    let response = api.put_pin(&caller, PutPinRequest { pin: Some(pin), write, migrate }).await?;
+    let strict = strict || input.value("strict")?;
+    let request = PutPinRequest { pin: Some(pin), write, migrate, strict };
+    let response = api.put_pin(&caller, request).await?;
     if !response.upgrade.is_empty() {
         let location = upgrades::place(&response.upgrade);
         return Ok(Reply::accepted(response, location));
     }
-    let revision = response.pin.as_ref().map_or(0, |pin| pin.revision);
-    Ok(Reply::tagged(response, revision))
+    let tag = tag_of(response.result.as_ref(), response.pin.as_ref().map(|pin| pin.revision));
+    Ok(Reply::tagged(response, tag))
 }
 
 async fn remove(State(api): State<Api>, input: Input) -> Answer<DeletePinResponse> {

@@ -11,6 +11,7 @@ use grey_proto::control::{
 use grey_proto::convert::InvalidMessage;
 
 use super::input::adopt;
+use super::output::tag_of;
 use super::{Answer, Input, Reply};
 use crate::access::Operation;
 use crate::api::{Api, EffectiveServices};
@@ -52,18 +53,18 @@ async fn read(State(api): State<Api>, input: Input) -> Answer<GetTenantResponse>
     let caller = input.admit(Operation::GetTenant)?;
     input.allow(&[])?;
     let response = api.get_tenant(&caller, GetTenantRequest { id: input.path("id") }).await?;
-    let revision = response.tenant.as_ref().map_or(0, |tenant| tenant.revision);
-    Ok(Reply::tagged(response, revision))
+    let tag = (response.epoch, response.tenant.as_ref().map_or(0, |tenant| tenant.revision));
+    Ok(Reply::tagged(response, tag))
 }
 
 async fn write(State(api): State<Api>, input: Input) -> Answer<PutTenantResponse> {
     let caller = input.admit(Operation::PutTenant)?;
     let mut tenant: Tenant = input.json()?;
     adopt("id", &mut tenant.id, input.path("id"))?;
-    let request = PutTenantRequest { tenant: Some(tenant), write: input.write()? };
+    let request = PutTenantRequest { tenant: Some(tenant), write: input.write()?, update_mask: Vec::new() };
     let response = api.put_tenant(&caller, request).await?;
-    let revision = response.tenant.as_ref().map_or(0, |tenant| tenant.revision);
-    Ok(Reply::tagged(response, revision))
+    let tag = tag_of(response.result.as_ref(), response.tenant.as_ref().map(|tenant| tenant.revision));
+    Ok(Reply::tagged(response, tag))
 }
 
 async fn remove(State(api): State<Api>, input: Input) -> Answer<DeleteTenantResponse> {

@@ -14,7 +14,7 @@ use crate::fixture::{Backend, Plane, Store, config, pin, reason, tenant};
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
 
 /// The least role of each method, by its place in [`ROLES`].
-const METHODS: [(&str, usize); 26] = [
+const METHODS: [(&str, usize); 30] = [
     ("TenantService/GetTenant", 0),
     ("TenantService/ListTenants", 0),
     ("TenantService/PutTenant", 2),
@@ -27,6 +27,8 @@ const METHODS: [(&str, usize); 26] = [
     ("CatalogService/PutVersion", 2),
     ("CatalogService/DeleteVersion", 2),
     ("CatalogService/PutPolicy", 2),
+    ("CatalogService/PutOverlay", 2),
+    ("CatalogService/DeleteOverlay", 2),
     ("PinService/ListPins", 0),
     ("PinService/PutPin", 1),
     ("PinService/DeletePin", 1),
@@ -38,13 +40,15 @@ const METHODS: [(&str, usize); 26] = [
     ("DatabaseService/RotateKeys", 2),
     ("HistoryService/ListEvents", 0),
     ("HistoryService/WatchEvents", 0),
+    ("HistoryService/VerifyEvents", 0),
     ("HistoryService/ExplainAt", 0),
     ("FleetService/ListRouters", 0),
     ("FleetService/WaitForRouters", 0),
+    ("FleetService/DismissRouter", 1),
 ];
 
 /// The least role of each route.
-pub(crate) const ROUTES: [(Method, &str, usize); 34] = [
+pub(crate) const ROUTES: [(Method, &str, usize); 38] = [
     (Method::GET, "/api/tenants", 0),
     (Method::GET, "/api/tenants/acme", 0),
     (Method::PUT, "/api/tenants/acme", 2),
@@ -71,12 +75,16 @@ pub(crate) const ROUTES: [(Method, &str, usize); 34] = [
     (Method::DELETE, "/api/services/payment/versions/1.0", 2),
     (Method::GET, "/api/services/payment/policy", 0),
     (Method::PUT, "/api/services/payment/policy", 2),
+    (Method::PUT, "/api/services/payment/overlays/c", 2),
+    (Method::DELETE, "/api/services/payment/overlays/c", 2),
     (Method::GET, "/api/pins?tenant=acme", 0),
     (Method::POST, "/api/change-sets", 1),
     (Method::GET, "/api/events", 0),
+    (Method::GET, "/api/events/verify", 0),
     (Method::POST, "/api/explain", 0),
     (Method::GET, "/api/routers", 0),
     (Method::POST, "/api/routers/wait", 0),
+    (Method::DELETE, "/api/routers/r1", 1),
     (Method::HEAD, "/api/tenants", 0),
     (Method::GET, "/api/events?newestFirst=true", 0),
 ];
@@ -155,8 +163,11 @@ async fn operators_change_pins_and_schemas_only() {
     assert_eq!(plane.revision().await, before);
     let pins = set(vec![Kind::PinPut(pin("acme", "payment", "1.0"))]);
     plane.pins().apply_change_set(pins).await.unwrap();
-    let actors: Vec<_> = plane.events().await.into_iter().map(|event| event.actor).collect();
-    assert_eq!(actors, ["the-admin", "the-admin", "the-admin", "the-operator"]);
+    let principals = plane.events().await.into_iter().map(|event| event.principal.unwrap());
+    let principals: Vec<_> =
+        principals.map(|principal| format!("{} {}", principal.id, principal.role)).collect();
+    let [admin, operator] = ["the-admin admin", "the-operator operator"];
+    assert_eq!(principals, [admin, admin, admin, operator]);
 }
 
 #[tokio::test]

@@ -4,11 +4,10 @@ use grey_core::error::Reason;
 use grey_core::service::{MAX_SERVICES, MAX_VERSIONS};
 use grey_proto::control::change::Change;
 use grey_proto::control::failover::Rule;
-use grey_proto::control::overlay::Kind;
 use grey_proto::control::{
-    ApplyChangeSetRequest, Canary, DeletePinRequest, DeleteServiceRequest, DeleteVersionRequest, Failover,
-    GetServiceRequest, ListServicesRequest, Overlay, Policy, ProposedChange, PutPolicyRequest,
-    PutServiceRequest, PutVersionRequest, Service, ServiceVersion, VersionList,
+    ApplyChangeSetRequest, DeletePinRequest, DeleteServiceRequest, DeleteVersionRequest, Failover,
+    GetServiceRequest, ListServicesRequest, Policy, ProposedChange, PutPolicyRequest, PutServiceRequest,
+    PutVersionRequest, Service, ServiceVersion, VersionList,
 };
 
 use crate::fixture::{Plane, fact, on_both, reason};
@@ -33,15 +32,17 @@ fn delete_version(version: &str) -> DeleteVersionRequest {
     DeleteVersionRequest { service: "payment".into(), version: version.into(), write: None }
 }
 
-fn canary(canary: &str) -> Policy {
-    let kind = Canary { baseline: "1.0".into(), canary: canary.into(), weight: 100 };
-    let overlay =
-        Overlay { id: "c".into(), salt: "s".into(), kind: Some(Kind::Canary(kind)), ..Overlay::default() };
-    Policy { service: "payment".into(), overlays: vec![overlay], ..Policy::default() }
+fn fail_over_to(versions: &[&str]) -> Policy {
+    let versions = versions.iter().map(|version| (*version).to_owned()).collect();
+    let failover = Failover { rule: Some(Rule::ToVersions(VersionList { versions })) };
+    Policy { service: "payment".into(), failover: Some(failover), ..Policy::default() }
 }
 
 async fn put_policy(plane: &Plane, policy: Policy) -> Result<Policy, tonic::Status> {
-    let response = plane.catalog().put_policy(PutPolicyRequest { policy: Some(policy), write: None }).await?;
+    let response = plane
+        .catalog()
+        .put_policy(PutPolicyRequest { policy: Some(policy), write: None, update_mask: Vec::new() })
+        .await?;
     Ok(response.into_inner().policy.unwrap())
 }
 
@@ -87,7 +88,7 @@ async fn a_service_with_pins_stays(plane: Plane) {
 async fn a_version_in_use_stays(plane: Plane) {
     plane.acme().await;
     plane.put_version("payment", "1.5", None).await;
-    put_policy(&plane, canary("1.5")).await.unwrap();
+    put_policy(&plane, fail_over_to(&["1.0", "1.5"])).await.unwrap();
     plane.put_pin("acme", "payment", "1.5").await.unwrap();
     let refused = plane.catalog().delete_version(delete_version("1.5")).await.map(drop);
     assert_eq!(fact(refused.clone(), "by"), "policy,pins");
@@ -102,23 +103,16 @@ async fn a_version_in_use_stays(plane: Plane) {
 async fn a_policy_names_declared_versions_only(plane: Plane) {
     plane.acme().await;
     let before = plane.revision().await;
-    assert_eq!(reason(put_policy(&plane, canary("7.0")).await), Reason::UnknownVersion);
-    let failover = Failover { rule: Some(Rule::ToVersions(VersionList { versions: vec!["8.0".into()] })) };
-    let policy = Policy { service: "payment".into(), failover: Some(failover), ..Policy::default() };
-    assert_eq!(fact(put_policy(&plane, policy).await, "version"), "v8.0");
-    let mut heavy = canary("2.0");
-    if let Some(Kind::Canary(canary)) = heavy.overlays.first_mut().and_then(|overlay| overlay.kind.as_mut()) {
-        canary.weight = 10_001;
-    }
-    assert_eq!(reason(put_policy(&plane, heavy).await), Reason::InvalidArgument);
+    assert_eq!(reason(put_policy(&plane, fail_over_to(&["7.0"])).await), Reason::UnknownVersion);
+    assert_eq!(fact(put_policy(&plane, fail_over_to(&["2.0", "8.0"])).await, "version"), "v8.0");
     let policy = Policy { service: "nothing".into(), ..Policy::default() };
     assert_eq!(reason(put_policy(&plane, policy).await), Reason::UnknownService);
     assert_eq!(plane.revision().await, before);
 
-    let written = put_policy(&plane, canary("2.0")).await.unwrap();
+    let written = put_policy(&plane, fail_over_to(&["2.0"])).await.unwrap();
     let read = plane.catalog().get_service(get("payment")).await.unwrap().into_inner();
     assert_eq!(read.policy, Some(written.clone()));
-    assert_eq!(put_policy(&plane, canary("2.0")).await.unwrap().revision, written.revision);
+    assert_eq!(put_policy(&plane, fail_over_to(&["2.0"])).await.unwrap().revision, written.revision);
     assert_eq!(plane.revision().await, written.revision);
 }
 
@@ -141,7 +135,7 @@ async fn services_are_listed_by_page(plane: Plane) {
 async fn versions_need_their_service(plane: Plane) {
     let version =
         ServiceVersion { service: "ghost".into(), version: "1".into(), ..ServiceVersion::default() };
-    let request = PutVersionRequest { version: Some(version), write: None };
+    let request = PutVersionRequest { version: Some(version), write: None, update_mask: Vec::new() };
     assert_eq!(reason(plane.catalog().put_version(request).await), Reason::UnknownService);
     plane.acme().await;
     plane.put_version("payment", "10.0", None).await;
@@ -168,7 +162,7 @@ async fn a_service_has_a_bounded_number_of_versions(plane: Plane) {
     };
     let most = change_set((1..MAX_VERSIONS).map(|i| Change::VersionPut(version(i))));
     plane.pins().apply_change_set(most).await.unwrap();
-    let put = |i| PutVersionRequest { version: Some(version(i)), write: None };
+    let put = |i| PutVersionRequest { version: Some(version(i)), write: None, update_mask: Vec::new() };
     assert_eq!(reason(plane.catalog().put_version(put(MAX_VERSIONS)).await), Reason::TooLarge);
     plane.catalog().delete_version(delete_version("1.7")).await.unwrap();
     assert!(plane.catalog().put_version(put(MAX_VERSIONS)).await.is_ok());

@@ -213,7 +213,7 @@ impl Plane {
     }
 
     pub(crate) async fn put_tenant(&self, id: &str) -> u64 {
-        let request = PutTenantRequest { tenant: Some(tenant(id)), write: None };
+        let request = PutTenantRequest { tenant: Some(tenant(id)), write: None, update_mask: Vec::new() };
         revision(self.tenants().put_tenant(request).await.unwrap().into_inner().result)
     }
 
@@ -232,12 +232,12 @@ impl Plane {
         let schema = schema.map(|(min, max)| SchemaWindow { min: min.into(), max: max.into() });
         let version =
             ServiceVersion { service: service.into(), version: version.into(), schema, revision: 0 };
-        let request = PutVersionRequest { version: Some(version), write: None };
+        let request = PutVersionRequest { version: Some(version), write: None, update_mask: Vec::new() };
         revision(self.catalog().put_version(request).await.unwrap().into_inner().result)
     }
 
     pub(crate) async fn put_pin(&self, tenant: &str, service: &str, version: &str) -> Result<u64, Status> {
-        let request = PutPinRequest { pin: Some(pin(tenant, service, version)), write: None, migrate: false };
+        let request = PutPinRequest { pin: Some(pin(tenant, service, version)), ..PutPinRequest::default() };
         self.pins().put_pin(request).await.map(|response| revision(response.into_inner().result))
     }
 

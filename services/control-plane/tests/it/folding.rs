@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use grey_control_plane::command::{Command, Commands, Proposed, Writer};
 use grey_control_plane::database::Database;
 use grey_control_plane::metrics::Metrics;
-use grey_core::change::{Change, Event, Record, Revision, ServiceRecord, TenantRecord};
-use grey_core::ids::{Name, ServiceId, TenantId};
-use grey_core::policy::{Failover, Policy};
-use grey_core::schema::{SchemaVersion, SchemaWindow};
-use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::change::{Change, Event, Principal, Revision};
+use grey_core::ids::{Name, OverlayId, ServiceId, TenantId};
+use grey_core::key::{Fact, Key};
+use grey_core::policy::{Buckets, Canary, Failover, Match, Overlay, OverlayKind, Policy, Unit};
+use grey_core::record::{Record, ServiceRecord, TenantRecord};
+use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
+use grey_core::service::{Hold, Pin, Service, ServiceVersion};
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use grey_core::version::Version;
@@ -33,7 +35,7 @@ fn a_service() -> impl Strategy<Value = ServiceId> {
 }
 
 fn a_version() -> impl Strategy<Value = Version> {
-    select(vec!["1", "2", "2.1"]).prop_map(|version| Version::new(version).unwrap())
+    select(vec!["1", "2", "3"]).prop_map(|version| Version::new(version).unwrap())
 }
 
 fn a_schema() -> impl Strategy<Value = Option<SchemaVersion>> {
@@ -42,7 +44,9 @@ fn a_schema() -> impl Strategy<Value = Option<SchemaVersion>> {
 
 fn tenant_put() -> impl Strategy<Value = Change> {
     (a_tenant(), select(vec!["Z", "Ä"]), prop::option::of(Just(Name::new("gold").unwrap()))).prop_map(
-        |(id, name, tier)| Change::TenantPut(Tenant { name: name.to_owned(), tier, ..Tenant::new(id) }),
+        |(id, name, tier)| {
+            Change::Put(Fact::Tenant(Tenant { name: name.to_owned(), tier, ..Tenant::new(id) }))
+        },
     )
 }
 
@@ -52,34 +56,62 @@ fn policy_put() -> impl Strategy<Value = Change> {
         Just(Failover::ToNearest),
         prop::collection::vec(a_version(), 1..3).prop_map(Failover::ToVersions),
     ];
-    (a_service(), failover, any::<bool>()).prop_map(|(service, failover, stateless)| Change::PolicyPut {
-        service,
-        policy: Policy { failover, stateless, ..Policy::default() },
+    (a_service(), failover, any::<bool>()).prop_map(|(service, failover, stateless)| {
+        Change::Put(Fact::Policy(service, Policy { failover, stateless, ..Policy::default() }))
     })
+}
+
+fn an_overlay() -> impl Strategy<Value = OverlayId> {
+    select(vec!["c", "d", "e"]).prop_map(|id| OverlayId::new(id).unwrap())
+}
+
+fn overlay_put() -> impl Strategy<Value = Change> {
+    let unit = select(vec![Unit::Tenant, Unit::User]);
+    let layer = select(vec!["one", "two"]).prop_map(|id| OverlayId::new(id).unwrap());
+    (a_service(), an_overlay(), layer, unit, a_version(), 0..6_000_u32).prop_map(
+        |(service, id, layer, unit, canary, weight)| {
+            let (baseline, buckets) = (Version::new("3").unwrap(), Buckets::first(weight).unwrap());
+            let kind = OverlayKind::Canary(Canary { baseline, canary, buckets });
+            let (order, salt, matching) = (0, "of a request".to_owned(), Match::default());
+            Change::Put(Fact::Overlay(service, Overlay { id, order, layer, salt, unit, matching, kind }))
+        },
+    )
 }
 
 fn version_put() -> impl Strategy<Value = Change> {
     (a_service(), a_version(), a_schema()).prop_map(|(service, version, min)| {
-        Change::VersionPut(ServiceVersion { service, version, window: SchemaWindow { min, max: None } })
+        let window = SchemaWindow { min, max: None };
+        Change::Put(Fact::Version(ServiceVersion { service, version, window }))
     })
 }
 
 fn a_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => tenant_put(),
-        1 => a_tenant().prop_map(Change::TenantRemoved),
+        1 => a_tenant().prop_map(|id| Change::Removed(Key::Tenant(id))),
         3 => (a_service(), a_version())
-            .prop_map(|(id, default)| Change::ServicePut(Service { id, default })),
-        1 => a_service().prop_map(Change::ServiceRemoved),
+            .prop_map(|(id, default)| Change::Put(Fact::Service(Service { id, default }))),
+        1 => a_service().prop_map(|id| Change::Removed(Key::Service(id))),
         4 => version_put(),
-        1 => (a_service(), a_version()).prop_map(|(service, version)| Change::VersionRemoved { service, version }),
+        1 => (a_service(), a_version())
+            .prop_map(|(service, version)| Change::Removed(Key::Version(service, version))),
         2 => policy_put(),
+        1 => a_service().prop_map(|id| Change::Removed(Key::Policy(id))),
+        4 => overlay_put(),
+        1 => (a_service(), an_overlay()).prop_map(|(service, id)| Change::Removed(Key::Overlay(service, id))),
         6 => (a_tenant(), a_service(), a_version(), any::<bool>()).prop_map(|(tenant, service, version, locked)| {
-            Change::PinPut { tenant, service, pin: Pin { version, locked } }
+            Change::Put(Fact::Pin(tenant, service, Pin { version, locked }))
         }),
-        2 => (a_tenant(), a_service()).prop_map(|(tenant, service)| Change::PinRemoved { tenant, service }),
+        2 => (a_tenant(), a_service()).prop_map(|(tenant, service)| Change::Removed(Key::Pin(tenant, service))),
+        1 => (a_tenant(), a_service(), a_version(), 0..10_u64).prop_map(|(tenant, service, to, until_ms)| {
+            Change::Put(Fact::Hold(tenant, service, Hold { to, until_ms }))
+        }),
+        1 => (a_tenant(), a_service()).prop_map(|(tenant, service)| Change::Removed(Key::Hold(tenant, service))),
         4 => (a_tenant(), a_service(), a_schema(), 0..10_u64).prop_map(|(tenant, service, schema, at_ms)| {
-            Change::SchemaObserved { tenant, service, schema, at_ms }
+            match schema {
+                Some(schema) => Change::Put(Fact::Schema(tenant, service, Observation { schema, at_ms })),
+                None => Change::Removed(Key::Schema(tenant, service)),
+            }
         }),
     ]
 }
@@ -99,41 +131,87 @@ struct Folded {
 impl Folded {
     fn apply(&mut self, change: Change) {
         match change {
-            Change::TenantPut(tenant) => {
-                let new = TenantRecord { tenant: tenant.clone(), pins: Vec::new(), schemas: Vec::new() };
-                let record = self.tenants.entry(tenant.id.clone()).or_insert(new);
+            Change::Put(fact) => self.put(fact),
+            Change::Removed(key) => self.remove(&key),
+        }
+    }
+
+    fn put(&mut self, fact: Fact) {
+        match fact {
+            Fact::Tenant(tenant) => {
+                let record = self.tenants.entry(tenant.id.clone()).or_insert_with(|| tenant.clone().into());
                 record.tenant = tenant;
             }
-            Change::TenantRemoved(tenant) => drop(self.tenants.remove(&tenant)),
-            Change::ServicePut(service) => {
-                let (versions, policy) = (Vec::new(), Policy::default());
-                let new = ServiceRecord { service: service.clone(), versions, policy };
-                let record = self.services.entry(service.id.clone()).or_insert(new);
+            Fact::Service(service) => {
+                let record =
+                    self.services.entry(service.id.clone()).or_insert_with(|| service.clone().into());
                 record.service = service;
             }
-            Change::ServiceRemoved(service) => drop(self.services.remove(&service)),
-            Change::VersionPut(version) => {
+            Fact::Version(version) => {
                 let record = self.services.get_mut(&version.service).unwrap();
                 record.versions.retain(|known| known.version != version.version);
                 record.versions.push(version);
             }
-            Change::VersionRemoved { service, version } => {
+            Fact::Policy(service, policy) => self.services.get_mut(&service).unwrap().policy = policy,
+            Fact::Overlay(service, overlay) => {
                 let record = self.services.get_mut(&service).unwrap();
-                record.versions.retain(|known| known.version != version);
+                record.overlays.retain(|known| known.id != overlay.id);
+                record.overlays.push(overlay);
             }
-            Change::PolicyPut { service, policy } => self.services.get_mut(&service).unwrap().policy = policy,
-            Change::PinPut { tenant, service, pin } => {
+            Fact::Pin(tenant, service, pin) => {
                 let record = self.tenants.get_mut(&tenant).unwrap();
                 record.pins.retain(|(known, _)| *known != service);
                 record.pins.push((service, pin));
             }
-            Change::PinRemoved { tenant, service } => {
-                self.tenants.get_mut(&tenant).unwrap().pins.retain(|(known, _)| *known != service);
-            }
-            Change::SchemaObserved { tenant, service, schema, at_ms } => {
+            Fact::Schema(tenant, service, seen) => {
                 let record = self.tenants.get_mut(&tenant).unwrap();
-                record.schemas.retain(|(known, _, _)| *known != service);
-                record.schemas.extend(schema.map(|schema| (service, schema, at_ms)));
+                record.schemas.retain(|(known, _)| *known != service);
+                record.schemas.push((service, seen));
+            }
+            Fact::Hold(tenant, service, hold) => {
+                let record = self.tenants.get_mut(&tenant).unwrap();
+                assert!(record.holds.iter().all(|(known, _)| *known != service), "two moves at once");
+                record.holds.push((service, hold));
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match key {
+            Key::Tenant(tenant) => drop(self.tenants.remove(tenant).unwrap()),
+            Key::Service(service) => drop(self.services.remove(service).unwrap()),
+            Key::Version(service, version) => {
+                self.services.get_mut(service).unwrap().versions.retain(|known| known.version != *version);
+            }
+            Key::Policy(service) => self.services.get_mut(service).unwrap().policy = Policy::default(),
+            Key::Overlay(service, id) => {
+                self.services.get_mut(service).unwrap().overlays.retain(|known| known.id != *id);
+            }
+            Key::Pin(tenant, service) => {
+                self.tenants.get_mut(tenant).unwrap().pins.retain(|(known, _)| known != service);
+            }
+            Key::Hold(tenant, service) => {
+                self.tenants.get_mut(tenant).unwrap().holds.retain(|(known, _)| known != service);
+            }
+            Key::Schema(tenant, service) => {
+                self.tenants.get_mut(tenant).unwrap().schemas.retain(|(known, _)| known != service);
+            }
+        }
+    }
+
+    /// Overlays of one layer have one salt and one unit, and no unit is in two of them.
+    fn check_layers(&self) {
+        for record in self.services.values() {
+            for (at, one) in record.overlays.iter().enumerate() {
+                for other in record.overlays.iter().skip(at + 1) {
+                    if one.layer == other.layer {
+                        assert_eq!((&one.salt, one.unit), (&other.salt, other.unit));
+                        assert!(one.buckets().is_disjoint(&other.buckets()));
+                    } else {
+                        assert_ne!(one.salt, other.salt);
+                    }
+                }
+                assert!(one.salt != "of a request" && (one.unit == Unit::Tenant || record.policy.stateless));
             }
         }
     }
@@ -153,12 +231,18 @@ impl Folded {
     fn sort(&mut self) {
         for record in self.services.values_mut() {
             record.versions.sort_by(|one, other| one.version.cmp(&other.version));
+            record.overlays.sort_by(|one, other| one.id.cmp(&other.id));
         }
         for record in self.tenants.values_mut() {
             record.pins.sort_by(|(one, _), (other, _)| one.cmp(other));
-            record.schemas.sort_by(|(one, _, _), (other, _, _)| one.cmp(other));
+            record.schemas.sort_by(|(one, _), (other, _)| one.cmp(other));
+            record.holds.sort_by(|(one, _), (other, _)| one.cmp(other));
         }
     }
+}
+
+fn command(changes: Vec<Proposed>) -> Command {
+    Command { principal: Principal::named("tester"), changes, ..Command::default() }
 }
 
 struct Bench {
@@ -177,7 +261,14 @@ impl Bench {
         let position = database.head().await.unwrap();
         let metrics = Metrics::new(telemetry.meter());
         let publisher = grey_state::publisher::Handle::default();
-        let (writer, commands) = Writer::new(database.clone(), position, config.commands, publisher, metrics);
+        let (writer, commands) = Writer::new(
+            database.clone(),
+            position,
+            config.commands,
+            publisher,
+            grey_state::State::memory().heartbeats,
+            metrics,
+        );
         let stop = CancellationToken::new();
         tokio::spawn(writer.run(stop.clone()));
         Self { database, commands, stop, _store: store }
@@ -208,9 +299,7 @@ async fn check(backend: Backend, commands: Vec<Vec<Proposed>>) {
     let bench = Bench::new(backend).await;
     let mut revision = 0;
     for changes in commands {
-        let (actor, reason) = ("tester".to_owned(), "because".to_owned());
-        let command = Command { actor, reason, changes, expected_log: None };
-        if let Ok(committed) = bench.commands.execute(command).await {
+        if let Ok(committed) = bench.commands.execute(command(changes)).await {
             let reached = committed.position.revision.0;
             assert!(reached == revision || reached == revision + 1);
             revision = reached;
@@ -229,6 +318,7 @@ async fn check(backend: Backend, commands: Vec<Vec<Proposed>>) {
         folded_table.apply(&event).unwrap();
         assert!(!event.changes.is_empty());
         event.changes.into_iter().for_each(|change| folded.apply(change));
+        folded.check_layers();
     }
     let (mut stored, mut stored_table) = (Folded::default(), Table::default());
     for record in records {
@@ -269,18 +359,17 @@ async fn a_snapshot_of_several_batches_is_complete() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let bench = Bench::new(backend).await;
         let service = Service { id: ServiceId::new("x").unwrap(), default: Version::new("1").unwrap() };
-        let put = Command::single("tester", "", Change::ServicePut(service), None);
+        let put = Command::single(Principal::named("tester"), Change::Put(Fact::Service(service)));
         bench.commands.execute(put).await.unwrap();
         let id = |i: u32| TenantId::new(&format!("t{i}")).unwrap();
         let propose = |change| Proposed { change, expected: None };
-        let tenants = (0..450).map(|i| propose(Change::TenantPut(Tenant::new(id(i)))));
+        let tenants = (0..450).map(|i| propose(Change::Put(Fact::Tenant(Tenant::new(id(i))))));
         let pins = (0..450).map(|i| {
             let pin = Pin { version: Version::new("1").unwrap(), locked: false };
-            propose(Change::PinPut { tenant: id(i), service: ServiceId::new("x").unwrap(), pin })
+            propose(Change::Put(Fact::Pin(id(i), ServiceId::new("x").unwrap(), pin)))
         });
         let changes = tenants.chain(pins).collect();
-        let command =
-            Command { actor: "tester".into(), reason: String::new(), changes, expected_log: Some(1) };
+        let command = Command { expected_log: Some(1), ..command(changes) };
         bench.commands.execute(command).await.unwrap();
         let (revision, records) = bench.snapshot().await;
         let pinned = records.iter().filter(|record| matches!(record, Record::Tenant(t) if t.pins.len() == 1));
@@ -297,10 +386,9 @@ async fn a_snapshot_amid_writes_is_exact_at_its_position() {
         let service = || ServiceId::new("x").unwrap();
         let id = |i: usize| TenantId::new(&format!("t{i}")).unwrap();
         let put = Service { id: service(), default: Version::new("1").unwrap() };
-        let tenants = (0..300).map(|i| propose(Change::TenantPut(Tenant::new(id(i)))));
-        let changes = std::iter::once(propose(Change::ServicePut(put))).chain(tenants).collect();
-        let command = Command { actor: "tester".into(), reason: String::new(), changes, expected_log: None };
-        bench.commands.execute(command).await.unwrap();
+        let tenants = (0..300).map(|i| propose(Change::Put(Fact::Tenant(Tenant::new(id(i))))));
+        let changes = std::iter::once(propose(Change::Put(Fact::Service(put)))).chain(tenants).collect();
+        bench.commands.execute(command(changes)).await.unwrap();
 
         // Each command flips the pin of a tenant of each batch, so that a torn read shows.
         let stop = CancellationToken::new();
@@ -311,13 +399,9 @@ async fn a_snapshot_amid_writes_is_exact_at_its_position() {
                 while !stop.is_cancelled() {
                     locked = !locked;
                     let pin = Pin { version: Version::new("1").unwrap(), locked };
-                    let pins = [0, 150, 299].map(|i| {
-                        let (tenant, service, pin) = (id(i), service(), pin.clone());
-                        propose(Change::PinPut { tenant, service, pin })
-                    });
-                    let (actor, reason) = ("tester".to_owned(), String::new());
-                    let command = Command { actor, reason, changes: pins.into(), expected_log: None };
-                    commands.execute(command).await.unwrap();
+                    let pins =
+                        [0, 150, 299].map(|i| propose(Change::Put(Fact::Pin(id(i), service(), pin.clone()))));
+                    commands.execute(command(pins.into())).await.unwrap();
                 }
             }
         });

@@ -32,7 +32,12 @@ async fn migrate(
     (tenant, service, version): (&str, &str, &str),
     write: Option<WriteOptions>,
 ) -> Result<PutPinResponse, Status> {
-    let request = PutPinRequest { pin: Some(pin(tenant, service, version)), write, migrate: true };
+    let request = PutPinRequest {
+        pin: Some(pin(tenant, service, version)),
+        write,
+        migrate: true,
+        ..PutPinRequest::default()
+    };
     Ok(plane.pins().put_pin(request).await?.into_inner())
 }
 
@@ -160,7 +165,11 @@ async fn a_window_does_not_close_over_pinned_tenants(plane: Plane) {
         let schema = Some(SchemaWindow { min: min.into(), max: max.into() });
         let (service, version) = ("payment".into(), "2.0".into());
         let version = Some(ServiceVersion { service, version, schema, revision: 0 });
-        plane.catalog().put_version(PutVersionRequest { version, write: None }).await.map(drop)
+        plane
+            .catalog()
+            .put_version(PutVersionRequest { version, write: None, update_mask: Vec::new() })
+            .await
+            .map(drop)
     };
     for (tenant, schema) in [("acme", "1.2"), ("beta", "1.10"), ("gamma", "1.1")] {
         plane.put_tenant(tenant).await;
@@ -188,7 +197,9 @@ async fn a_window_does_not_close_over_pinned_tenants(plane: Plane) {
     plane.put_pin("delta", "payment", "1.0").await.unwrap();
     let schema = Some(SchemaWindow { min: "1".into(), max: String::new() });
     let version = ServiceVersion { service: "payment".into(), version: "1.0".into(), schema, revision: 0 };
-    let closing =
-        plane.catalog().put_version(PutVersionRequest { version: Some(version), write: None }).await;
+    let closing = plane
+        .catalog()
+        .put_version(PutVersionRequest { version: Some(version), write: None, update_mask: Vec::new() })
+        .await;
     assert_eq!(fact(closing, "tenants"), "delta");
 }

@@ -58,7 +58,7 @@ async fn a_pin_is_replaced_locked_and_removed(plane: Plane) {
     let first = plane.put_pin("acme", "payment", "1.0").await.unwrap();
     let second = plane.put_pin("acme", "payment", "1.5").await.unwrap();
     let locked = Pin { locked: true, ..pin("acme", "payment", "1.5") };
-    let request = PutPinRequest { pin: Some(locked), write: None, migrate: false };
+    let request = PutPinRequest { pin: Some(locked), ..PutPinRequest::default() };
     let third = plane.pins().put_pin(request).await.unwrap().into_inner().pin.unwrap();
     assert_eq!((second, third.revision, third.version.as_str()), (first + 1, first + 2, "v1.5"));
     let get = GetTenantRequest { id: "acme".into() };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grey_core::change::Revision;
+use grey_core::change::{FormatLevel, Revision};
 use grey_core::table::Table;
 use grey_state::feed::FeedRead;
 use grey_state::{State, redis};
@@ -30,14 +30,14 @@ async fn projected(plane: &Plane) -> Table {
         .load(&mut |records| records.into_iter().for_each(|record| table.insert(record)))
         .await
         .unwrap();
-    assert_eq!(table.digest(), status.digest);
+    assert_eq!(Some(table.digest()), status.digests.at(status.level));
     table.set_position(status.position);
     table
 }
 
 async fn every_event_reaches_the_feed_and_the_projection(plane: Plane) {
     // Once there is a projection of the empty log, all that follows comes through the feed.
-    let start = projected(&plane).await.position().clone();
+    let start = projected(&plane).await.position();
     plane.acme().await;
     plane.put_pin("acme", "payment", "1.0").await.unwrap();
     let table = projected(&plane).await;
@@ -45,7 +45,8 @@ async fn every_event_reaches_the_feed_and_the_projection(plane: Plane) {
     plane.put_tenant("beta").await;
     assert_eq!(projected(&plane).await.tenant_count(), 2);
 
-    let read = plane.state.feed.read(&start, 10, Duration::from_secs(10)).await.unwrap();
+    let read =
+        plane.state.feed.read(&start, FormatLevel::CURRENT, 10, Duration::from_secs(10)).await.unwrap();
     let FeedRead::Entries(entries) = read else { panic!("{read:?}") };
     let published: Vec<_> = entries.into_iter().map(|entry| entry.event.revision.0).collect();
     assert_eq!((start.revision.0, published), (0, vec![1, 2, 3, 4, 5]));
@@ -70,9 +71,11 @@ async fn writes_go_on_while_redis_is_away() {
             wait: Some(pbjson_types::Duration { seconds: 0, nanos: 1 }),
             ..Default::default()
         }),
+        update_mask: Vec::new(),
     };
     let result = plane.tenants().put_tenant(request).await.unwrap().into_inner().result.unwrap();
-    assert_eq!((result.revision, result.routers), (2, None));
+    let routers = result.routers.unwrap();
+    assert_eq!((result.revision, routers.complete, routers.fault.is_empty()), (2, false, false));
 }
 
 #[tokio::test]
@@ -149,8 +152,11 @@ async fn a_lost_database_is_told_and_recovered_from() {
         Plane::start_with(Store::borrowed(&server.url()), config(&server.url()), State::memory()).await;
     plane.put_tenant("a").await;
     server.kill9().unwrap();
-    let request =
-        || grey_proto::control::PutTenantRequest { tenant: Some(crate::fixture::tenant("b")), write: None };
+    let request = || grey_proto::control::PutTenantRequest {
+        tenant: Some(crate::fixture::tenant("b")),
+        write: None,
+        update_mask: Vec::new(),
+    };
     let lost = plane.tenants().put_tenant(request()).await;
     assert_eq!(crate::fixture::reason(lost), grey_core::error::Reason::Unavailable);
     let ready =

@@ -7,9 +7,10 @@ use futures::poll;
 use grey_control_plane::command::{Command, Commands, Error, Options, Writer};
 use grey_control_plane::database::Database;
 use grey_control_plane::metrics::Metrics;
-use grey_core::change::Change;
+use grey_core::change::{Change, Principal};
 use grey_core::error::Reason;
 use grey_core::ids::TenantId;
+use grey_core::key::Fact;
 use grey_core::tenant::Tenant;
 use grey_proto::control::PutTenantRequest;
 use grey_runtime::Telemetry;
@@ -25,12 +26,14 @@ async fn writer(store: &Store, options: Options) -> (Database, Writer, Commands)
     let database = Database::open(&config.database).await.unwrap();
     let position = database.head().await.unwrap();
     let (handle, metrics) = (publisher::Handle::default(), Metrics::new(telemetry.meter()));
-    let (writer, commands) = Writer::new(database.clone(), position, options, handle, metrics);
+    let (writer, commands) =
+        Writer::new(database.clone(), position, options, handle, State::memory().heartbeats, metrics);
     (database, writer, commands)
 }
 
 fn put(id: &str) -> Command {
-    Command::single("tester", "", Change::TenantPut(Tenant::new(TenantId::new(id).unwrap())), None)
+    let tenant = Tenant::new(TenantId::new(id).unwrap());
+    Command::single(Principal::named("tester"), Change::Put(Fact::Tenant(tenant)))
 }
 
 #[tokio::test]
@@ -76,7 +79,8 @@ async fn an_unconfirmed_commit_is_told_as_such_and_can_be_repeated() {
         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW WHEN (NEW.revision = 1) EXECUTE FUNCTION slow()";
     server.query("postgres", slow).await.unwrap();
-    let put = || PutTenantRequest { tenant: Some(tenant("acme")), write: expecting(0) };
+    let put =
+        || PutTenantRequest { tenant: Some(tenant("acme")), write: expecting(0), update_mask: Vec::new() };
     let unknown = plane.tenants().put_tenant(put()).await.map(drop);
     assert!(unknown.clone().unwrap_err().message().contains("may have been applied"), "{unknown:?}");
     assert_eq!(reason(unknown), Reason::Unavailable);
@@ -94,7 +98,8 @@ async fn a_write_goes_on_when_its_caller_leaves() {
     let plane = Plane::start(Backend::Sqlite).await;
     for i in 0..50 {
         let mut tenants = plane.tenants();
-        let request = PutTenantRequest { tenant: Some(tenant(&format!("t{i}"))), write: None };
+        let request =
+            PutTenantRequest { tenant: Some(tenant(&format!("t{i}"))), write: None, update_mask: Vec::new() };
         drop(tokio::time::timeout(Duration::from_micros(i * 40), tenants.put_tenant(request)).await);
     }
     plane.put_tenant("last").await;

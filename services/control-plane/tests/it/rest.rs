@@ -76,7 +76,7 @@ async fn a_story_over_http(plane: Plane) {
     let effective = ok(&plane, Method::GET, "/api/tenants/acme/services", Value::Null).await;
     let services = json!([
         {"service": "basket", "version": "v3.0", "source": "default", "locked": false, "schema": "", "etag": null},
-        {"service": "payment", "version": "v2.0", "source": "pin", "locked": true, "schema": "1.1", "etag": "\"5\""},
+        {"service": "payment", "version": "v2.0", "source": "pin", "locked": true, "schema": "1.1", "etag": "\"1-5\""},
     ]);
     assert_eq!(effective, json!({"tenant": "acme", "services": services, "nextPageToken": ""}));
     let page =
@@ -111,11 +111,13 @@ async fn a_story_over_http(plane: Plane) {
 async fn entity_tags_guard_every_write(plane: Plane) {
     plane.acme().await;
     plane.put_version("payment", "1.5", None).await;
+    let canary = |weight| json!({"canary": {"baseline": "1.0", "canary": "2.0", "weight": weight}});
     let paths = [
         ("/api/tenants/acme", json!({"name": "A"}), json!({"name": "B"})),
         ("/api/services/payment", json!({"defaultVersion": "1.5"}), json!({"defaultVersion": "1.0"})),
         ("/api/services/payment/versions/7", json!({}), json!({"schema": {"min": "1"}})),
         ("/api/services/payment/policy", json!({"stateless": true}), json!({})),
+        ("/api/services/payment/overlays/c", canary(100), canary(200)),
         ("/api/tenants/acme/services/payment/version", json!({"version": "1.0"}), json!({"version": "1.5"})),
     ];
     for (path, one, other) in paths {
@@ -127,7 +129,7 @@ async fn entity_tags_guard_every_write(plane: Plane) {
             (again.status(), again.headers()["etag"].to_str().unwrap()),
             (StatusCode::OK, tag.as_str())
         );
-        if !path.contains("version") {
+        if !path.contains("version") && !path.contains("overlay") {
             let read = plane.send(Method::GET, path, Value::Null, &[]).await;
             assert_eq!(read.headers()["etag"], tag.as_str(), "{path}");
         }
@@ -140,13 +142,16 @@ async fn entity_tags_guard_every_write(plane: Plane) {
             let (status, refused) = plane.call_if(Method::PUT, path, one.clone(), &[condition]).await;
             assert_eq!(status, StatusCode::PRECONDITION_FAILED, "{path} {condition:?}");
             assert_eq!(refused["error"]["reason"], "REVISION_MISMATCH");
-            assert_eq!(format!("\"{}\"", refused["error"]["metadata"]["present"].as_str().unwrap()), new_tag);
+            assert_eq!(
+                format!("\"1-{}\"", refused["error"]["metadata"]["present"].as_str().unwrap()),
+                new_tag
+            );
         }
         assert_eq!(plane.revision().await, before);
     }
     let created = plane.send(Method::PUT, "/api/tenants/new", json!({}), &[("if-none-match", "*")]).await;
     assert_eq!(created.status(), StatusCode::OK);
-    let stale = plane.send(Method::DELETE, "/api/tenants/new", Value::Null, &[("if-match", "\"1\"")]).await;
+    let stale = plane.send(Method::DELETE, "/api/tenants/new", Value::Null, &[("if-match", "\"1-1\"")]).await;
     assert_eq!(stale.status(), StatusCode::PRECONDITION_FAILED);
 }
 

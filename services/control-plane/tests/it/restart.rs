@@ -47,7 +47,7 @@ async fn write(channel: Channel, name: String, acknowledged: mpsc::UnboundedSend
     let mut tenants = TenantServiceClient::new(channel);
     for i in 0.. {
         let id = format!("{name}-{i}");
-        let request = PutTenantRequest { tenant: Some(tenant(&id)), write: None };
+        let request = PutTenantRequest { tenant: Some(tenant(&id)), write: None, update_mask: Vec::new() };
         let Ok(response) = tenants.put_tenant(request).await else { return };
         acknowledged.send((response.into_inner().result.unwrap().revision, id)).unwrap();
     }
@@ -137,16 +137,23 @@ async fn writers_of_two_replicas_share_one_order() {
 }
 
 #[tokio::test]
-async fn a_generation_outlives_restarts_and_is_replaced_on_demand() {
+async fn an_epoch_outlives_restarts_and_the_next_exceeds_all_that_were_seen() {
     use grey_control_plane::database::Database;
+    use grey_core::change::{Epoch, Revision};
     let store = Store::new(Backend::Sqlite).await;
     let options = config(&store.url).database;
     let first = Database::open(&options).await.unwrap().head().await.unwrap();
     let database = Database::open(&options).await.unwrap();
     assert_eq!(database.head().await.unwrap(), first);
-    let next = database.start_generation(&first.generation).await.unwrap();
-    assert!(next.generation > first.generation && next.revision == first.revision);
-    assert_eq!(database.start_generation(&first.generation).await.unwrap(), next);
+    assert_eq!((first.epoch, first.revision), (Epoch(1), Revision(0)));
+    let next = database.start_epoch(first.epoch, Epoch(0)).await.unwrap();
+    assert_eq!((next.epoch, next.revision), (Epoch(2), first.revision));
+    // Of two that find the same epoch outdated, one starts the next.
+    assert_eq!(database.start_epoch(first.epoch, Epoch(7)).await.unwrap(), next);
+    assert_eq!(database.start_epoch(next.epoch, Epoch(7)).await.unwrap().epoch, Epoch(8));
+    // None follows the last, and nothing pretends to.
+    assert!(database.start_epoch(Epoch(8), Epoch(u64::MAX)).await.is_err());
+    assert_eq!(database.head().await.unwrap().epoch, Epoch(8));
 }
 
 #[tokio::test]

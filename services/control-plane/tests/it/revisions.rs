@@ -24,8 +24,11 @@ async fn revisions_are_gapless_under_16_writers(plane: Plane) {
         async move {
             let mut seen = Vec::new();
             for i in 0..10 {
-                let request =
-                    PutTenantRequest { tenant: Some(tenant(&format!("t{writer}-{i}"))), write: None };
+                let request = PutTenantRequest {
+                    tenant: Some(tenant(&format!("t{writer}-{i}"))),
+                    write: None,
+                    update_mask: Vec::new(),
+                };
                 seen.push(revision(tenants.put_tenant(request).await.unwrap().into_inner().result));
             }
             seen
@@ -46,10 +49,11 @@ async fn stale_expectations_are_refused_and_nothing_changes(plane: Plane) {
     let before = plane.revision().await;
 
     let renamed = || Some(grey_proto::control::Tenant { name: "Acme".into(), ..tenant("acme") });
-    for wrong in [0, tenant_revision - 1, tenant_revision + 1, u64::MAX] {
-        let request = PutTenantRequest { tenant: renamed(), write: expecting(wrong) };
+    for wrong in [0, tenant_revision, pinned + 1, u64::MAX] {
+        let request =
+            PutTenantRequest { tenant: renamed(), write: expecting(wrong), update_mask: Vec::new() };
         let refused = plane.tenants().put_tenant(request).await.map(drop);
-        assert_eq!(fact(refused.clone(), "present"), tenant_revision.to_string());
+        assert_eq!(fact(refused.clone(), "present"), pinned.to_string());
         assert_eq!(refused.clone().unwrap_err().code(), tonic::Code::Aborted);
         assert_eq!(reason(refused), Reason::RevisionMismatch, "{wrong}");
     }
@@ -58,25 +62,26 @@ async fn stale_expectations_are_refused_and_nothing_changes(plane: Plane) {
     assert_eq!(reason(plane.catalog().put_service(request).await), Reason::RevisionMismatch);
     let version =
         ServiceVersion { service: "payment".into(), version: "2.0".into(), ..ServiceVersion::default() };
-    let request = PutVersionRequest { version: Some(version), write: expecting(0) };
+    let request = PutVersionRequest { version: Some(version), write: expecting(0), update_mask: Vec::new() };
     assert_eq!(reason(plane.catalog().put_version(request).await), Reason::RevisionMismatch);
     let policy = Policy { service: "payment".into(), stateless: true, ..Policy::default() };
-    let request = PutPolicyRequest { policy: Some(policy), write: expecting(1) };
+    let request = PutPolicyRequest { policy: Some(policy), write: expecting(1), update_mask: Vec::new() };
     assert_eq!(fact(plane.catalog().put_policy(request).await, "present"), "0");
     let request =
         DeletePinRequest { tenant: "acme".into(), service: "payment".into(), write: expecting(pinned + 1) };
     assert_eq!(reason(plane.pins().delete_pin(request).await), Reason::RevisionMismatch);
     assert_eq!(plane.revision().await, before);
 
-    let request = PutTenantRequest { tenant: renamed(), write: expecting(tenant_revision) };
+    let request = PutTenantRequest { tenant: renamed(), write: expecting(pinned), update_mask: Vec::new() };
     let written = plane.tenants().put_tenant(request).await.unwrap().into_inner();
     assert_eq!(written.tenant.unwrap().revision, before + 1);
-    let request = PutTenantRequest { tenant: Some(tenant("new")), write: expecting(0) };
+    let request =
+        PutTenantRequest { tenant: Some(tenant("new")), write: expecting(0), update_mask: Vec::new() };
     assert!(plane.tenants().put_tenant(request).await.is_ok());
 }
 
 async fn the_same_fact_again_changes_nothing(plane: Plane) {
-    let tenant_revision = plane.acme().await;
+    plane.acme().await;
     let pinned = plane.put_pin("acme", "payment", "v1.0").await.unwrap();
     plane.put_tenant("other").await;
     let before = plane.revision().await;
@@ -84,25 +89,37 @@ async fn the_same_fact_again_changes_nothing(plane: Plane) {
     assert_eq!(plane.put_tenant("acme").await, before);
     assert_eq!(plane.put_service("payment", "v1.0.0").await, before);
     assert_eq!(plane.put_version("payment", "2", Some(("1.1", ""))).await, before);
-    let request =
-        PutPinRequest { pin: Some(pin("acme", "payment", "1")), write: expecting(pinned), migrate: false };
+    let request = PutPinRequest {
+        pin: Some(pin("acme", "payment", "1")),
+        write: expecting(pinned),
+        ..PutPinRequest::default()
+    };
     let again = plane.pins().put_pin(request).await.unwrap().into_inner();
     assert_eq!(again.pin.unwrap().revision, pinned);
     assert_eq!(again.result.unwrap().revision, before);
-    let request = PutTenantRequest { tenant: Some(tenant("acme")), write: expecting(tenant_revision) };
+    let request =
+        PutTenantRequest { tenant: Some(tenant("acme")), write: expecting(pinned), update_mask: Vec::new() };
     let again = plane.tenants().put_tenant(request).await.unwrap().into_inner();
-    assert_eq!(again.tenant.unwrap().revision, tenant_revision);
+    assert_eq!(again.tenant.unwrap().revision, pinned);
     assert_eq!(plane.revision().await, before);
     assert_eq!(u64::try_from(plane.events().await.len()).unwrap(), before);
 }
 
 async fn events_tell_who_and_why(plane: Plane) {
-    let write = grey_proto::control::WriteOptions { reason: "onboarding #7".into(), ..Default::default() };
-    let request = PutTenantRequest { tenant: Some(tenant("acme")), write: Some(write) };
+    let write = grey_proto::control::WriteOptions {
+        reason: "onboarding #7".into(),
+        cause: "upgrade/7".into(),
+        ..Default::default()
+    };
+    let request =
+        PutTenantRequest { tenant: Some(tenant("acme")), write: Some(write), update_mask: Vec::new() };
     plane.tenants().put_tenant(request).await.unwrap();
     let events = plane.events().await;
     let [event] = events.as_slice() else { panic!("{events:?}") };
-    assert_eq!((event.actor.as_str(), event.reason.as_str()), ("anonymous", "onboarding #7"));
+    let principal = event.principal.clone().unwrap();
+    assert_eq!((principal.id.as_str(), principal.role.as_str()), ("anonymous", "admin"));
+    assert_eq!((event.reason.as_str(), event.cause.as_str()), ("onboarding #7", "upgrade/7"));
+    assert_eq!(event.level, 1);
 }
 
 async fn events_are_listed_both_ways(plane: Plane) {

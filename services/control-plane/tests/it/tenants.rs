@@ -38,7 +38,7 @@ async fn a_tenant_reads_back_as_written(plane: Plane) {
         labels,
         revision: 77,
     };
-    let request = PutTenantRequest { tenant: Some(tenant.clone()), write: None };
+    let request = PutTenantRequest { tenant: Some(tenant.clone()), write: None, update_mask: Vec::new() };
     let written = plane.tenants().put_tenant(request).await.unwrap().into_inner().tenant.unwrap();
     let read = plane.tenants().get_tenant(GetTenantRequest { id: "acme".into() }).await.unwrap().into_inner();
     assert_eq!(read.tenant.as_ref(), Some(&written));
@@ -71,7 +71,11 @@ async fn tenants_are_listed_by_page_and_filter(plane: Plane) {
             status: status.into(),
             ..Tenant::default()
         };
-        plane.tenants().put_tenant(PutTenantRequest { tenant: Some(tenant), write: None }).await.unwrap();
+        plane
+            .tenants()
+            .put_tenant(PutTenantRequest { tenant: Some(tenant), write: None, update_mask: Vec::new() })
+            .await
+            .unwrap();
     }
     let all = async |filter: ListTenantsRequest| {
         let (mut found, mut page_token, mut pages) = (Vec::new(), String::new(), 0);

@@ -47,20 +47,20 @@ enum Answer {
 
 /// What confirms by time.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Word {
-    /// When the source last told of the service.
-    pub(super) told: Instant,
+pub(super) struct SourceSighting {
+    /// When the source last reported the service.
+    pub(super) reported: Instant,
     /// It lists other instances of the service.
     pub(super) lists_others: bool,
 }
 
 /// What became of the candidates.
 #[derive(Debug, Default)]
-pub(super) struct Sifted {
+pub(super) struct Admitted {
     /// Believed for a reason.
     pub(super) confirmed: Vec<InstanceId>,
     /// Let through without question.
-    pub(super) free: Vec<InstanceId>,
+    pub(super) unquestioned: Vec<InstanceId>,
 }
 
 impl Hold {
@@ -70,31 +70,31 @@ impl Hold {
 
     /// Decides on all changes that the source claims now. At most `room` new ones pass without question, together or not
     /// at all; none while others are held.
-    pub(super) fn sift(
+    pub(super) fn admit(
         &mut self,
         mut candidates: BTreeMap<InstanceId, Claim>,
         room: usize,
         guard: &Guard,
-        word: Word,
+        sighting: SourceSighting,
         now: Instant,
-    ) -> Sifted {
-        let mut sifted = Sifted::default();
+    ) -> Admitted {
+        let mut admitted = Admitted::default();
         // Whoever came back, or claims something else now, is no longer in question for what it claimed before.
         self.members.retain(|id, member| candidates.get(id) == Some(&member.claim));
         self.members.retain(|id, member| {
             candidates.remove(id);
-            let passes = member.confirmed || member.believed(guard, word);
+            let passes = member.confirmed || member.believed(guard, sighting);
             if passes {
-                sifted.confirmed.push(id.clone());
+                admitted.confirmed.push(id.clone());
             }
             !passes
         });
         if candidates.is_empty() {
-            return sifted;
+            return admitted;
         }
         if self.members.is_empty() && candidates.len() <= room {
-            sifted.free = candidates.into_keys().collect();
-            return sifted;
+            admitted.unquestioned = candidates.into_keys().collect();
+            return admitted;
         }
         for (id, claim) in candidates {
             let member = Member {
@@ -109,7 +109,7 @@ impl Hold {
             self.members.insert(id, member);
         }
         self.id = self.name();
-        sifted
+        admitted
     }
 
     fn name(&self) -> String {
@@ -214,15 +214,15 @@ impl Hold {
     /// An instance that is claimed to have another version was asked itself.
     pub(super) fn probed_for_version(&mut self, id: &InstanceId, verdict: &Verdict) {
         let Some(member) = self.members.get_mut(id) else { return };
-        let Verdict::Alive { version: Some(told) } = verdict else { return };
-        let told = Version::new(told.trim()).ok();
-        member.confirmed |= told.is_some() && told == member.claim;
+        let Verdict::Alive { version: Some(answered) } = verdict else { return };
+        let answered = Version::new(answered.trim()).ok();
+        member.confirmed |= answered.is_some() && answered == member.claim;
     }
 }
 
 impl Member {
-    fn believed(&self, guard: &Guard, word: Word) -> bool {
-        word.told >= self.steady + guard.confirm_after && self.is_believable(word.lists_others)
+    fn believed(&self, guard: &Guard, sighting: SourceSighting) -> bool {
+        sighting.reported >= self.steady + guard.confirm_after && self.is_believable(sighting.lists_others)
     }
 
     /// An empty list alone is no proof against an instance that answers, nor against one that nobody asked.

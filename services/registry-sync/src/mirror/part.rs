@@ -9,7 +9,7 @@ use grey_core::instance::Instance;
 use grey_core::version::Version;
 
 use super::classify::{Seen, Sight};
-use super::hold::{Claim, Hold, Word};
+use super::hold::{Claim, Hold, SourceSighting};
 use super::options::Guard;
 
 pub(super) type List = BTreeMap<InstanceId, Arc<Instance>>;
@@ -98,24 +98,24 @@ impl Part {
         self.flips.clear();
     }
 
-    /// Decides what of the source's word is believed.
+    /// Decides what is believed of what the source reports.
     pub(super) fn settle(&mut self, by: Settling<'_>) {
-        let Some((seen, told)) = self.seen.take() else { return };
+        let Some((seen, reported)) = self.seen.take() else { return };
         self.lost.retain(|_, at| by.now.saturating_duration_since(*at) < by.guard.window);
         self.flipped.retain(|_, (at, _)| by.now.saturating_duration_since(*at) < by.guard.window);
         if by.trusted {
             self.drops.clear();
             self.flips.clear();
         }
-        let word = Word { told, lists_others: !seen.instances.is_empty() };
-        let mut next = self.settle_versions(&seen, word, by);
-        self.settle_losses(&mut next, &seen, word, by);
+        let sighting = SourceSighting { reported, lists_others: !seen.instances.is_empty() };
+        let mut next = self.settle_versions(&seen, sighting, by);
+        self.settle_losses(&mut next, &seen, sighting, by);
         self.published = next;
-        self.seen = Some((seen, told));
+        self.seen = Some((seen, reported));
     }
 
     /// The list as it would be if every loss was believed, with versions that are.
-    fn settle_versions(&mut self, seen: &Seen, word: Word, by: Settling<'_>) -> List {
+    fn settle_versions(&mut self, seen: &Seen, sighting: SourceSighting, by: Settling<'_>) -> List {
         let mut next = List::new();
         let mut changed: BTreeMap<InstanceId, Claim> = BTreeMap::new();
         for (id, sight) in &seen.instances {
@@ -139,8 +139,8 @@ impl Part {
         let room = by.guard.flip_room(self.published.len()).saturating_sub(self.flipped.len());
         // An instance that changes twice is counted once.
         let room = if by.trusted { usize::MAX } else { room + again };
-        let sifted = self.flips.sift(changed, room, by.guard, word, by.now);
-        for id in sifted.free.iter().filter(|_| !by.trusted) {
+        let admitted = self.flips.admit(changed, room, by.guard, sighting, by.now);
+        for id in admitted.unquestioned.iter().filter(|_| !by.trusted) {
             let Some(old) = self.published.get(id) else { continue };
             self.flipped.entry(id.clone()).or_insert((by.now, old.version.clone()));
         }
@@ -155,7 +155,7 @@ impl Part {
     }
 
     /// Keeps in `next` what is lost and not believed to be.
-    fn settle_losses(&mut self, next: &mut List, seen: &Seen, word: Word, by: Settling<'_>) {
+    fn settle_losses(&mut self, next: &mut List, seen: &Seen, sighting: SourceSighting, by: Settling<'_>) {
         let mut routable = 0;
         let mut lost: BTreeMap<InstanceId, Claim> = BTreeMap::new();
         for (id, _) in self.published.iter().filter(|(_, old)| old.is_routable()) {
@@ -178,9 +178,9 @@ impl Part {
             // The last ones are never let go without question: an empty list may be a registry's restart.
             false => 0,
         };
-        let sifted = self.drops.sift(lost, room, by.guard, word, by.now);
+        let admitted = self.drops.admit(lost, room, by.guard, sighting, by.now);
         if !by.trusted {
-            self.lost.extend(sifted.free.into_iter().map(|id| (id, by.now)));
+            self.lost.extend(admitted.unquestioned.into_iter().map(|id| (id, by.now)));
         }
         for id in self.drops.ids() {
             let kept = match (next.get(id), self.published.get(id)) {

@@ -139,8 +139,8 @@ impl Mirror {
             let Some(service) = self.services.get(id) else { continue };
             for (at, part) in service.parts.iter().enumerate() {
                 let subject = format!("{id}@{}", self.source_name(at));
-                held.extend(self.told(part, &part.drops, Reason::Drop, &subject));
-                held.extend(self.told(part, &part.flips, Reason::Flip, &subject));
+                held.extend(self.held_change(part, &part.drops, Reason::Drop, &subject));
+                held.extend(self.held_change(part, &part.flips, Reason::Flip, &subject));
             }
         }
         let total = held.len();
@@ -149,7 +149,7 @@ impl Mirror {
         (held, total)
     }
 
-    fn told(&self, part: &Part, hold: &Hold, reason: Reason, subject: &str) -> Option<Held> {
+    fn held_change(&self, part: &Part, hold: &Hold, reason: Reason, subject: &str) -> Option<Held> {
         let item = |(id, claim): (&grey_core::ids::InstanceId, &super::hold::Claim)| match reason {
             Reason::Drop => id.to_string(),
             Reason::Flip => {
@@ -173,12 +173,12 @@ impl Mirror {
     #[must_use]
     pub fn left_out(&self) -> Vec<LeftOut> {
         let skipped = self.sources.iter().enumerate().flat_map(|(at, progress)| {
-            let told = move |(name, why): (&String, &String)| LeftOut {
+            let left_out = move |(name, why): (&String, &String)| LeftOut {
                 subject: name.clone(),
                 source: self.source_name(at).to_owned(),
                 why: why.clone(),
             };
-            progress.skipped.iter().map(told)
+            progress.skipped.iter().map(left_out)
         });
         let quarantined = self.services.iter().flat_map(|(id, service)| {
             service.quarantined().map(move |(at, instance, why)| LeftOut {

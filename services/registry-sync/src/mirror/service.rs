@@ -21,8 +21,18 @@ pub(super) enum Stored {
     Absent,
     /// Perhaps this, perhaps that: a write may or may not have arrived.
     Unknown,
-    /// This list.
-    List(List),
+    /// This list, and its digest.
+    List(List, u64),
+}
+
+impl Stored {
+    /// Its share of the digest of all lists, as far as that is known.
+    pub(super) fn digest(&self) -> u64 {
+        match self {
+            Self::List(_, digest) => *digest,
+            Self::Absent | Self::Unknown => 0,
+        }
+    }
 }
 
 /// One service.
@@ -33,6 +43,8 @@ pub(super) struct Service {
     /// What shared state should have.
     pub(super) desired: List,
     pub(super) stored: Stored,
+    /// What this mirror took over was damaged: sources that were not seen yet may list more.
+    pub(super) is_partial: bool,
     /// Since when `desired` is not what shared state has.
     pub(super) since: Option<Instant>,
     /// When `desired` changed last.
@@ -48,6 +60,7 @@ impl Service {
             parts: names.map(|name| Part::new(&format!("{id}@{name}"))).collect(),
             desired: List::new(),
             stored: Stored::Absent,
+            is_partial: false,
             since: None,
             changed: None,
             left_out: Vec::new(),
@@ -111,7 +124,7 @@ impl Service {
         match &self.stored {
             Stored::Absent => !self.desired.is_empty(),
             Stored::Unknown => true,
-            Stored::List(list) => *list != self.desired,
+            Stored::List(list, _) => *list != self.desired,
         }
     }
 

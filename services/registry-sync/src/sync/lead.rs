@@ -1,9 +1,12 @@
 //! What the leader does besides: it takes over, writes, verifies, probes, takes requests and tells.
 
+mod watch;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use grey_core::ids::ServiceId;
+use grey_state::instances::{Damaged, Loaded};
 use grey_state::{Error, FencingToken};
 use grey_sync::Request;
 use tokio::task::AbortHandle;
@@ -22,6 +25,8 @@ const TAKE: Duration = Duration::from_secs(2);
 const TELL: Duration = Duration::from_secs(2);
 /// How soon it is told after a change.
 const TELL_SOON: Duration = Duration::from_millis(100);
+/// Pauses between readings of everything for a reason, doubling while nothing is found to be mended.
+const REREADS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Pauses after failures, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -31,6 +36,14 @@ pub(super) struct Leading {
     adopted: bool,
     loading: bool,
     load_at: Instant,
+    /// When everything may be read again for a reason, and the pause after that.
+    reread_at: (Instant, Duration),
+    watching: bool,
+    watch_at: Instant,
+    doubting: Option<AbortHandle>,
+    doubt_at: Instant,
+    /// Lists whose writing was begun.
+    writes: u64,
     /// Services whose list is being written.
     writing: BTreeSet<ServiceId>,
     /// Services that were written while everything was being read: what was read of them may be older.
@@ -53,6 +66,12 @@ impl Leading {
             adopted: false,
             loading: false,
             load_at: now,
+            reread_at: (now, REREADS.0),
+            watching: false,
+            watch_at: now,
+            doubting: None,
+            doubt_at: now,
+            writes: 0,
             writing: BTreeSet::new(),
             touched: BTreeSet::new(),
             failures: 0,
@@ -73,9 +92,14 @@ impl Leading {
 
     /// Requests belong to whoever leads next.
     pub(super) fn end(self) {
-        if let Some(taking) = self.taking {
-            taking.abort();
+        for task in [self.taking, self.doubting].into_iter().flatten() {
+            task.abort();
         }
+    }
+
+    /// There is a reason to read everything.
+    fn reread(&mut self) {
+        self.load_at = self.load_at.min(self.reread_at.0);
     }
 
     pub(super) fn tell_soon(&mut self) {
@@ -102,12 +126,14 @@ impl Sync {
         let token = leading.token;
         if !leading.loading && leading.load_at <= now {
             (leading.loading, leading.touched) = (true, leading.writing.clone());
+            let pause = leading.reread_at.1;
+            leading.reread_at = (now + pause, (pause * 2).min(REREADS.1));
             let instances = self.parts.state.instances.clone();
-            self.work
-                .spawn(async move { Done::Loaded(token, instances.load().await.map(|(lists, _)| lists)) });
+            self.work.spawn(async move { Done::Loaded(token, instances.load().await) });
         }
         if leading.adopted {
             self.write(now);
+            self.watch(now);
             self.probe(now);
             self.take(now);
             self.carry_out(now);
@@ -130,6 +156,7 @@ impl Sync {
         let room = WRITERS.saturating_sub(leading.writing.len());
         for Write { list, since } in self.parts.mirror.pending(&leading.writing, room) {
             leading.writing.insert(list.service.clone());
+            leading.writes += 1;
             if leading.loading {
                 leading.touched.insert(list.service.clone());
             }
@@ -179,7 +206,7 @@ impl Sync {
         let status = status::of(&self.parts.mirror, self.requested.runs(), now);
         self.parts.gauges.observe(&status);
         let (token, desk) = (leading.token, self.parts.desk.clone());
-        self.work.spawn(async move { Done::Told(token, desk.publish(token, status).await) });
+        self.work.spawn(async move { Done::Published(token, desk.publish(token, status).await) });
     }
 
     /// Takes in how something ended.
@@ -218,7 +245,7 @@ impl Sync {
                 }
                 self.changed(now);
             }
-            Done::Told(token, result) => {
+            Done::Published(token, result) => {
                 if let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) {
                     leading.telling = false;
                 }
@@ -227,6 +254,8 @@ impl Sync {
                 }
             }
             Done::Taken(token, result) => self.taken(token, result, now),
+            Done::Watched(token, writes, result) => self.watched(token, writes, result, now),
+            Done::Doubted(token, result) => self.doubted(token, result, now),
             Done::Looked(status) => {
                 self.looking = false;
                 if let Ok(status) = *status {
@@ -243,21 +272,16 @@ impl Sync {
         self.leading.as_ref().is_some_and(|leading| leading.token == token)
     }
 
-    fn loaded(
-        &mut self,
-        token: FencingToken,
-        result: Result<Vec<grey_state::instances::ServiceInstances>, Error>,
-        now: Instant,
-    ) {
+    fn loaded(&mut self, token: FencingToken, result: Result<Loaded, Error>, now: Instant) {
         let seen_all = self.parts.mirror.has_seen_all();
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
         leading.loading = false;
-        let lists = match result {
-            Ok(lists) => Some(lists),
+        let loaded = match result {
+            Ok(loaded) => Some((loaded.lists, loaded.damaged)),
             // Lists that do not read are written again, once it is known what belongs there.
             Err(error @ Error::Corrupt { .. }) if seen_all => {
-                tracing::error!(%error, "instance lists do not read, all are written again");
-                Some(Vec::new())
+                let why = error.to_string();
+                Some((Vec::new(), vec![Damaged { service: None, why }]))
             }
             Err(error) => {
                 self.failed(token, &error, now);
@@ -265,18 +289,31 @@ impl Sync {
             }
         };
         let Some(leading) = self.leading.as_mut() else { return };
-        let Some(lists) = lists else {
+        let Some((lists, damaged)) = loaded else {
             leading.load_at = leading.resume_at;
             return;
         };
         leading.load_at = now + self.parts.pace.verify;
         self.reached = true;
+        let found_damage = !damaged.is_empty();
+        let except = std::mem::take(&mut leading.touched);
         if leading.adopted {
-            self.parts.mirror.verify(lists, &std::mem::take(&mut leading.touched), now);
+            self.parts.mirror.verify(lists, &damaged, &except, now);
         } else {
             leading.adopted = true;
             tracing::info!(fencing.token = token.0, lists.count = lists.len(), "instance lists taken over");
-            self.parts.mirror.adopt(lists, now);
+            self.parts.mirror.adopt(lists, &damaged, now);
+        }
+        for Damaged { service, why } in damaged {
+            // What is being written meanwhile may have been announced by now.
+            if service.as_ref().is_none_or(|service| !except.contains(service)) {
+                self.parts.metrics.damaged();
+                tracing::error!(error = why, "instances in shared state are damaged, written again");
+            }
+        }
+        let found = found_damage || !self.parts.mirror.is_written();
+        if let Some(leading) = self.leading.as_mut().filter(|_| found) {
+            leading.reread_at = (now + REREADS.0, REREADS.0);
         }
         self.changed(now);
     }

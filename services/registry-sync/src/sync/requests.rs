@@ -59,7 +59,7 @@ impl Sync {
             Action::Accept(change) => {
                 if let Err(unknown) = self.parts.mirror.accept(change, now) {
                     self.parts.desk.handled(&request, Err(unknown.to_string()));
-                    self.told();
+                    self.status_changed();
                     return;
                 }
                 self.changed(now);
@@ -93,7 +93,7 @@ impl Sync {
                 self.requested.runs.truncate(MAX_RUNS);
             }
             self.parts.desk.handled(&open.request, outcome);
-            self.told();
+            self.status_changed();
         }
     }
 

@@ -1,11 +1,12 @@
 //! What takes time, and how it ends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use grey_core::ids::Name;
 use grey_proto::status::ApiError;
 use grey_proto::sync::SyncStatus;
-use grey_state::instances::ServiceInstances;
-use grey_state::{Error, FencingToken};
+use grey_state::instances::{Doubt, Loaded, ServiceInstances, WRITER};
+use grey_state::{Error, FencingToken, State};
 use grey_sync::Request;
 use tokio::task::JoinSet;
 
@@ -15,13 +16,17 @@ use crate::probe::{Prober, Verdict};
 /// How something ended.
 pub(super) enum Done {
     /// Everything that shared state has was read.
-    Loaded(FencingToken, Result<Vec<ServiceInstances>, Error>),
+    Loaded(FencingToken, Result<Loaded, Error>),
     /// A list was written.
     Wrote { token: FencingToken, list: ServiceInstances, since: Instant, result: Result<(), Error> },
+    /// The digest of all lists in shared state was read, while so many writes had been begun.
+    Watched(FencingToken, u64, Result<Option<u64>, Error>),
+    /// Doubts of readers were looked for.
+    Doubted(FencingToken, Result<Vec<Doubt>, Error>),
     /// Instances were asked themselves.
     Probed(Vec<(Target, Verdict)>),
-    /// The status was told.
-    Told(FencingToken, Result<(), Error>),
+    /// The status was published.
+    Published(FencingToken, Result<(), Error>),
     /// Requests were looked for.
     Taken(FencingToken, Result<Vec<Request>, Error>),
     /// What the leader tells was looked at.
@@ -39,4 +44,13 @@ pub(super) async fn probe(prober: &Prober, targets: Vec<Target>) -> Vec<(Target,
         });
     }
     probes.join_all().await
+}
+
+/// Takes what readers of instances doubt, waiting up to `wait`. What does not read is left aside.
+pub(super) async fn doubts(state: &State, wait: Duration) -> Result<Vec<Doubt>, Error> {
+    let writer = Name::new(WRITER).expect("the writer is called by a valid name");
+    let requests = state.requests.take(&writer, wait).await?;
+    let doubts = requests.iter().map(|request| Doubt::decode(request));
+    let warn = |why: &_| tracing::warn!(error = %why, "doubt of a reader does not read, left aside");
+    Ok(doubts.filter_map(|doubt| doubt.inspect_err(warn).ok()).collect())
 }

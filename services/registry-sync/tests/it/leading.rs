@@ -174,7 +174,7 @@ async fn writes_wait_while_shared_state_is_away() {
     redis.restart().await.unwrap();
     replica.until("i00 v1.0, i01 v1.0").await;
     eventually(SOON, "everything is written", async || {
-        let lists = state.instances.load().await.map(|(lists, _)| lists).unwrap_or_default();
+        let lists = state.instances.load().await.map(|loaded| loaded.lists).unwrap_or_default();
         lists.len() == 101 && lists.iter().map(|list| list.instances.len()).sum::<usize>() == 2_002
     })
     .await;

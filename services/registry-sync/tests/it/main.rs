@@ -5,6 +5,7 @@ mod configuration;
 mod file;
 mod following;
 mod leading;
+mod mending;
 mod mirroring;
 mod nacos;
 mod nacos_fleet;

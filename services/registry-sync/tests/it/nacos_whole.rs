@@ -22,7 +22,7 @@ fn name(service: usize) -> String {
 
 /// The lists that have instances, and how many of them can be routed to by `version`.
 async fn routable(state: &State, version: &str) -> (usize, usize) {
-    let (lists, _) = state.instances.load().await.unwrap();
+    let lists = state.instances.load().await.unwrap().lists;
     let fits = lists.iter().flat_map(|list| &list.instances);
     let count = fits.filter(|one| one.is_routable() && one.version.as_str() == version).count();
     (lists.iter().filter(|list| !list.instances.is_empty()).count(), count)
@@ -31,7 +31,7 @@ async fn routable(state: &State, version: &str) -> (usize, usize) {
 /// Every list that was written after `cursor`.
 async fn written_since(state: &State, mut cursor: Cursor) -> Vec<ServiceInstances> {
     let mut written = Vec::new();
-    while let InstancesRead::Replaced(lists, next) =
+    while let InstancesRead::Replaced { lists, next, .. } =
         state.instances.read(&cursor, Duration::ZERO).await.unwrap()
     {
         written.extend(lists);
@@ -58,7 +58,7 @@ async fn nothing_is_lost_when_nacos_dies_and_comes_back_empty() -> Result<()> {
     .await;
     let all = (SERVICES, SERVICES * EACH);
     eventually(SOON, "everything is published", async || routable(&state, "v1.0").await == all).await;
-    let (_, cursor) = state.instances.load().await?;
+    let cursor = state.instances.load().await?.cursor;
 
     server.kill9()?;
     replica.status_where("it is noticed", |status| status.sources[0].state() == SourceState::Failing).await;

@@ -11,6 +11,7 @@ use grey_registry_sync::registry::{Listing, Registered, Registry, Sighting};
 use grey_registry_sync::{App, Config, DEFAULTS, Kind, Source};
 use grey_runtime::config::{Source as Layers, load};
 use grey_runtime::{Shutdown, Telemetry, telemetry};
+use grey_state::instances::Loaded;
 use grey_state::{State, redis};
 use grey_testkit::eventually;
 use tokio::sync::{Notify, mpsc, watch};
@@ -21,11 +22,11 @@ use tonic::transport::{Channel, Endpoint};
 use crate::following::SOON;
 
 /// What the registry says now: everything, or why it cannot be read.
-type Word = Result<Vec<Listing>, String>;
+type Reading = Result<Vec<Listing>, String>;
 
 /// A registry that says what it is told to say, to as many as follow it.
 #[derive(Clone)]
-pub(crate) struct Script(watch::Sender<Word>);
+pub(crate) struct Script(watch::Sender<Reading>);
 
 impl Script {
     /// One that lists `instances` of payment.
@@ -207,7 +208,7 @@ impl Replica {
 }
 
 pub(crate) async fn published(state: &State) -> String {
-    let Ok((lists, _)) = state.instances.load().await else { return "unknown".to_owned() };
+    let Ok(Loaded { lists, .. }) = state.instances.load().await else { return "unknown".to_owned() };
     let lists = lists.iter().filter(|list| list.service.as_str() == "payment");
     let instances = lists.flat_map(|list| &list.instances);
     let shown = instances.map(|one| match one.is_routable() {

@@ -13,7 +13,7 @@ use grey_proto::status::ApiError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::route::Decider;
+use crate::decider::Decider;
 
 struct Calls {
     decider: Arc<Decider>,

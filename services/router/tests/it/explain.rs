@@ -29,7 +29,7 @@ async fn past_revision_explains_what_was_decided_then() {
     assert_eq!(decided(&now), (2, "v2.0".to_owned()));
     let then = explain(&router, call("acme", "payment"), 1).await.unwrap();
     assert_eq!(decided(&then), (1, "v1.0".to_owned()));
-    assert_eq!(then.generation, "one");
+    assert_eq!(then.epoch, 1);
     let steps: Vec<_> = then.steps.iter().map(|step| step.name.as_str()).collect();
     assert_eq!(steps, ["tenant", "base", "schema", "instances"]);
     router.stop().await;
@@ -50,6 +50,27 @@ async fn revision_out_of_reach_points_to_the_control_plane() {
         assert!(error.message.contains("ExplainAt"), "{}", error.message);
     }
     assert_eq!(decided(&explain(&router, call("acme", "payment"), 3).await.unwrap()).0, 3);
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn history_of_another_epoch_explains_nothing() {
+    let mut world = World::memory().await.with_payment().await;
+    let router = world.start().await;
+    router.follows(&world).await;
+    for to in ["v2.0", "v1.0", "v2.0"] {
+        world.publish(vec![pin("acme", "payment", to)]).await;
+        router.follows(&world).await;
+    }
+    let mut restored = World::on(world.state.clone(), 2).await.with_payment().await;
+    restored.publish(vec![pin("acme", "payment", "v1.0")]).await;
+    router.follows(&restored).await;
+    for revision in [3, 4] {
+        let error = told(explain(&router, call("acme", "payment"), revision).await);
+        assert_eq!((error.reason, error.get("epoch")), (Reason::RevisionUnavailable, Some("2")));
+    }
+    let then = explain(&router, call("acme", "payment"), 2).await.unwrap();
+    assert_eq!((then.epoch, decided(&then)), (2, (2, "v1.0".to_owned())));
     router.stop().await;
 }
 

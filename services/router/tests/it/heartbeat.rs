@@ -1,9 +1,12 @@
 //! What the fleet hears of a router.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use grey_state::State;
+use grey_proto::router::IdentifyRequest;
 use grey_state::heartbeats::Heartbeat;
+use grey_state::{Error, Heartbeats, State};
 
 use crate::world::{Router, World, eventually, pin};
 
@@ -27,7 +30,7 @@ async fn each_applied_revision_is_announced_at_once() {
     for to in ["v2.0", "v1.0", "v2.0"] {
         world.publish(vec![pin("acme", "payment", to)]).await;
         eventually("the heartbeat tells the revision", async || {
-            live(&world.state).await.iter().any(|beat| beat.position == *world.table.position())
+            live(&world.state).await.iter().any(|beat| beat.position == world.table.position())
         })
         .await;
     }
@@ -69,4 +72,65 @@ async fn router_without_a_table_is_not_waited_for() {
         assert_eq!(live(&state).await, []);
     }
     router.stop().await;
+}
+
+/// Heartbeats that do not arrive until they are let through.
+struct Cut {
+    cut: AtomicBool,
+    heartbeats: Arc<dyn Heartbeats>,
+}
+
+#[tonic::async_trait]
+impl Heartbeats for Cut {
+    async fn beat(&self, heartbeat: &Heartbeat) -> Result<(), Error> {
+        match self.cut.load(Relaxed) {
+            true => Err(Error::Timeout { attempted: "announce the router", deadline: Duration::ZERO }),
+            false => self.heartbeats.beat(heartbeat).await,
+        }
+    }
+
+    async fn leave(&self, router: &str) -> Result<(), Error> {
+        self.heartbeats.leave(router).await
+    }
+
+    async fn live(&self) -> Result<Vec<Heartbeat>, Error> {
+        self.heartbeats.live().await
+    }
+
+    async fn left(&self) -> Result<Vec<String>, Error> {
+        self.heartbeats.left().await
+    }
+}
+
+#[tokio::test]
+async fn a_router_that_nobody_knows_of_is_not_ready() {
+    let mut world = World::memory().await.with_payment().await;
+    let cut = Arc::new(Cut { cut: AtomicBool::new(true), heartbeats: Arc::clone(&world.state.heartbeats) });
+    world.state.heartbeats = Arc::clone(&cut) as Arc<dyn Heartbeats>;
+    let router = Router::start_unready(world.state.clone(), |c| {
+        c.heartbeat.interval = Duration::from_millis(5);
+    })
+    .await;
+    router.reached(world.table.position().revision).await;
+    eventually("it says what it lacks", async || {
+        let (code, body) = router.get("/health/ready").await;
+        code == 503 && body.contains("not announced")
+    })
+    .await;
+    cut.cut.store(false, Relaxed);
+    router.ready().await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_says_who_it_is_and_how_far() {
+    let world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| c.router.id = "r1".into()).await;
+    router.follows(&world).await;
+    let told = router.client.clone().identify(IdentifyRequest {}).await.unwrap().into_inner();
+    let position = world.table.position();
+    assert_eq!((told.id.as_str(), told.epoch, told.revision), ("r1", position.epoch.0, position.revision.0));
+    assert!(told.current);
+    router.stop().await;
+    assert_eq!(world.state.heartbeats.left().await.unwrap(), ["r1"]);
 }

@@ -8,6 +8,7 @@ mod bad_input;
 mod drain;
 mod explain;
 mod heartbeat;
+mod holds;
 mod http;
 mod metrics;
 mod outage;

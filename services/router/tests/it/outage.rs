@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use grey_core::change::{Generation, Position};
+use grey_core::change::{Epoch, FormatLevel, Position};
 use grey_core::error::Reason;
 use grey_state::feed::{Append, FeedEntry, FeedRead, Head};
 use grey_state::{Error, Feed, FencingToken, State};
@@ -19,13 +19,8 @@ struct Cut {
 
 #[tonic::async_trait]
 impl Feed for Cut {
-    async fn append(
-        &self,
-        token: FencingToken,
-        generation: &Generation,
-        entry: &FeedEntry,
-    ) -> Result<Append, Error> {
-        self.feed.append(token, generation, entry).await
+    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
+        self.feed.append(token, epoch, entry).await
     }
 
     async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {
@@ -36,8 +31,14 @@ impl Feed for Cut {
         self.feed.head().await
     }
 
-    async fn read(&self, after: &Position, limit: usize, wait: Duration) -> Result<FeedRead, Error> {
-        let read = self.feed.read(after, limit, wait).await;
+    async fn read(
+        &self,
+        after: &Position,
+        level: FormatLevel,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<FeedRead, Error> {
+        let read = self.feed.read(after, level, limit, wait).await;
         if self.cut.load(Relaxed) {
             return Err(Error::Timeout { attempted: "read the feed", deadline: wait });
         }

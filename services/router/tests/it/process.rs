@@ -39,7 +39,7 @@ async fn serves(client: &mut RouterServiceClient<Channel>) {
 async fn program_serves_survives_kill_9_and_ends_on_sigterm() {
     let redis = Redis::start().await.unwrap();
     let state = State::redis(&Options { urls: vec![redis.url()], ..Options::default() }).await.unwrap();
-    let world = World::on(state, "one").await.with_payment().await;
+    let world = World::on(state, 1).await.with_payment().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("router.snapshot");
     let first = program(&redis.url(), file.to_str().unwrap());

@@ -4,14 +4,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use grey_core::change::Change;
 use grey_core::error::Reason;
 use grey_core::ids::{Name, OverlayId};
-use grey_core::policy::{Match, Overlay, OverlayKind, Policy, Unit, UnknownTenant};
-use grey_proto::router::{DecisionReason, RouteBatchRequest, RouteRequest, route_outcome::Outcome};
+use grey_core::key::Fact;
+use grey_core::policy::{
+    Buckets, Canary, Match, Overlay, OverlayKind, Policy, Unit, UnknownTenant, WEIGHT_SCALE,
+};
+use grey_proto::router::{
+    DecisionReason, ExplainRequest, RouteBatchRequest, RouteOutcome, RouteRequest, route_outcome::Outcome,
+};
 use grey_runtime::access::{Token, TokenHash};
+use grey_state::State;
 use tonic::Request;
 
-use crate::world::{Router, World, call, pin, put_policy, put_service, put_version, told, version, within};
+use crate::world::{
+    DEADLINE, Router, World, call, pin, put_policy, put_service, put_version, service, told, version, within,
+};
 
 #[tokio::test]
 async fn pinned_tenant_gets_its_version_and_the_others_the_default() {
@@ -20,7 +29,7 @@ async fn pinned_tenant_gets_its_version_and_the_others_the_default() {
     router.follows(&world).await;
     let beta = router.route(call("beta", "payment")).await.unwrap();
     assert_eq!((beta.version.as_str(), beta.reason()), ("v2.0", DecisionReason::Pin));
-    assert_eq!((beta.revision, beta.generation.as_str(), beta.stale), (1, "one", false));
+    assert_eq!((beta.revision, beta.epoch, beta.stale), (1, 1, false));
     let instance = beta.instance.unwrap();
     assert_eq!(instance.address, format!("{}.test:80", instance.id));
     assert_eq!(instance.metadata.get("id"), Some(&instance.id));
@@ -75,6 +84,64 @@ async fn min_revision_that_never_comes_is_stale() {
     router.stop().await;
 }
 
+/// A call that asks for at least this position.
+fn at_least(epoch: u64, revision: u64) -> RouteRequest {
+    RouteRequest { min_epoch: epoch, min_revision: revision, ..call("acme", "payment") }
+}
+
+#[tokio::test]
+async fn minimum_of_another_epoch_is_judged_by_the_epoch_first() {
+    let world = World::on(State::memory(), 5).await.with_payment().await;
+    let adjust =
+        |c: &mut grey_router::Config| c.limits.min_revision_wait = std::time::Duration::from_millis(20);
+    let router = Router::start(world.state.clone(), adjust).await;
+    router.follows(&world).await;
+    let contained = [at_least(0, 0), at_least(0, 1), at_least(4, u64::MAX), at_least(5, 0), at_least(5, 1)];
+    let ahead = [at_least(0, 2), at_least(5, 2), at_least(6, 0), at_least(6, 1)];
+    let calls: Vec<_> = contained.iter().chain(&ahead).cloned().collect();
+    let batch = router.client.clone().route_batch(RouteBatchRequest { calls: calls.clone() }).await.unwrap();
+    let batch = batch.into_inner().outcomes;
+    for (number, (call, in_batch)) in calls.into_iter().zip(batch).enumerate() {
+        let explained = ExplainRequest { call: Some(call.clone()), revision: 0 };
+        let explained = within(router.client.clone().explain(explained)).await;
+        let routed = router.route(call.clone()).await;
+        if number < contained.len() {
+            assert_eq!(routed.unwrap().epoch, 5, "{call:?}");
+            assert_eq!(explained.unwrap().into_inner().explanation.unwrap().epoch, 5, "{call:?}");
+            assert!(matches!(in_batch.outcome, Some(Outcome::Decision(_))), "{call:?}: {in_batch:?}");
+        } else {
+            let error = told(routed);
+            assert_eq!((error.reason, error.get("revision")), (Reason::Stale, Some("1")), "{call:?}");
+            assert_eq!(error.get("epoch"), Some("5"));
+            assert_eq!(told(explained).reason, Reason::Stale, "{call:?}");
+            let RouteOutcome { outcome: Some(Outcome::Error(error)) } = in_batch else {
+                panic!("{call:?}: {in_batch:?}");
+            };
+            assert_eq!(error.reason, "STALE");
+        }
+    }
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn minimum_of_a_later_epoch_waits_for_it() {
+    let world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| c.limits.min_revision_wait = DEADLINE).await;
+    router.follows(&world).await;
+    let ask = |calls: Vec<RouteRequest>| {
+        let mut client = router.client.clone();
+        tokio::spawn(async move { client.route_batch(RouteBatchRequest { calls }).await })
+    };
+    let asked = ask(vec![at_least(0, 1), at_least(2, 1), at_least(1, 7)]);
+    let second = World::on(world.state.clone(), 2).await.with_payment().await;
+    router.follows(&second).await;
+    for outcome in within(asked).await.unwrap().unwrap().into_inner().outcomes {
+        let Some(Outcome::Decision(decision)) = outcome.outcome else { panic!("decided: {outcome:?}") };
+        assert_eq!((decision.epoch, decision.revision), (2, 1));
+    }
+    router.stop().await;
+}
+
 #[tokio::test]
 async fn batch_is_decided_at_one_revision_while_changes_run() {
     let mut world = World::memory().await.with_payment().await;
@@ -122,14 +189,17 @@ async fn batch_is_decided_at_one_revision_while_changes_run() {
 #[tokio::test]
 async fn overlay_is_named_in_the_answer() {
     let mut world = World::memory().await.with_payment().await;
-    let canary = Overlay {
+    let buckets = Buckets::first(WEIGHT_SCALE).unwrap();
+    let overlay = Overlay {
         id: OverlayId::new("try-v2").unwrap(),
+        order: 0,
+        layer: OverlayId::new("try-v2").unwrap(),
         salt: "s".into(),
         unit: Unit::Tenant,
         matching: Match::default(),
-        kind: OverlayKind::Canary { baseline: version("v1.0"), canary: version("v2.0"), weight: 10_000 },
+        kind: OverlayKind::Canary(Canary { baseline: version("v1.0"), canary: version("v2.0"), buckets }),
     };
-    world.publish(vec![put_policy("payment", Policy { overlays: vec![canary], ..Policy::default() })]).await;
+    world.publish(vec![Change::Put(Fact::Overlay(service("payment"), overlay))]).await;
     let router = world.start().await;
     router.follows(&world).await;
     let answer = router.route(call("acme", "payment")).await.unwrap();

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use grey_core::error::Reason;
+use grey_proto::router::ExplainRequest;
 use grey_router::Config;
 use grey_state::State;
 
-use crate::world::{Router, World, call, eventually, payment, pin, told};
+use crate::world::{Router, World, call, eventually, payment, pin, told, within};
 
 fn keep(file: &Path) -> impl FnOnce(&mut Config) + use<> {
     let file = file.to_owned();
@@ -33,7 +34,7 @@ async fn router_starts_from_its_file_without_shared_state_and_says_so() {
     let router = Router::start(State::memory(), keep(&file)).await;
     let answer = router.route(call("beta", "payment")).await.unwrap();
     assert_eq!((answer.version.as_str(), answer.revision, answer.stale), ("v2.0", 1, true));
-    assert_eq!(answer.generation, "one");
+    assert_eq!(answer.epoch, 1);
     let ready = router.get("/health/ready").await;
     assert!(ready.0 == 200 && ready.1.contains("stale"), "{ready:?}");
     router.stop().await;
@@ -96,15 +97,18 @@ async fn damaged_file_is_set_aside_and_never_fatal() {
 async fn file_of_another_history_serves_only_until_the_present_one_is_seen() {
     let directory = tempfile::tempdir().unwrap();
     let file = left_behind(directory.path()).await;
-    let mut world = World::on(State::memory(), "two").await;
+    let mut world = World::on(State::memory(), 2).await;
     world.publish(payment()).await;
     world.publish(vec![pin("acme", "payment", "v2.0")]).await;
     world.run("payment", &[("n1", "v1.0"), ("n2", "v2.0")]).await;
     let router = Router::start(world.state.clone(), keep(&file)).await;
     router.follows(&world).await;
     let answer = router.route(call("acme", "payment")).await.unwrap();
-    assert_eq!((answer.generation.as_str(), answer.version.as_str()), ("two", "v2.0"));
+    assert_eq!((answer.epoch, answer.version.as_str()), (2, "v2.0"));
     assert_eq!(answer.instance.unwrap().id, "n2");
+    let explain = ExplainRequest { call: Some(call("acme", "payment")), revision: 1 };
+    let explained = within(router.client.clone().explain(explain)).await;
+    assert_eq!(told(explained).reason, Reason::RevisionUnavailable, "the file's revision 1 is another one");
     router.stop().await;
 }
 

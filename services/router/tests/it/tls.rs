@@ -50,7 +50,7 @@ async fn both_ports_speak_tls_and_nothing_else() {
     let ca = reqwest::Certificate::from_pem(ca.as_bytes()).unwrap();
     let secure = reqwest::Client::builder().tls_certs_only([ca]).resolve("localhost", http).build().unwrap();
     let url = format!("https://localhost:{}/health/ready", http.port());
-    assert_eq!(within(secure.get(url).send()).await.unwrap().status(), 200);
+    eventually("it is ready", async || within(secure.get(&url).send()).await.unwrap().status() == 200).await;
 
     assert!(within(reqwest::get(format!("http://{http}/health/ready"))).await.is_err());
     let plain = Endpoint::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use grey_core::ids::ServiceId;
+use grey_core::ids::{Name, ServiceId};
+use grey_core::instance::Instance;
 use grey_core::policy::{Balancing, Policy, Scope};
+use grey_core::table::Locality;
 use grey_core::version::Version;
-use grey_proto::router::RouteBatchRequest;
 use grey_proto::router::route_outcome::Outcome;
+use grey_proto::router::{RouteBatchRequest, RouteRequest};
 use grey_state::{Error, Turns};
 
 use crate::world::{Router, World, call, eventually, put_policy, within};
@@ -53,6 +55,46 @@ async fn order_is_exact_over_two_routers() {
     two.stop().await;
 }
 
+#[tokio::test]
+async fn each_zone_has_turns_of_its_own() {
+    let mut world = world().await;
+    let placed = |(id, zone): (&str, &str)| {
+        let (region, zone) = (Some(Name::new("eu").unwrap()), Some(Name::new(zone).unwrap()));
+        Instance { region, zone, ..crate::world::instance(id, "v1.0") }
+    };
+    let four = [("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")];
+    world.run_these("payment", four.map(placed).to_vec()).await;
+    let (one, two) = (world.start().await, world.start().await);
+    one.follows(&world).await;
+    two.follows(&world).await;
+    let mut counts = BTreeMap::new();
+    // Callers of both zones take turns, so that every other turn of a common count would be another zone's.
+    for _ in 0..50 {
+        for (router, zone) in [(&one, "a"), (&two, "b")] {
+            let request = RouteRequest { region: "eu".into(), zone: zone.into(), ..call("acme", "payment") };
+            let id = router.route(request).await.unwrap().instance.unwrap().id;
+            assert!(id.starts_with(zone), "{id} serves {zone}");
+            *counts.entry(id).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [25; 4]);
+    // Half of the capacity of zone b is gone: it hands calls over to zone a, whose own order stays exact.
+    world.run_these("payment", four[..3].iter().copied().map(placed).collect()).await;
+    one.follows(&world).await;
+    two.follows(&world).await;
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..200 {
+        for (router, zone) in [(&one, "a"), (&two, "b")] {
+            let request = RouteRequest { region: "eu".into(), zone: zone.into(), ..call("acme", "payment") };
+            *counts.entry(router.route(request).await.unwrap().instance.unwrap().id).or_default() += 1;
+        }
+    }
+    assert!(counts["a1"].abs_diff(counts["a2"]) <= 1, "{counts:?}");
+    assert!((100..170).contains(&counts["b1"]), "two thirds of its callers' calls: {counts:?}");
+    one.stop().await;
+    two.stop().await;
+}
+
 /// Turns that never come while switched off.
 struct Away {
     away: AtomicBool,
@@ -63,13 +105,18 @@ struct Away {
 
 #[tonic::async_trait]
 impl Turns for Away {
-    async fn next(&self, service: &ServiceId, version: &Version) -> Result<u64, Error> {
+    async fn next(
+        &self,
+        service: &ServiceId,
+        version: &Version,
+        locality: Locality<'_>,
+    ) -> Result<u64, Error> {
         self.asked.fetch_add(1, Relaxed);
         if self.away.load(Relaxed) {
             std::future::pending::<()>().await;
         }
         self.granted.fetch_add(1, Relaxed);
-        self.turns.next(service, version).await
+        self.turns.next(service, version, locality).await
     }
 }
 

@@ -1,9 +1,11 @@
 //! Watch streams: a client's table equals the router's, whatever happens in between.
 
-use grey_core::change::{Change, Event, Generation, Position, Record, Revision};
+use grey_core::change::{Change, Epoch, Event, Position, Revision};
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
 use grey_core::instance::Instance;
+use grey_core::key::{Fact, Key};
+use grey_core::record::Record;
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use grey_proto::router::{WatchRequest, WatchResponse, watch_response::Frame};
@@ -34,8 +36,8 @@ impl Client {
                 self.table = Table::default();
                 self.complete = false;
                 self.snapshots += 1;
-                let generation = Generation(begin.generation.as_str().into());
-                self.table.set_position(Position { generation, revision: Revision(begin.revision) });
+                let (epoch, revision) = (Epoch(begin.epoch), Revision(begin.revision));
+                self.table.set_position(Position { epoch, revision });
             }
             Frame::Services(_) | Frame::Tenants(_) => {
                 let records: Vec<Record> = message.try_into().unwrap();
@@ -84,12 +86,12 @@ async fn change_at_random(world: &mut World, seed: u64, changes: usize) {
         let declared = world.table.tenant(&tenant).is_some() && world.table.service(&name).is_some();
         let (id, unpinned) = (tenant.parse().unwrap(), (tenant.parse().unwrap(), service(&name)));
         let changes = match next(8) {
-            0 => vec![Change::TenantRemoved(id)],
+            0 => vec![Change::Removed(Key::Tenant(id))],
             1 => vec![put_service(&name, &to), put_version(&name, &to)],
             // As the control plane refuses them: pins of what is not declared.
             2.. if !declared => vec![put_service(&name, &to), put_version(&name, &to), put_tenant(&tenant)],
             2 => vec![put_version(&name, &to)],
-            3 => vec![Change::PinRemoved { tenant: unpinned.0, service: unpinned.1 }],
+            3 => vec![Change::Removed(Key::Pin(unpinned.0, unpinned.1))],
             4..6 => vec![pin(&tenant, &name, &to)],
             _ => {
                 let ids: Vec<String> = (0..next(4)).map(|i| format!("{name}-{i}")).collect();
@@ -141,7 +143,7 @@ async fn lagging_client_gets_a_fresh_snapshot() {
     let labels = (0..20).map(|i| (format!("note{i}").parse().unwrap(), "x".repeat(100))).collect();
     let tenant = Tenant { labels, ..Tenant::new("acme".parse().unwrap()) };
     for _ in 0..2_500 {
-        world.publish(vec![Change::TenantPut(tenant.clone())]).await;
+        world.publish(vec![Change::Put(Fact::Tenant(tenant.clone()))]).await;
     }
     router.reached(world.table.position().revision).await;
     client.until(&world).await;
@@ -194,22 +196,19 @@ async fn client_with_a_table_continues_without_a_snapshot() {
     change_at_random(&mut world, 9, 60).await;
     router.follows(&world).await;
 
-    let from = |generation: &str| WatchRequest {
-        generation: generation.into(),
-        revision: held.position().revision.0,
-        ..WatchRequest::default()
-    };
-    let mut again = Client::open(&router, from("one")).await;
+    let from =
+        |epoch: u64| WatchRequest { epoch, revision: held.position().revision.0, ..WatchRequest::default() };
+    let mut again = Client::open(&router, from(1)).await;
     (again.table, again.complete) = (held.clone(), true);
     again.until(&world).await;
     assert_eq!(again.snapshots, 0);
     change_at_random(&mut world, 10, 20).await;
     again.until(&world).await;
 
-    let mut foreign = Client::open(&router, from("zero")).await;
+    let mut foreign = Client::open(&router, from(9)).await;
     foreign.until(&world).await;
     assert_eq!(foreign.snapshots, 1, "another history needs a snapshot");
-    let ahead = WatchRequest { revision: 9_999, ..from("one") };
+    let ahead = WatchRequest { revision: 9_999, ..from(1) };
     let mut ahead = Client::open(&router, ahead).await;
     ahead.until(&world).await;
     assert_eq!(ahead.snapshots, 1, "a revision that is not there yet needs a snapshot");
@@ -236,13 +235,13 @@ async fn watchers_are_bounded() {
 }
 
 #[tokio::test]
-async fn another_generation_starts_watchers_over() {
+async fn another_epoch_starts_watchers_over() {
     let world = World::memory().await.with_payment().await;
     let router = world.start().await;
     router.follows(&world).await;
     let mut client = Client::open(&router, WatchRequest::default()).await;
     client.until(&world).await;
-    let mut second = World::on(world.state.clone(), "two").await;
+    let mut second = World::on(world.state.clone(), 2).await;
     second.publish(payment()).await;
     second.table.set_instances(&service("payment"), world.instances("payment"));
     client.until(&second).await;

@@ -4,12 +4,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use grey_core::change::{Change, Event, Generation, Position, Record, Revision};
+use grey_core::change::{Change, Epoch, Event, FormatLevel, Position, Revision};
 use grey_core::ids::{InstanceId, Name, ServiceId, TenantId};
 use grey_core::instance::Instance;
+use grey_core::key::{Fact, Key};
 use grey_core::policy::Policy;
+use grey_core::record::Record;
 use grey_core::schema::SchemaWindow;
-use grey_core::service::{Pin, Service, ServiceVersion};
+use grey_core::service::{Hold, Pin, Service, ServiceVersion};
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use grey_core::version::Version;
@@ -22,9 +24,9 @@ use grey_runtime::{Shutdown, Telemetry};
 use grey_state::feed::{Append, FeedEntry};
 use grey_state::follower::Tables;
 use grey_state::instances::ServiceInstances;
-use grey_state::projection::ProjectionStatus;
-use grey_state::{FencingToken, State};
-use tokio::task::JoinHandle;
+use grey_state::projection::{Beat, ProjectionStatus};
+use grey_state::{Digests, FencingToken, State};
+use tokio::task::{AbortHandle, JoinHandle};
 use tonic::transport::{Channel, Endpoint};
 
 /// Far longer than anything here takes, even on a busy machine.
@@ -43,19 +45,28 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) table: Table,
     token: FencingToken,
+    /// Leaves signs of life.
+    beating: AbortHandle,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.beating.abort();
+    }
 }
 
 impl World {
     pub(crate) async fn memory() -> Self {
-        Self::on(State::memory(), "one").await
+        Self::on(State::memory(), 1).await
     }
 
     /// Starts an empty history on `state`.
-    pub(crate) async fn on(state: State, generation: &str) -> Self {
+    pub(crate) async fn on(state: State, epoch: u64) -> Self {
         let token = lead(&state).await;
         let mut table = Table::default();
-        table.set_position(Position { generation: Generation(generation.into()), revision: Revision(0) });
-        let world = Self { state, table, token };
+        table.set_position(Position { epoch: Epoch(epoch), revision: Revision(0) });
+        let beating = tokio::spawn(beat(state.clone(), token)).abort_handle();
+        let world = Self { state, table, token, beating };
         world.rebuild().await;
         world
     }
@@ -63,30 +74,37 @@ impl World {
     /// Writes feed and projection anew from the table, as a publisher does after they were lost.
     pub(crate) async fn rebuild(&self) {
         let position = self.table.position();
-        self.state.feed.reset(self.token, position).await.unwrap();
-        let mut rebuild = self.state.projection.rebuild(self.token, position).await.unwrap();
+        self.state.feed.reset(self.token, &position).await.unwrap();
+        let mut rebuild = self.state.projection.rebuild(self.token, &position).await.unwrap();
         rebuild.write(self.table.service_records().map(Record::Service).collect()).await.unwrap();
         rebuild.write(self.table.tenant_records().map(Record::Tenant).collect()).await.unwrap();
-        rebuild.finish(self.table.digest()).await.unwrap();
+        rebuild.finish(&self.status()).await.unwrap();
+    }
+
+    fn status(&self) -> ProjectionStatus {
+        let (position, digests) = (self.table.position(), Digests::of(&self.table));
+        ProjectionStatus { position, digests, level: FormatLevel::FIRST }
     }
 
     /// Takes the lease on a store that lost it.
     pub(crate) async fn lead_again(&mut self) {
         self.token = lead(&self.state).await;
+        self.beating.abort();
+        self.beating = tokio::spawn(beat(self.state.clone(), self.token)).abort_handle();
     }
 
     /// Commits one event.
     pub(crate) async fn publish(&mut self, changes: Vec<Change>) -> Revision {
         let position = self.table.position();
         let revision = position.revision.next();
-        let generation = position.generation.clone();
-        let event = Event { revision, at_ms: 1, actor: "test".into(), reason: String::new(), changes };
+        let event = Event { revision, at_ms: 1, changes, ..Event::default() };
         self.table.apply(&event).unwrap();
-        let entry = FeedEntry { event: event.clone(), digest: self.table.digest() };
-        assert_eq!(self.state.feed.append(self.token, &generation, &entry).await.unwrap(), Append::Appended);
-        let reached =
-            ProjectionStatus { position: self.table.position().clone(), digest: self.table.digest() };
-        self.state.projection.apply(self.token, &event, &reached).await.unwrap();
+        let entry = FeedEntry { event: event.clone(), digests: Digests::of(&self.table) };
+        assert_eq!(
+            self.state.feed.append(self.token, position.epoch, &entry).await.unwrap(),
+            Append::Appended
+        );
+        self.state.projection.apply(self.token, &event, &self.status()).await.unwrap();
         revision
     }
 
@@ -119,6 +137,17 @@ impl World {
     }
 }
 
+/// Tells, as a publisher does, that the feed holds all that there is.
+async fn beat(state: State, token: FencingToken) {
+    for number in 0.. {
+        if let Ok(Some(head)) = state.feed.head().await {
+            let position = Position { epoch: head.epoch, revision: head.last };
+            drop(state.projection.beat(token, &Beat { number, position }).await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn lead(state: &State) -> FencingToken {
     let lease = Name::new("test").unwrap();
     within(state.leases.acquire(&lease, "world", DEADLINE * 10)).await.unwrap().unwrap()
@@ -144,28 +173,34 @@ pub(crate) fn version(text: &str) -> Version {
 }
 
 pub(crate) fn put_tenant(id: &str) -> Change {
-    Change::TenantPut(Tenant::new(TenantId::new(id).unwrap()))
+    Change::Put(Fact::Tenant(Tenant::new(TenantId::new(id).unwrap())))
 }
 
 pub(crate) fn put_service(id: &str, default: &str) -> Change {
-    Change::ServicePut(Service { id: service(id), default: version(default) })
+    Change::Put(Fact::Service(Service { id: service(id), default: version(default) }))
 }
 
 pub(crate) fn put_version(id: &str, text: &str) -> Change {
-    Change::VersionPut(ServiceVersion {
-        service: service(id),
-        version: version(text),
-        window: SchemaWindow::default(),
-    })
+    let (service, version) = (service(id), version(text));
+    Change::Put(Fact::Version(ServiceVersion { service, version, window: SchemaWindow::default() }))
 }
 
 pub(crate) fn put_policy(id: &str, policy: Policy) -> Change {
-    Change::PolicyPut { service: service(id), policy }
+    Change::Put(Fact::Policy(service(id), policy))
 }
 
 pub(crate) fn pin(tenant: &str, id: &str, text: &str) -> Change {
     let pin = Pin { version: version(text), locked: false };
-    Change::PinPut { tenant: TenantId::new(tenant).unwrap(), service: service(id), pin }
+    Change::Put(Fact::Pin(TenantId::new(tenant).unwrap(), service(id), pin))
+}
+
+pub(crate) fn hold(tenant: &str, id: &str, to: &str) -> Change {
+    let hold = Hold { to: version(to), until_ms: 1 };
+    Change::Put(Fact::Hold(TenantId::new(tenant).unwrap(), service(id), hold))
+}
+
+pub(crate) fn lift(tenant: &str, id: &str) -> Change {
+    Change::Removed(Key::Hold(TenantId::new(tenant).unwrap(), service(id)))
 }
 
 pub(crate) fn instance(id: &str, text: &str) -> Instance {
@@ -252,12 +287,15 @@ impl Router {
     }
 
     pub(crate) async fn reached(&self, revision: Revision) {
-        assert!(self.tables.wait_for(revision, DEADLINE).await, "the router reaches revision {revision}");
+        let reached = self.tables.wait_until(|position| position.revision >= revision, DEADLINE).await;
+        assert!(reached, "the router reaches revision {revision}");
     }
 
     /// Waits until the table is the world's, instances included.
     pub(crate) async fn follows(&self, world: &World) {
-        self.reached(world.table.position().revision).await;
+        let there = world.table.position();
+        let reached = self.tables.wait_until(|position| position.contains(there), DEADLINE).await;
+        assert!(reached, "the router reaches {there}");
         eventually("the router has the instances", async || {
             instances_of(&self.tables.load_full()) == instances_of(&world.table)
         })

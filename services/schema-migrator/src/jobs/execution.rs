@@ -216,7 +216,7 @@ impl Execution {
             stop: stop.clone(),
             undo_time: options.undo_timeout,
             backup: self.job.options.backup,
-            equipment: self.around.grounds.equipment(),
+            tooling: self.around.grounds.tooling(),
         };
         let dialect = Some(found.registered.target.dialect);
         loop {

@@ -156,11 +156,11 @@ impl FollowUp {
                 // An answer that was lost leaves the pin as it should be.
                 match self.control.pinned(&upgrade.tenant, &upgrade.service).await {
                     Ok(Some(present)) if same(&present, &pin) => (FlipState::Done, String::new()),
-                    Ok(_) => (FlipState::Refused, told(&error)),
+                    Ok(_) => (FlipState::Refused, describe(&error)),
                     Err(error) => return self.flip_later(job, &error.to_string()).await,
                 }
             }
-            Err(error) => (FlipState::Refused, told(&error)),
+            Err(error) => (FlipState::Refused, describe(&error)),
         };
         tracing::info!(
             tenant.id = upgrade.tenant,
@@ -203,6 +203,6 @@ fn same(present: &Pin, wanted: &Pin) -> bool {
     version(present) == version(wanted) && present.locked == wanted.locked
 }
 
-fn told(error: &ApiError) -> String {
+fn describe(error: &ApiError) -> String {
     format!("{}: {}", error.reason.as_str(), error.message)
 }

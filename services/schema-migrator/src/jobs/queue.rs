@@ -211,7 +211,7 @@ impl Queue {
         let mut results = Vec::with_capacity(wanted.len());
         for (wanted, job) in wanted.iter().zip(queued) {
             results.push(match job {
-                Some(job) => Ok(self.told(job)),
+                Some(job) => Ok(self.announced(job)),
                 None => Err(match self.busy(&wanted.tenant, &wanted.service).await {
                     // Empty: it has ended in this very moment.
                     Ok(upgrade) => Refused::Busy { upgrade: upgrade.unwrap_or_default() },
@@ -384,14 +384,14 @@ impl Queue {
         let values = [id.into(), flip.as_ref().map(json).into(), flip_word(flip.as_ref()).into()];
         let rows = self.database.rows("cancel an upgrade", &sql, values).await?;
         if let Some(row) = rows.first() {
-            return Ok(self.told(read(row)?));
+            return Ok(self.announced(read(row)?));
         }
         // One that was begun before may have left something half done: whoever takes it next finds out.
         let sql = "UPDATE upgrades SET cancelling = true, change = change + 1 \
                    WHERE id = $1 AND state IN ('queued', 'running') RETURNING *";
         let rows = self.database.rows("cancel an upgrade", sql, [id.into()]).await?;
         if let Some(row) = rows.first() {
-            return Ok(self.told(read(row)?));
+            return Ok(self.announced(read(row)?));
         }
         let job = self.get(id).await?;
         Err(Refused::Ended { upgrade: job.upgrade.id.clone(), state: state_word(job.upgrade.state()) })
@@ -460,7 +460,7 @@ impl Queue {
         drop(self.changes.send(Arc::new(job.clone())));
     }
 
-    pub(super) fn told(&self, job: Job) -> Job {
+    pub(super) fn announced(&self, job: Job) -> Job {
         self.tell(&job);
         job
     }

@@ -1,7 +1,7 @@
 //! Applying one file: as one transaction, or step by step with a journal.
 
+use super::commit_mode::{CommitMode, Probe, commit_mode, is_setting};
 use super::script::Script;
-use super::way::{Probe, Way, is_setting, way};
 use super::{Progress, Worker};
 use crate::files::{Dialect, External, Statement, Step};
 use crate::plan::{Direction, Outcome};
@@ -32,7 +32,9 @@ impl Worker<'_> {
     async fn rolls_back(&self, script: &Script<'_>) -> Result<bool, Error> {
         let tables = self.unsafe_tables().await?;
         let together = |step: &Step| match step {
-            Step::Sql(statement) => way(self.dialect(), &statement.sql, &tables) == Way::Together,
+            Step::Sql(statement) => {
+                commit_mode(self.dialect(), &statement.sql, &tables) == CommitMode::Transactional
+            }
             _ => false,
         };
         Ok(tables.is_empty() || script.steps.iter().all(together))
@@ -181,10 +183,10 @@ impl Worker<'_> {
     /// With [`Error::Undecided`] when nothing tells.
     pub(super) async fn took_effect(&self, statement: &Statement, record: &Record) -> Result<bool, Error> {
         let tables = self.unsafe_tables().await?;
-        match way(self.dialect(), &statement.sql, &tables) {
-            Way::Together | Way::Alone(Probe::Repeat) => Ok(false),
-            Way::Alone(Probe::Nothing) => Err(Error::Undecided { line: statement.line }),
-            Way::Alone(Probe::Catalog) => {
+        match commit_mode(self.dialect(), &statement.sql, &tables) {
+            CommitMode::Transactional | CommitMode::Autocommit(Probe::Repeat) => Ok(false),
+            CommitMode::Autocommit(Probe::Nothing) => Err(Error::Undecided { line: statement.line }),
+            CommitMode::Autocommit(Probe::Catalog) => {
                 self.drop_invalid_indexes(&statement.sql).await?;
                 let now = self.connection.catalog().await?.fingerprint_of(&statement.sql, self.dialect());
                 Ok(record.fingerprint.as_ref() != Some(&now))
@@ -194,12 +196,12 @@ impl Worker<'_> {
 
     async fn step(&mut self, step: &Step, record: Record, tables: &[String]) -> Result<(), Error> {
         match step {
-            Step::Sql(statement) => match way(self.dialect(), &statement.sql, tables) {
-                Way::Together => self.with_record(statement, record).await,
-                Way::Alone(probe) => self.alone(statement, record, probe).await,
+            Step::Sql(statement) => match commit_mode(self.dialect(), &statement.sql, tables) {
+                CommitMode::Transactional => self.with_record(statement, record).await,
+                CommitMode::Autocommit(probe) => self.alone(statement, record, probe).await,
             },
             Step::Backfill(backfill) => {
-                let (stop, pacing) = (self.stop.clone(), self.job.equipment.pacing);
+                let (stop, pacing) = (self.stop.clone(), self.job.tooling.pacing);
                 let (version, number) = (record.version.clone(), record.step);
                 let connection = self.connection;
                 let listener = self.listener();
@@ -230,8 +232,7 @@ impl Worker<'_> {
             let (done, total) = it.rows.unwrap_or((it.percent.into(), 100));
             listener(Progress::Rows { version, step: number, done, total });
         };
-        let done =
-            Box::pin(external::run(connection, external, &job.equipment.tools, &mut rows, &stop)).await;
+        let done = Box::pin(external::run(connection, external, &job.tooling.tools, &mut rows, &stop)).await;
         match done.map_err(Error::from) {
             Ok(()) => {
                 record.mark = Mark::Done;

@@ -130,7 +130,7 @@ async fn once(
         return Ok(Ended { outcome: Outcome::Succeeded, schema: plan.from });
     }
     if job.backup {
-        let options = job.equipment.backups.as_ref().ok_or_else(|| {
+        let options = job.tooling.backups.as_ref().ok_or_else(|| {
             Error::Conflict("back the tenant's database up: no folder for backups is configured".to_owned())
         })?;
         let path = Box::pin(backup(&connection, options, job.upgrade, &job.stop)).await?;

@@ -57,7 +57,9 @@ async fn tenant_is_upgraded_and_pinned_over_encrypted_calls_both_ways() {
     let mut pins = PinServiceClient::new(ann.transport());
     let (tenant, service, version) = ("acme".into(), "shop".into(), "2.0".into());
     let pin = Pin { tenant, service, version, ..Pin::default() };
-    ann.call(pins.put_pin(PutPinRequest { pin: Some(pin), write: None, migrate: true })).await.unwrap();
+    ann.call(pins.put_pin(PutPinRequest { pin: Some(pin), migrate: true, ..PutPinRequest::default() }))
+        .await
+        .unwrap();
     eventually(SOON, "the tenant is pinned", async || {
         let request = ListPinsRequest { tenant: "acme".into(), ..ListPinsRequest::default() };
         let pins = ann.call(pins.clone().list_pins(request)).await.unwrap().pins;
@@ -114,10 +116,20 @@ async fn declare(ann: &Client, database: &str) -> Result<(), ApiError> {
     ann.call(catalog.put_service(PutServiceRequest { service: Some(service), write: None })).await?;
     let schema = Some(SchemaWindow { min: "1.2".into(), max: String::new() });
     let version = ServiceVersion { service: "shop".into(), version: "2.0".into(), schema, revision: 0 };
-    ann.call(catalog.put_version(PutVersionRequest { version: Some(version), write: None })).await?;
+    ann.call(catalog.put_version(PutVersionRequest {
+        version: Some(version),
+        write: None,
+        update_mask: Vec::new(),
+    }))
+    .await?;
     let mut tenants = TenantServiceClient::new(ann.transport());
     let tenant = Tenant { id: "acme".into(), ..Tenant::default() };
-    ann.call(tenants.put_tenant(PutTenantRequest { tenant: Some(tenant), write: None })).await?;
+    ann.call(tenants.put_tenant(PutTenantRequest {
+        tenant: Some(tenant),
+        write: None,
+        update_mask: Vec::new(),
+    }))
+    .await?;
     let mut databases = DatabaseServiceClient::new(ann.transport());
     let (tenant, service) = ("acme".into(), "shop".into());
     let registered =

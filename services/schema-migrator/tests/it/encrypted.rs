@@ -7,7 +7,7 @@ use grey_schema_migrator::backup;
 use grey_schema_migrator::external;
 use grey_schema_migrator::files::Dialect;
 use grey_schema_migrator::plan;
-use grey_schema_migrator::run::{Equipment, Goal, Job, Migration, Outcome, Progress, migrate};
+use grey_schema_migrator::run::{Goal, Job, Migration, Outcome, Progress, Tooling, migrate};
 use grey_schema_migrator::tenant::{Connection, Error, Stop, Target};
 use grey_testkit::{Authority, MariaDb, Postgres};
 use std::path::Path;
@@ -30,8 +30,8 @@ fn stop() -> Stop {
 async fn migrated(target: &Target) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let backups = Some(backup::Options::in_folder(folder.path().to_owned()));
-    let (scripts, equipment) = (scripts(target.dialect), Equipment { backups, ..Equipment::default() });
-    let job = Job { backup: true, equipment: &equipment, ..job("u1", &scripts, stop()) };
+    let (scripts, tooling) = (scripts(target.dialect), Tooling { backups, ..Tooling::default() });
+    let job = Job { backup: true, tooling: &tooling, ..job("u1", &scripts, stop()) };
     let goal = Goal::Up(plan::Target::Newest);
     let migration = Migration { target, timeouts: timeouts(), goal, options: lenient() };
     let mut path = None;

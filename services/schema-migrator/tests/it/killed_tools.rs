@@ -8,7 +8,7 @@ use crate::run_world::{LONG, World, job, lenient, target, timeouts};
 use grey_schema_migrator::external::Tools;
 use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::Target;
-use grey_schema_migrator::run::{Equipment, Goal, Job, Migration, Outcome, migrate};
+use grey_schema_migrator::run::{Goal, Job, Migration, Outcome, Tooling, migrate};
 use grey_schema_migrator::tenant::Stop;
 use grey_testkit::{Spawned, eventually};
 use std::fs;
@@ -38,9 +38,9 @@ fn scripts(tool: &str) -> Scripts {
 }
 
 async fn run(world: &World, tool: &str, tools: Tools) -> Outcome {
-    let (scripts, equipment) = (scripts(tool), Equipment { tools, ..Equipment::default() });
+    let (scripts, tooling) = (scripts(tool), Tooling { tools, ..Tooling::default() });
     let stop = Stop::within(LONG, CancellationToken::new());
-    let job = Job { equipment: &equipment, ..job("u1", &scripts, stop) };
+    let job = Job { tooling: &tooling, ..job("u1", &scripts, stop) };
     let goal = Goal::Up(Target::Newest);
     let migration = Migration { target: &world.target, timeouts: timeouts(), goal, options: lenient() };
     Box::pin(migrate(&migration, &job, &mut |_| {})).await.unwrap().outcome

@@ -5,7 +5,7 @@ use grey_runtime::Secret;
 use grey_schema_migrator::backup;
 use grey_schema_migrator::files::Dialect;
 use grey_schema_migrator::plan::{Facts, History, Target};
-use grey_schema_migrator::run::{Equipment, Goal, Job, MigrateError, Migration, Outcome, Progress, migrate};
+use grey_schema_migrator::run::{Goal, Job, MigrateError, Migration, Outcome, Progress, Tooling, migrate};
 use grey_schema_migrator::tenant::{
     self, Declared, Error, Repair, Stop, baseline, flyway, read_many, repair,
 };
@@ -180,11 +180,11 @@ async fn what_was_half_undone_and_is_declared_applied_stands_once() {
 
 async fn with_backup(
     world: &World,
-    equipment: &Equipment,
+    tooling: &Tooling,
     told: &mut Vec<PathBuf>,
 ) -> Result<Outcome, MigrateError> {
     let scripts = scripts(world.dialect);
-    let job = Job { backup: true, equipment, ..job("u2", &scripts, stop()) };
+    let job = Job { backup: true, tooling, ..job("u2", &scripts, stop()) };
     let goal = Goal::Up(Target::Newest);
     let migration = Migration { target: &world.target, timeouts: timeouts(), goal, options: lenient() };
     let mut listener = |progress| {
@@ -202,13 +202,9 @@ async fn a_backup_is_made_before_anything_is_run() {
         apply(&world.target, "1").await;
         let folder = tempfile::tempdir().unwrap();
         let backups = Some(backup::Options::in_folder(folder.path().to_owned()));
-        let equipment = Equipment { backups, ..Equipment::default() };
+        let tooling = Tooling { backups, ..Tooling::default() };
         let mut told = Vec::new();
-        assert_eq!(
-            with_backup(&world, &equipment, &mut told).await.unwrap(),
-            Outcome::Succeeded,
-            "{dialect}"
-        );
+        assert_eq!(with_backup(&world, &tooling, &mut told).await.unwrap(), Outcome::Succeeded, "{dialect}");
         let [path] = told.as_slice() else { panic!("{dialect}: {told:?}") };
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{dialect}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{dialect}");
@@ -240,8 +236,8 @@ async fn without_a_backup_that_was_asked_for_nothing_is_run() {
             wrong.folder.push("nowhere");
         }
         for backups in [None, Some(wrong)] {
-            let equipment = Equipment { backups, ..Equipment::default() };
-            let error = with_backup(&world, &equipment, &mut Vec::new()).await.unwrap_err();
+            let tooling = Tooling { backups, ..Tooling::default() };
+            let error = with_backup(&world, &tooling, &mut Vec::new()).await.unwrap_err();
             assert!(error.to_string().starts_with("back the tenant's database up: "), "{dialect}: {error}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{dialect}");
@@ -271,8 +267,8 @@ async fn a_failed_backup_tells_no_password_and_leaves_no_file() {
             }
         };
         world.target.url = Secret::new(url);
-        let equipment = Equipment { backups: Some(options), ..Equipment::default() };
-        let error = with_backup(&world, &equipment, &mut Vec::new()).await.unwrap_err().to_string();
+        let tooling = Tooling { backups: Some(options), ..Tooling::default() };
+        let error = with_backup(&world, &tooling, &mut Vec::new()).await.unwrap_err().to_string();
         assert!(error.contains("broken") && !error.contains("s3cret"), "{dialect}: {error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{dialect}");
         assert!(world.shape().await.is_empty(), "{dialect}");

@@ -6,7 +6,7 @@ use grey_core::schema::SchemaVersion;
 use grey_runtime::Secret;
 use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::{self, Options};
-use grey_schema_migrator::run::{Ended, Equipment, Goal, Job, MigrateError, Migration, Progress, migrate};
+use grey_schema_migrator::run::{Ended, Goal, Job, MigrateError, Migration, Progress, Tooling, migrate};
 use grey_schema_migrator::tenant::{Connection, Stop, Target, Timeouts};
 use grey_testkit::{MariaDb, Mysql, Postgres};
 use sea_orm::{ConnectionTrait, Database, Statement};
@@ -23,7 +23,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
 static MARIADB: OnceCell<Family> = OnceCell::const_new();
-static EQUIPMENT: OnceLock<Equipment> = OnceLock::new();
+static EQUIPMENT: OnceLock<Tooling> = OnceLock::new();
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// One PostgreSQL server for all tests; each has databases of its own on it.
@@ -215,8 +215,8 @@ impl World {
 }
 
 pub(crate) fn job<'a>(upgrade: &'a str, scripts: &'a Scripts, stop: Stop) -> Job<'a> {
-    let equipment = EQUIPMENT.get_or_init(Equipment::default);
-    Job { upgrade, actor: "test", scripts, stop, undo_time: LONG, backup: false, equipment }
+    let tooling = EQUIPMENT.get_or_init(Tooling::default);
+    Job { upgrade, actor: "test", scripts, stop, undo_time: LONG, backup: false, tooling }
 }
 
 pub(crate) fn target(dialect: Dialect, url: String) -> Target {

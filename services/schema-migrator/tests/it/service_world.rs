@@ -123,7 +123,10 @@ impl Plane {
         let schema = Some(SchemaWindow { min: min.into(), max: max.into() });
         let (service, version) = ("shop".into(), version.into());
         let version = ServiceVersion { service, version, schema, revision: 0 };
-        catalog.put_version(PutVersionRequest { version: Some(version), write: None }).await.unwrap();
+        catalog
+            .put_version(PutVersionRequest { version: Some(version), write: None, update_mask: Vec::new() })
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn delete_version(&self, version: &str) {
@@ -135,7 +138,10 @@ impl Plane {
     pub(crate) async fn put_tenant(&self, id: &str) {
         let tenant = Tenant { id: id.into(), ..Tenant::default() };
         let mut tenants = TenantServiceClient::new(self.channel.clone());
-        tenants.put_tenant(PutTenantRequest { tenant: Some(tenant), write: None }).await.unwrap();
+        tenants
+            .put_tenant(PutTenantRequest { tenant: Some(tenant), write: None, update_mask: Vec::new() })
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn register(&self, tenant: &str, kind: DatabaseKind, schema: &str, url: &str) {

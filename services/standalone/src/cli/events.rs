@@ -75,7 +75,7 @@ async fn follow(session: &Session, after: Option<u64>) -> Result<(), Failure> {
 }
 
 fn list_text(response: &ListEventsResponse) -> String {
-    table(["REVISION", "AT", "ACTOR", "CHANGES", "REASON"], response.events.iter().map(line))
+    table(["REVISION", "AT", "WHO", "CHANGES", "REASON"], response.events.iter().map(line))
 }
 
 fn line(event: &Event) -> [String; 5] {
@@ -87,7 +87,8 @@ fn line(event: &Event) -> [String; 5] {
         more => format!(" and {more} more"),
     };
     let changes = changes.join(", ") + &more;
-    [event.revision.to_string(), at, event.actor.clone(), changes, event.reason.clone()]
+    let who = event.principal.as_ref().map(|principal| principal.id.clone()).unwrap_or_default();
+    [event.revision.to_string(), at, who, changes, event.reason.clone()]
 }
 
 fn change(change: &Change) -> String {
@@ -103,10 +104,17 @@ fn change(change: &Change) -> String {
             format!("version {} {} removed", removed.service, removed.version)
         }
         Some(Kind::PolicyPut(policy)) => format!("policy {}", policy.service),
+        Some(Kind::PolicyRemoved(removed)) => format!("policy {} removed", removed.service),
+        Some(Kind::OverlayPut(overlay)) => format!("overlay {} {}", overlay.service, overlay.id),
+        Some(Kind::OverlayRemoved(removed)) => {
+            format!("overlay {} {} removed", removed.service, removed.overlay)
+        }
         Some(Kind::PinPut(pin)) => {
             let locked = if pin.locked { " locked" } else { "" };
             format!("pin {} {} {}{locked}", pin.tenant, pin.service, pin.version)
         }
+        Some(Kind::HoldPut(hold)) => format!("hold {} {} for {}", hold.tenant, hold.service, hold.to),
+        Some(Kind::HoldRemoved(removed)) => format!("hold {} {} removed", removed.tenant, removed.service),
         Some(Kind::PinRemoved(removed)) => format!("pin {} {} removed", removed.tenant, removed.service),
         Some(Kind::SchemaObserved(seen)) => {
             format!("schema {} {} {}", seen.tenant, seen.service, seen.schema)
@@ -118,7 +126,7 @@ fn change(change: &Change) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use grey_proto::control::{Pin, Tenant};
+    use grey_proto::control::{Pin, Principal, Tenant};
 
     #[test]
     fn events_are_listed_with_their_changes() {
@@ -138,14 +146,15 @@ mod tests {
         let event = Event {
             revision: 12,
             at: Some(pbjson_types::Timestamp { seconds: 1_800_000_000, nanos: 5_000_000 }),
-            actor: "ann".to_owned(),
+            principal: Some(Principal { id: "ann".to_owned(), role: "admin".to_owned() }),
             reason: "acme asked for it".to_owned(),
             changes: changes.into_iter().map(|change| Change { change: Some(change) }).collect(),
+            ..Event::default()
         };
         let response = ListEventsResponse { events: vec![event], ..ListEventsResponse::default() };
         insta::assert_snapshot!(list_text(&response), @"
-        REVISION  AT                             ACTOR  CHANGES                                                     REASON
-        12        2027-01-15T08:00:00.005+00:00  ann    pin acme payment v2.1, tenant acme, tenant acme and 1 more  acme asked for it
+        REVISION  AT                             WHO  CHANGES                                                     REASON
+        12        2027-01-15T08:00:00.005+00:00  ann  pin acme payment v2.1, tenant acme, tenant acme and 1 more  acme asked for it
         ");
     }
 }

@@ -97,7 +97,7 @@ mod tests {
         let call =
             RouteRequest { tenant: "acme".to_owned(), service: "orders".to_owned(), ..Default::default() };
         let outcome = Some(RouteOutcome { outcome: Some(outcome) });
-        tree(&call, Some(&Explanation { outcome, steps, revision: 17, generation: String::new() }))
+        tree(&call, Some(&Explanation { outcome, steps, revision: 17, epoch: 1 }))
     }
 
     #[test]

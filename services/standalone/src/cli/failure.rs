@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use grey_core::error::Reason;
-use grey_proto::control::RouterProgress;
+use grey_proto::control::{RouterProgress, RouterStatus};
 use grey_proto::status::{ApiError, ErrorBody};
 
 use super::output::plain;
+use super::routers::word;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ pub enum Failure {
     #[error("{0}")]
     Input(String),
     /// The write is committed, but not every router has it.
-    #[error("revision {revision} is committed, but {} of {} routers have not applied it", .progress.behind.len(), .progress.total)]
+    #[error("revision {revision} is committed, but not known to be everywhere: {}", progress_text(.progress))]
     Behind {
         /// Where the write is in the log.
         revision: u64,
@@ -174,11 +175,7 @@ impl Failure {
                 let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
                 format!("error: {text} ({}){hint}", error.reason.as_str())
             }
-            Self::Behind { progress, .. } => {
-                let behind: Vec<_> =
-                    progress.behind.iter().map(|r| format!("{} is at {}", r.id, r.revision)).collect();
-                format!("error: {text} ({}): {}", self.reason().as_str(), plain(&behind.join(", ")))
-            }
+            Self::Behind { .. } => format!("error: {text} ({})", self.reason().as_str()),
             _ => format!("error: {text}"),
         }
     }
@@ -198,6 +195,23 @@ impl Failure {
     }
 }
 
+/// How far routers are, and which ones are not there.
+fn progress_text(progress: &RouterProgress) -> String {
+    if !progress.fault.is_empty() {
+        return progress.fault.clone();
+    }
+    if progress.total == 0 {
+        return "no router is known".to_owned();
+    }
+    let late = progress.routers.iter().filter(|router| router.status() != RouterStatus::Applied);
+    let named = late.map(|router| match router.status() {
+        RouterStatus::Behind => format!("{} is behind at {}", router.id, router.revision),
+        _ => format!("{} is {}", router.id, word(router)),
+    });
+    let named: Vec<_> = named.collect();
+    format!("{} of {} routers have applied it; {}", progress.applied, progress.total, named.join(", "))
+}
+
 /// The first few, and how many more.
 fn few(tenants: &[String]) -> String {
     let shown = tenants.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -214,8 +228,11 @@ fn hint(error: &ApiError) -> Option<String> {
         Reason::UnknownService => "see `grey service list`, or create it with `grey service put`",
         Reason::UnknownVersion => "see `grey service get`, or declare it with `grey version put`",
         Reason::UnknownPin => "see `grey pin list`",
+        Reason::RoutersTooOld => "see `grey routers list` for the routers",
+        Reason::UnknownOverlay => "see `grey service get`, or set it with `grey overlay put`",
         Reason::UnknownChange => "see `grey sync status`",
         Reason::UnknownUpgrade | Reason::UpgradeRunning => "see `grey migrate status`",
+        Reason::UnknownRouter => "see `grey routers list --all`",
         Reason::UnknownDatabase => "register it with `grey database put`",
         Reason::MigrationRefused => "see `grey migrate plan`",
         Reason::DatabaseRefused => "check the registered credentials and rights",
@@ -228,10 +245,10 @@ fn hint(error: &ApiError) -> Option<String> {
             return Some(format!("look again, then repeat with {expect}"));
         }
         Reason::RevisionUnavailable => "see `grey events` for the revisions there are",
-        Reason::Stale => "see `grey routers` for how far they are",
+        Reason::Stale => "see `grey routers list` for how far they are",
         Reason::Unauthenticated => "give a token by --token or GREY_TOKEN",
         Reason::Denied => "the token's role does not allow it; use another token",
-        Reason::RateLimited | Reason::Maintenance => "retry later",
+        Reason::RateLimited | Reason::Maintenance | Reason::TenantMoving => "retry later",
         Reason::Unavailable => {
             "check that it runs, and where: --control, --router, --registry-sync, --tenant-sync or --migrator"
         }
@@ -274,11 +291,31 @@ mod tests {
 
     #[test]
     fn routers_behind_are_named() {
-        let late = RouterState { id: "r7".to_owned(), revision: 3, ..RouterState::default() };
-        let progress = RouterProgress { applied: 1, total: 2, behind: vec![late], elapsed: None };
+        let state = |id: &str, status: RouterStatus| RouterState {
+            id: id.to_owned(),
+            epoch: 1,
+            revision: 3,
+            status: status.into(),
+            ..RouterState::default()
+        };
+        let late = |progress| Failure::Behind { revision: 9, progress }.line();
+        let routers = vec![
+            state("r7", RouterStatus::Behind),
+            state("r8", RouterStatus::Unreachable),
+            state("r1", RouterStatus::Applied),
+        ];
         insta::assert_snapshot!(
-            Failure::Behind { revision: 9, progress }.line(),
-            @"error: revision 9 is committed, but 1 of 2 routers have not applied it (ROUTERS_BEHIND): r7 is at 3"
+            late(RouterProgress { applied: 1, total: 3, routers, ..RouterProgress::default() }),
+            @"error: revision 9 is committed, but not known to be everywhere: 1 of 3 routers have applied it; r7 is behind at 3, r8 is unreachable (ROUTERS_BEHIND)"
+        );
+        insta::assert_snapshot!(
+            late(RouterProgress::default()),
+            @"error: revision 9 is committed, but not known to be everywhere: no router is known (ROUTERS_BEHIND)"
+        );
+        let fault = "shared state does not answer".to_owned();
+        insta::assert_snapshot!(
+            late(RouterProgress { total: 2, fault, ..RouterProgress::default() }),
+            @"error: revision 9 is committed, but not known to be everywhere: shared state does not answer (ROUTERS_BEHIND)"
         );
     }
 }

@@ -1,5 +1,7 @@
 //! `grey instance`: instances, as the routers are told of them.
 
+use std::io::{self, Write as _};
+
 use clap::Subcommand;
 use grey_proto::router;
 use grey_state::{State, redis};
@@ -43,9 +45,12 @@ async fn list(session: &Session, redis: String) -> Result<(), Failure> {
     let loaded = timeout(session.timeout(), state.instances.load()).await;
     let late = |_| Failure::Late { attempted: "read instances".to_owned(), deadline: session.timeout() };
     let loaded = loaded.map_err(late)?;
-    let (lists, _) = loaded.map_err(failed("read instances"))?;
+    let loaded = loaded.map_err(failed("read instances"))?;
     let lists: Vec<router::ServiceInstances> =
-        lists.iter().map(|list| (&list.service, list.instances.as_slice()).into()).collect();
+        loaded.lists.iter().map(|list| (&list.service, list.instances.as_slice()).into()).collect();
+    for damaged in &loaded.damaged {
+        writeln!(io::stderr(), "damaged: {}", damaged.why).map_err(Failure::Output)?;
+    }
     session.show(&lists, || list_text(&lists))
 }
 

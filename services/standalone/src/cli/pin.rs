@@ -1,5 +1,7 @@
 //! `grey pin`: tenants held to versions.
 
+use std::time::Duration;
+
 use clap::{ArgGroup, Args, Subcommand};
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{
@@ -11,6 +13,9 @@ use super::output::{plain, table};
 use super::session::{Session, pages};
 use super::write::{self, Write};
 use super::{Failure, migrate};
+
+/// How long a strict move may take where --wait does not say, its flip included.
+const STRICT_WAIT: Duration = Duration::from_secs(10);
 
 /// What to do with pins.
 #[derive(Debug, Subcommand)]
@@ -56,6 +61,12 @@ pub struct Set {
     /// Only with one service. With --wait the upgrade is followed.
     #[arg(long)]
     migrate: bool,
+    /// Never let two versions serve the tenant at the same time
+    ///
+    /// Every router refuses its calls first; only once all that may still answer have acknowledged that, at most --wait
+    /// later, the pin is set; else nothing is changed. Only with one service.
+    #[arg(long, conflicts_with = "migrate")]
+    strict: bool,
     #[command(flatten)]
     write: Write,
 }
@@ -97,7 +108,7 @@ async fn list(session: &Session, args: List) -> Result<(), Failure> {
 }
 
 async fn set(session: &Session, args: Set) -> Result<(), Failure> {
-    let Set { tenant, targets, lock: locked, migrate: upgrades, write } = args;
+    let Set { tenant, targets, lock: locked, migrate: upgrades, strict, write } = args;
     let targets = read_targets(&targets)?;
     let said: Vec<_> = targets.iter().map(|(service, version)| format!("{service} to {version}")).collect();
     let attempted = format!("pin `{tenant}`'s {}", said.join(" and "));
@@ -108,13 +119,17 @@ async fn set(session: &Session, args: Set) -> Result<(), Failure> {
         if upgrades {
             return Err(Failure::Input("--migrate is about one service at a time".to_owned()));
         }
+        if strict {
+            return Err(Failure::Input("--strict is about one service at a time".to_owned()));
+        }
         let changes = pins.into_iter().map(Kind::PinPut).collect();
         return apply(session, changes, &write, &attempted, &done).await;
     }
-    let request = PutPinRequest { pin: pins.pop(), write: write.options(), migrate: upgrades };
-    let request = session.request_waiting(request, write.patience());
+    let request = PutPinRequest { pin: pins.pop(), write: write.options(), migrate: upgrades, strict };
+    let patience = if strict { write.patience().max(STRICT_WAIT) } else { write.patience() };
+    let request = session.request_waiting(request, patience);
     let mut client = session.pins().await?;
-    let response = session.call_waiting(&attempted, write.patience(), client.put_pin(request)).await?;
+    let response = session.call_waiting(&attempted, patience, client.put_pin(request)).await?;
     match (response.upgrade.as_str(), write.wait) {
         ("", _) => write::show(session, &response, response.result.as_ref(), &done),
         (upgrade, None) => session.show(&response, || waiting(upgrade)),

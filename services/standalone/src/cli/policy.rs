@@ -1,4 +1,4 @@
-//! `grey policy`: experiments, canaries, balancing and failover of a service, as JSON.
+//! `grey policy`: balancing, failover and who may override, of a service, as JSON.
 
 use std::path::PathBuf;
 
@@ -62,7 +62,7 @@ async fn set(session: &Session, args: Set) -> Result<(), Failure> {
             format!("{}: the policy is of `{}`, not of `{service}`", file.display(), policy.service);
         return Err(Failure::Input(message));
     }
-    let request = PutPolicyRequest { policy: Some(policy), write: write.options() };
+    let request = PutPolicyRequest { policy: Some(policy), write: write.options(), update_mask: Vec::new() };
     let request = session.request_waiting(request, write.patience());
     let mut client = session.catalog().await?;
     let attempted = format!("set the policy of `{service}`");

@@ -56,6 +56,7 @@ impl Call {
             zone: self.zone,
             min_revision,
             override_version: self.override_version,
+            min_epoch: 0,
         }
     }
 }

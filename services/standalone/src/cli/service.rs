@@ -120,12 +120,7 @@ fn list_text(response: &ListServicesResponse) -> String {
 
 fn service_text(response: &GetServiceResponse) -> String {
     let service = response.service.clone().unwrap_or_default();
-    let overlays: Vec<_> = response
-        .policy
-        .iter()
-        .flat_map(|policy| &policy.overlays)
-        .map(|overlay| overlay.id.clone())
-        .collect();
+    let overlays: Vec<_> = response.overlays.iter().map(|overlay| overlay.id.clone()).collect();
     let mut text = fields([
         ("service", service.id.clone()),
         ("default", service.default_version.clone()),
@@ -174,7 +169,9 @@ mod tests {
         let response = GetServiceResponse {
             service: Some(orders()),
             versions: vec![version("v1.0", None), version("v2.0", Some(window))],
-            policy: Some(Policy { overlays, ..Policy::default() }),
+            policy: Some(Policy::default()),
+            overlays,
+            epoch: 1,
         };
         insta::assert_snapshot!(service_text(&response), @"
         service   orders

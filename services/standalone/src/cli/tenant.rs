@@ -21,8 +21,10 @@ pub enum Command {
         /// The tenant
         tenant: String,
     },
-    /// Create a tenant or replace its attributes
+    /// Create a tenant or replace it: attributes that are not given are emptied
     Put(Box<Put>),
+    /// Set some attributes of a tenant and leave the others as they are
+    Set(Box<Set>),
     /// Remove a tenant with its pins and observed schemas
     Delete(One),
     /// Refuse a tenant's calls until it is activated
@@ -71,6 +73,33 @@ pub struct Put {
     #[arg(long, value_name = "REGION", value_delimiter = ',')]
     residency: Vec<String>,
     /// Free attribute; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    write: Write,
+}
+
+/// Attributes to be set; an empty value clears one.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The tenant
+    tenant: String,
+    /// For people
+    #[arg(long)]
+    name: Option<String>,
+    /// Whether its calls are routed
+    #[arg(long, value_enum)]
+    status: Option<Status>,
+    /// Commercial tier
+    #[arg(long)]
+    tier: Option<String>,
+    /// Home region
+    #[arg(long)]
+    region: Option<String>,
+    /// Regions whose instances may serve it, most wanted first
+    #[arg(long, value_name = "REGION", value_delimiter = ',')]
+    residency: Option<Vec<String>>,
+    /// Free attribute; `KEY=` clears it; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
     #[command(flatten)]
@@ -133,8 +162,9 @@ impl Command {
                 let labels = labels.into_iter().collect();
                 let status = TenantStatus::from(status).into();
                 let tenant = Tenant { id, name, status, tier, region, residency, labels, revision: 0 };
-                put(session, tenant, &write, "put").await
+                put(session, tenant, Vec::new(), &write, "put").await
             }
+            Self::Set(args) => set(session, *args).await,
             Self::Delete(One { tenant, write }) => {
                 let request = DeleteTenantRequest { id: tenant.clone(), write: write.options() };
                 let request = session.request_waiting(request, write.patience());
@@ -173,22 +203,52 @@ async fn get(session: &Session, tenant: &str) -> Result<GetTenantResponse, Failu
     session.call(&format!("get tenant `{tenant}`"), client.get_tenant(request)).await
 }
 
-async fn put(session: &Session, tenant: Tenant, write: &Write, done: &str) -> Result<(), Failure> {
+async fn put(
+    session: &Session,
+    tenant: Tenant,
+    update_mask: Vec<String>,
+    write: &Write,
+    done: &str,
+) -> Result<(), Failure> {
     let (attempted, done) = (format!("put tenant `{}`", tenant.id), format!("{done} tenant {}", tenant.id));
-    let request = PutTenantRequest { tenant: Some(tenant), write: write.options() };
+    let request = PutTenantRequest { tenant: Some(tenant), write: write.options(), update_mask };
     let request = session.request_waiting(request, write.patience());
     let mut client = session.tenants().await?;
     let response = session.call_waiting(&attempted, write.patience(), client.put_tenant(request)).await?;
     write::show(session, &response, response.result.as_ref(), &done)
 }
 
-/// Writes the tenant back with another status, unless it was changed in between.
+/// Sets what was given.
+async fn set(session: &Session, args: Set) -> Result<(), Failure> {
+    let Set { tenant: id, name, status, tier, region, residency, labels, write } = args;
+    let mut mask = Vec::new();
+    let mut given = |field: &str, is_given: bool| mask.extend(is_given.then(|| field.to_owned()));
+    given("name", name.is_some());
+    given("status", status.is_some());
+    given("tier", tier.is_some());
+    given("region", region.is_some());
+    given("residency", residency.is_some());
+    labels.iter().for_each(|(key, _)| given(&format!("labels.{key}"), true));
+    if mask.is_empty() {
+        return Err(Failure::Input("nothing to set: give at least one attribute".to_owned()));
+    }
+    let tenant = Tenant {
+        id,
+        name: name.unwrap_or_default(),
+        status: status.map(|status| TenantStatus::from(status).into()).unwrap_or_default(),
+        tier: tier.unwrap_or_default(),
+        region: region.unwrap_or_default(),
+        residency: residency.unwrap_or_default().into_iter().filter(|region| !region.is_empty()).collect(),
+        labels: labels.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
+        revision: 0,
+    };
+    put(session, tenant, mask, &write, "set").await
+}
+
 async fn set_status(session: &Session, args: One, status: TenantStatus, done: &str) -> Result<(), Failure> {
-    let One { tenant: id, mut write } = args;
-    let mut tenant = get(session, &id).await?.tenant.unwrap_or_default();
-    tenant.status = status.into();
-    write.expect = write.expect.or(Some(tenant.revision));
-    put(session, tenant, &write, done).await
+    let One { tenant: id, write } = args;
+    let tenant = Tenant { id, status: status.into(), ..Tenant::default() };
+    put(session, tenant, vec!["status".to_owned()], &write, done).await
 }
 
 async fn observe(session: &Session, args: Observe) -> Result<(), Failure> {
@@ -284,7 +344,12 @@ mod tests {
             schema: "2".to_owned(),
             ..ObservedSchema::default()
         };
-        let response = GetTenantResponse { tenant: Some(acme()), pins: vec![pin], schemas: vec![schema] };
+        let response = GetTenantResponse {
+            tenant: Some(acme()),
+            pins: vec![pin],
+            schemas: vec![schema],
+            ..GetTenantResponse::default()
+        };
         insta::assert_snapshot!(tenant_text(&response), @"
         tenant    acme
         status    suspended

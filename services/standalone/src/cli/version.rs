@@ -10,8 +10,10 @@ use super::write::{self, Write};
 /// What to do with versions.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Declare a version, or change its schema window
+    /// Declare a version or replace its schema window: without bounds it works on any schema
     Put(Put),
+    /// Set the bounds that are given of a declared version's schema window, and leave the other as it is
+    Set(Set),
     /// Remove a version that nothing refers to
     Delete(Delete),
 }
@@ -29,6 +31,23 @@ pub struct Put {
     /// Newest schema of a tenant that it works on
     #[arg(long, value_name = "SCHEMA", default_value = "", hide_default_value = true)]
     schema_max: String,
+    #[command(flatten)]
+    write: Write,
+}
+
+/// Bounds to be set; an empty one is taken away.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The service
+    service: String,
+    /// The version, such as v2.1
+    version: String,
+    /// Oldest schema of a tenant that it works on
+    #[arg(long, value_name = "SCHEMA")]
+    schema_min: Option<String>,
+    /// Newest schema of a tenant that it works on
+    #[arg(long, value_name = "SCHEMA")]
+    schema_max: Option<String>,
     #[command(flatten)]
     write: Write,
 }
@@ -54,7 +73,28 @@ impl Command {
                 let bounded = !min.is_empty() || !max.is_empty();
                 let schema = bounded.then_some(SchemaWindow { min, max });
                 let version = ServiceVersion { service, version, schema, revision: 0 };
-                let request = PutVersionRequest { version: Some(version), write: write.options() };
+                let update_mask = Vec::new();
+                let request =
+                    PutVersionRequest { version: Some(version), write: write.options(), update_mask };
+                let request = session.request_waiting(request, write.patience());
+                let response =
+                    session.call_waiting(&attempted, write.patience(), client.put_version(request)).await?;
+                write::show(session, &response, response.result.as_ref(), &done)
+            }
+            Self::Set(Set { service, version, schema_min, schema_max, write }) => {
+                let attempted = format!("set version `{version}` of `{service}`");
+                let done = format!("set version {version} of {service}");
+                let mut update_mask = Vec::new();
+                update_mask.extend(schema_min.is_some().then(|| "schema.min".to_owned()));
+                update_mask.extend(schema_max.is_some().then(|| "schema.max".to_owned()));
+                if update_mask.is_empty() {
+                    return Err(Failure::Input("nothing to set: give at least one bound".to_owned()));
+                }
+                let (min, max) = (schema_min.unwrap_or_default(), schema_max.unwrap_or_default());
+                let schema = Some(SchemaWindow { min, max });
+                let version = ServiceVersion { service, version, schema, revision: 0 };
+                let request =
+                    PutVersionRequest { version: Some(version), write: write.options(), update_mask };
                 let request = session.request_waiting(request, write.patience());
                 let response =
                     session.call_waiting(&attempted, write.patience(), client.put_version(request)).await?;

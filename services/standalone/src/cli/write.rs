@@ -19,7 +19,7 @@ pub(super) struct Write {
     /// Why, kept in the log of changes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) reason: String,
-    /// Wait until every live router has applied the write, at most this long
+    /// Wait until every router that may still answer has applied the write, at most this long
     #[arg(long, value_name = "DURATION", value_parser = positive)]
     pub(super) wait: Option<Duration>,
 }
@@ -30,6 +30,7 @@ impl Write {
             expected_revision: self.expect,
             reason: self.reason.clone(),
             wait: self.wait.map(Into::into),
+            ..WriteOptions::default()
         })
     }
 
@@ -42,7 +43,7 @@ impl Write {
 /// Prints the outcome of a write. `done` says what was done, as in "pinned acme".
 ///
 /// # Errors
-/// [`Failure::Behind`], after printing, if routers were waited for and some have not applied the write.
+/// [`Failure::Behind`], after printing, if routers were waited for and not every one is known to have applied the write.
 pub(super) fn show(
     session: &Session,
     response: &impl Serialize,
@@ -53,9 +54,7 @@ pub(super) fn show(
     let progress = result.and_then(|result| result.routers.as_ref());
     session.show(response, || text(done, revision, progress))?;
     match progress {
-        Some(progress) if progress.applied < progress.total => {
-            Err(Failure::Behind { revision, progress: progress.clone() })
-        }
+        Some(progress) if !progress.complete => Err(Failure::Behind { revision, progress: progress.clone() }),
         _ => Ok(()),
     }
 }
@@ -76,7 +75,7 @@ mod tests {
     #[test]
     fn the_outcome_tells_how_far_routers_are() {
         let elapsed = Some(Duration::from_millis(1_084).into());
-        let progress = RouterProgress { applied: 12, total: 12, behind: Vec::new(), elapsed };
+        let progress = RouterProgress { applied: 12, total: 12, elapsed, ..RouterProgress::default() };
         assert_eq!(
             text("pinned acme", 17, Some(&progress)),
             "pinned acme at revision 17, applied by 12 of 12 routers in 1084 ms\n"

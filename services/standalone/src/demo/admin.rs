@@ -11,8 +11,8 @@ use grey_proto::control::fleet_service_client::FleetServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
-    ApplyChangeSetRequest, Change, DatabaseKind, DeletePinRequest, GetTenantRequest, ListRoutersRequest, Pin,
-    Policy, ProposedChange, PutDatabaseRequest, PutPinRequest, PutPinResponse, PutPolicyRequest,
+    ApplyChangeSetRequest, Change, DatabaseKind, DeletePinRequest, GetTenantRequest, ListRoutersRequest,
+    Overlay, Pin, ProposedChange, PutDatabaseRequest, PutOverlayRequest, PutPinRequest, PutPinResponse,
     TenantDatabase, WriteOptions, WriteResult,
 };
 use grey_proto::status::{ApiError, from_status};
@@ -48,7 +48,7 @@ fn refused(status: Status) -> ApiError {
 }
 
 fn options(reason: &str) -> Option<WriteOptions> {
-    Some(WriteOptions { expected_revision: None, reason: reason.to_owned(), wait: Some(WAIT.into()) })
+    Some(WriteOptions { reason: reason.to_owned(), wait: Some(WAIT.into()), ..WriteOptions::default() })
 }
 
 impl Admin {
@@ -111,7 +111,8 @@ impl Admin {
             version: version.to_owned(),
             ..Pin::default()
         };
-        let request = PutPinRequest { pin: Some(pin), write: options(reason), migrate };
+        let request =
+            PutPinRequest { pin: Some(pin), write: options(reason), migrate, ..PutPinRequest::default() };
         Ok(self.pins.clone().put_pin(request).await.map_err(refused)?.into_inner())
     }
 
@@ -127,9 +128,10 @@ impl Admin {
         Ok(response.into_inner().result.unwrap_or_default())
     }
 
-    pub(super) async fn set_policy(&self, policy: Policy, reason: &str) -> Result<WriteResult, ApiError> {
-        let request = PutPolicyRequest { policy: Some(policy), write: options(reason) };
-        let response = self.catalog.clone().put_policy(request).await.map_err(refused)?;
+    pub(super) async fn set_overlay(&self, overlay: Overlay, reason: &str) -> Result<WriteResult, ApiError> {
+        let request =
+            PutOverlayRequest { overlay: Some(overlay), write: options(reason), update_mask: Vec::new() };
+        let response = self.catalog.clone().put_overlay(request).await.map_err(refused)?;
         Ok(response.into_inner().result.unwrap_or_default())
     }
 
@@ -159,9 +161,10 @@ impl Admin {
         Ok(seen.unwrap_or_default().schema)
     }
 
-    /// How many routers live.
+    /// How many routers count.
     pub(super) async fn routers(&self) -> Result<usize, ApiError> {
-        let response = self.fleet.clone().list_routers(ListRoutersRequest {}).await.map_err(refused)?;
+        let response =
+            self.fleet.clone().list_routers(ListRoutersRequest::default()).await.map_err(refused)?;
         Ok(response.into_inner().routers.len())
     }
 }

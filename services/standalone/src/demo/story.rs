@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use grey_proto::control::WriteResult;
 use grey_proto::control::change::Change as Kind;
+use grey_proto::router::DecisionReason;
 use grey_proto::status::ApiError;
 
 use super::Mode;
@@ -68,7 +69,7 @@ impl Story {
         admin.apply(services.chain(versions).collect(), "demo").await.map_err(told)?;
         admin.apply(world::tenants(), "demo").await.map_err(told)?;
         Box::pin(self.create_databases()).await.context("create the tenants' databases")?;
-        let applied = admin.set_policy(world::canary(10), "canary at 10 %").await.map_err(told)?;
+        let applied = admin.set_overlay(world::canary(10), "canary at 10 %").await.map_err(told)?;
         everywhere(&applied)?;
         let caller = &self.caller;
         until("every instance list is there", async || {
@@ -200,14 +201,14 @@ impl Story {
     /// Step 4: a canary grows, and nobody on it leaves.
     async fn canary(&self) -> anyhow::Result<()> {
         let before = self.on_canary().await?;
-        everywhere(&self.admin.set_policy(world::canary(50), "canary at 50 %").await.map_err(told)?)?;
+        everywhere(&self.admin.set_overlay(world::canary(90), "canary at 90 %").await.map_err(told)?)?;
         let after = self.on_canary().await?;
         let left: Vec<_> = before.difference(&after).collect();
         ensure!(left.is_empty(), "{left:?} left the canary when it grew");
-        ensure!(after.len() > before.len(), "the canary has {} tenants at 50 % as at 10 %", after.len());
+        ensure!(after.len() > before.len(), "the canary has {} tenants at 90 % as at 10 %", after.len());
         let about = world::TENANTS.iter().filter(|(_, tier, _)| world::in_canary_tiers(tier)).count();
         self.screen.say(&format!(
-            "4 canary       10 % -> 50 %: {} -> {} of {about} tenants of its tiers, none left ({})",
+            "4 canary       10 % -> 90 %: {} -> {} of {about} tenants of its tiers, none left ({})",
             before.len(),
             after.len(),
             after.iter().copied().collect::<Vec<_>>().join(", ")
@@ -266,7 +267,7 @@ impl Story {
         let mut on = BTreeSet::new();
         for (tenant, tier, _) in world::TENANTS {
             let decision = self.caller.route(tenant, "payment", world::ZONES[0]).await?;
-            if decision.version == world::CANARY {
+            if decision.reason() == DecisionReason::Canary {
                 ensure!(world::in_canary_tiers(tier), "{tenant} of tier {tier} is on the canary");
                 on.insert(tenant);
             }
@@ -296,11 +297,11 @@ impl Story {
     }
 }
 
-/// Every live router has the write.
+/// Every router has the write.
 fn everywhere(written: &WriteResult) -> anyhow::Result<String> {
     let progress = written.routers.as_ref().ok_or_else(|| anyhow!("no word of the routers"))?;
     let (applied, total) = (progress.applied, progress.total);
-    ensure!(total > 0 && applied == total, "{applied} of {total} routers have revision {}", written.revision);
+    ensure!(progress.complete, "{applied} of {total} routers have revision {}", written.revision);
     let elapsed = Duration::try_from(progress.elapsed.unwrap_or_default()).unwrap_or_default();
     Ok(format!("{applied} of {total} routers in {elapsed:.1?}"))
 }

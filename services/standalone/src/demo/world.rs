@@ -3,7 +3,7 @@
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::overlay;
 use grey_proto::control::{
-    Canary, Match, Overlay, Pin, Policy, SchemaWindow, Service, ServiceVersion, Tenant, TenantStatus, Unit,
+    Canary, Match, Overlay, Pin, SchemaWindow, Service, ServiceVersion, Tenant, TenantStatus,
 };
 
 /// Where everything runs.
@@ -123,22 +123,32 @@ pub(super) fn tenants() -> Vec<Kind> {
             ..Pin::default()
         })
     };
-    let pins = [("globex", "users", "v2.0"), ("ecorp", "payment", "v2.0"), ("tyrell", "users", "v2.1")];
+    // Who is on a small canary is chance, so one tenant is held to its version: it serves in any case.
+    let pins = [
+        ("globex", "users", "v2.0"),
+        ("ecorp", "payment", "v2.0"),
+        ("cyberdyne", "payment", CANARY),
+        ("tyrell", "users", "v2.1"),
+    ];
     TENANTS.iter().map(tenant).chain(pins.map(pin)).collect()
 }
 
-/// The policy of `payment`: this share of the canary's tenants, in percent.
-pub(super) fn canary(percent: u32) -> Policy {
+/// The canary of `payment`, with this share of its tenants, in percent.
+pub(super) fn canary(percent: u32) -> Overlay {
     let tiers = CANARY_TIERS.map(str::to_owned).to_vec();
-    let canary = Canary { baseline: DEFAULT.to_owned(), canary: CANARY.to_owned(), weight: percent * 100 };
-    let overlay = Overlay {
+    let canary = Canary {
+        baseline: DEFAULT.to_owned(),
+        canary: CANARY.to_owned(),
+        weight: percent * 100,
+        buckets: Vec::new(),
+    };
+    Overlay {
+        service: "payment".to_owned(),
         id: "one-click".to_owned(),
-        salt: "one-click".to_owned(),
-        unit: Unit::Tenant.into(),
         r#match: Some(Match { tiers, ..Match::default() }),
         kind: Some(overlay::Kind::Canary(canary)),
-    };
-    Policy { service: "payment".to_owned(), overlays: vec![overlay], ..Policy::default() }
+        ..Overlay::default()
+    }
 }
 
 /// The zones of a version's instances.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use grey_core::ids::Name;
 use grey_core::instance::Instance;
-use grey_state::instances::{ServiceInstances, WRITER_LEASE};
+use grey_state::instances::{ServiceInstances, WRITER};
 use grey_state::{State, redis};
 use grey_testkit::Redis;
 
@@ -14,7 +14,7 @@ async fn instances_are_listed_as_shared_state_has_them() {
     let url = server.url();
     let state =
         State::redis(&redis::Options { urls: vec![url.clone()], ..redis::Options::default() }).await.unwrap();
-    let lease = Name::new(WRITER_LEASE).unwrap();
+    let lease = Name::new(WRITER).unwrap();
     let token = state.leases.acquire(&lease, "mirror", Duration::from_secs(60)).await.unwrap().unwrap();
     let instance = Instance {
         id: "p-1".parse().unwrap(),

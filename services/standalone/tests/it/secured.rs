@@ -19,7 +19,7 @@ async fn tokens_are_asked_for_and_name_the_actor() {
     run(&args, &[("GREY_TOKEN", "wrong")], "").await.refused(1, "UNAUTHENTICATED");
     run(&args, &[("GREY_TOKEN", token)], "").await.ok();
     let events = grey.json(&["events", "--token", token]).await;
-    assert_eq!(events["events"][0]["actor"], "ann", "{events}");
+    assert_eq!(events["events"][0]["principal"]["id"], "ann", "{events}");
     assert!(!grey.process.output().contains(token));
 }
 

@@ -98,24 +98,88 @@ async fn services_and_versions_are_put_and_deleted() {
 }
 
 #[tokio::test]
+async fn an_overlay_that_was_read_can_be_edited_and_put() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let dir = tempfile::tempdir().unwrap();
+    let half = r#"{"id":"half","canary":{"baseline":"v1.0","canary":"v2.1","weight":5000}}"#;
+    let path = file(dir.path(), "half.json", half);
+    let path = path.to_str().unwrap();
+    grey.run(&["overlay", "put", "payment", "-f", path, "--wait", "20s"]).await.ok();
+    assert!(grey.run(&["service", "get", "payment"]).await.ok().out.contains("overlays  half"));
+    let mut document = grey.run(&["overlay", "get", "payment", "half"]).await.ok().json();
+    assert_eq!(document["canary"]["buckets"][0]["end"], 5000, "{document}");
+    document["canary"]["weight"] = 6000.into();
+    let path = file(dir.path(), "more.json", &document.to_string());
+    grey.run(&["overlay", "put", "payment", "-f", path.to_str().unwrap()]).await.ok();
+    let again = grey.run(&["overlay", "get", "payment", "half"]).await.ok().json();
+    assert_eq!(again["canary"]["weight"], 6000, "{again}");
+    assert_eq!(again["salt"], document["salt"], "{again}");
+
+    grey.run(&["overlay", "put", "orders", "-f", path.to_str().unwrap()]).await.refused(2, "is of `payment`");
+    let wrong = file(dir.path(), "wrong.json", r#"{"weight":1}"#);
+    grey.run(&["overlay", "put", "payment", "-f", wrong.to_str().unwrap()]).await.refused(2, "weight");
+    grey.run(&["overlay", "delete", "payment", "half"]).await.ok();
+    grey.run(&["overlay", "delete", "payment", "half"]).await.refused(1, "UNKNOWN_OVERLAY");
+}
+
+#[tokio::test]
+async fn set_changes_what_is_given_and_put_replaces() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let put = ["tenant", "put", "acme", "--tier", "gold", "--label", "plan=yearly", "--status", "suspended"];
+    grey.run(&put).await.ok();
+    grey.run(&["tenant", "set", "acme", "--name", "Acme", "--label", "team=red"]).await.ok();
+    let tenant = grey.json(&["tenant", "get", "acme"]).await["tenant"].clone();
+    assert_eq!((&tenant["name"], &tenant["tier"]), (&"Acme".into(), &"gold".into()), "{tenant}");
+    assert_eq!(tenant["labels"], serde_json::json!({"plan": "yearly", "team": "red"}), "{tenant}");
+    assert_eq!(tenant["status"], "TENANT_STATUS_SUSPENDED", "{tenant}");
+    grey.run(&["tenant", "set", "acme", "--label", "plan=", "--tier", ""]).await.ok();
+    let tenant = grey.json(&["tenant", "get", "acme"]).await["tenant"].clone();
+    assert_eq!(tenant["labels"], serde_json::json!({"team": "red"}), "{tenant}");
+    assert!(tenant["tier"].is_null(), "{tenant}");
+    grey.run(&["tenant", "set", "acme"]).await.refused(2, "nothing to set");
+    grey.run(&["tenant", "set", "nobody", "--name", "x"]).await.refused(1, "UNKNOWN_TENANT");
+
+    grey.run(&["version", "put", "orders", "v3.0", "--schema-min", "2", "--schema-max", "3"]).await.ok();
+    grey.run(&["version", "set", "orders", "v3.0", "--schema-max", "4"]).await.ok();
+    assert!(grey.run(&["service", "get", "orders"]).await.ok().out.contains("v3.0, schema 2 to 4"));
+    grey.run(&["version", "set", "orders", "v3.0", "--schema-min", ""]).await.ok();
+    assert!(grey.run(&["service", "get", "orders"]).await.ok().out.contains("v3.0, schema up to 4"));
+}
+
+#[tokio::test]
 async fn a_policy_that_was_read_can_be_edited_and_set() {
     let grey = Grey::start().await;
     grey.declare().await;
     let policy = grey.run(&["policy", "get", "payment"]).await.ok();
     let mut document = policy.json();
-    document["overlays"] = serde_json::json!([{
-        "id": "half", "salt": "half", "canary": { "baseline": "v1.0", "canary": "v2.1", "weight": 5000 }
-    }]);
+    document["failover"] = serde_json::json!({ "toNearest": true });
     let dir = tempfile::tempdir().unwrap();
     let path = file(dir.path(), "policy.json", &document.to_string());
     let path = path.to_str().unwrap();
     grey.run(&["policy", "set", "payment", "-f", path, "--wait", "20s"]).await.ok();
     let again = grey.run(&["policy", "get", "payment"]).await.ok().json();
-    assert_eq!(again["overlays"][0]["canary"]["weight"], 5000, "{again}");
-    assert!(grey.run(&["service", "get", "payment"]).await.ok().out.contains("overlays  half"));
+    assert_eq!(again["failover"]["toNearest"], true, "{again}");
 
     grey.run(&["policy", "set", "orders", "-f", path]).await.refused(2, "is of `payment`");
     let wrong = file(dir.path(), "wrong.json", r#"{"overlay":[]}"#);
     grey.run(&["policy", "set", "payment", "-f", wrong.to_str().unwrap()]).await.refused(2, "overlay");
     grey.run(&["policy", "set", "payment", "-f", "/nonexistent"]).await.refused(1, "/nonexistent");
+}
+
+#[tokio::test]
+async fn a_strict_move_takes_effect_and_routers_are_listed_and_not_dismissed_while_they_live() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let done = grey.run(&["pin", "set", "acme", "payment", "2.1", "--strict", "--wait", "20s"]).await.ok();
+    assert!(done.out.contains("applied by 1 of 1 routers in "), "{done}");
+    let several = ["pin", "set", "acme", "payment=v1.0", "orders=v1.0", "--strict"];
+    grey.run(&several).await.refused(2, "--strict");
+
+    let routers = grey.json(&["routers", "list"]).await;
+    assert_eq!(routers["routers"][0]["status"], "ROUTER_STATUS_APPLIED", "{routers}");
+    let id = routers["routers"][0]["id"].as_str().unwrap().to_owned();
+    grey.run(&["routers", "dismiss", &id, "--reason", "sold"]).await.refused(1, "IN_USE");
+    grey.run(&["routers", "dismiss", "nobody", "--reason", "sold"]).await.refused(1, "UNKNOWN_ROUTER");
 }

@@ -8,6 +8,7 @@ use grey_proto::control::{
     PutServiceRequest, PutTenantRequest, PutVersionRequest, Service, ServiceVersion, Tenant,
 };
 use grey_state::State;
+use grey_state::instances::Loaded;
 use grey_testkit::{Postgres, Redis, eventually};
 
 pub(crate) const VERSIONS: [&str; 3] = ["v1.0", "v1.1", "v2.0"];
@@ -66,19 +67,25 @@ impl Fleet {
                     version: version.to_owned(),
                     ..ServiceVersion::default()
                 };
-                catalog.put_version(PutVersionRequest { version: Some(version), write: None }).await.unwrap();
+                catalog
+                    .put_version(PutVersionRequest { version: Some(version), ..Default::default() })
+                    .await
+                    .unwrap();
             }
         }
         for i in 0..TENANTS {
             let tenant = Tenant { id: tenant(i), ..Tenant::default() };
-            tenants.put_tenant(PutTenantRequest { tenant: Some(tenant), write: None }).await.unwrap();
+            tenants
+                .put_tenant(PutTenantRequest { tenant: Some(tenant), ..Default::default() })
+                .await
+                .unwrap();
         }
     }
 
     /// Waits until shared state has every instance, which nobody but the mirror writes.
     pub(crate) async fn until_mirrored(&self) {
         eventually(DEADLINE, "shared state has every instance", async || {
-            let Ok((lists, _)) = self.state.instances.load().await else { return false };
+            let Ok(Loaded { lists, .. }) = self.state.instances.load().await else { return false };
             let services: Vec<_> = lists.iter().map(|list| list.service.as_str()).collect();
             let complete = lists.iter().all(|list| list.instances.len() == VERSIONS.len() * REPLICAS);
             complete && SERVICES.iter().all(|service| services.contains(service))

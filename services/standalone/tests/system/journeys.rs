@@ -55,7 +55,7 @@ impl Operator {
                     (pins, client.apply_change_set(set).await.map(|a| a.into_inner().result))
                 } else {
                     let pin = random_pin(SERVICES[rand::rng().random_range(0..SERVICES.len())]);
-                    let put = PutPinRequest { pin: Some(pin.clone()), write, migrate: false };
+                    let put = PutPinRequest { pin: Some(pin.clone()), write, ..PutPinRequest::default() };
                     (vec![pin], client.put_pin(put).await.map(|a| a.into_inner().result))
                 };
                 if let Ok(Some(result)) = answer {
@@ -125,7 +125,7 @@ async fn until_routers_caught_up(fleet: &Fleet) {
     let client = Mutex::new(&mut client);
     eventually(DEADLINE, "both routers have applied the log", async || {
         let mut asking = client.lock().unwrap().clone();
-        let Ok(answer) = asking.list_routers(ListRoutersRequest {}).await else { return false };
+        let Ok(answer) = asking.list_routers(ListRoutersRequest::default()).await else { return false };
         let routers = answer.into_inner().routers;
         routers.len() >= 2 && routers.iter().all(|r| r.revision >= head)
     })

@@ -131,7 +131,10 @@ impl World {
                 (service.to_owned(), if service == FLIPPED { FLIPPED_TO } else { VERSIONS[1] });
             let version =
                 ServiceVersion { service, version: version.to_owned(), ..ServiceVersion::default() };
-            catalog.put_version(PutVersionRequest { version: Some(version), write: None }).await.unwrap();
+            catalog
+                .put_version(PutVersionRequest { version: Some(version), ..Default::default() })
+                .await
+                .unwrap();
         }
         let policy = Policy {
             service: FLIPPED.to_owned(),
@@ -139,7 +142,7 @@ impl World {
             ..Policy::default()
         };
 
-        catalog.put_policy(PutPolicyRequest { policy: Some(policy), write: None }).await.unwrap();
+        catalog.put_policy(PutPolicyRequest { policy: Some(policy), ..Default::default() }).await.unwrap();
         let tenants = (0..TENANTS).map(|i| Change::TenantPut(Tenant { id: tenant(i), ..Tenant::default() }));
         let pinned = |i| {
             let (tenant, version) = (tenant(i), VERSIONS[1].to_owned());

@@ -59,6 +59,21 @@ impl Server {
         self.process.take().unwrap().kill9().unwrap();
     }
 
+    /// It keeps its sockets and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.process.as_ref().unwrap().pause().unwrap();
+    }
+
+    /// It goes on where it was frozen.
+    pub(crate) fn thaw(&self) {
+        self.process.as_ref().unwrap().resume().unwrap();
+    }
+
+    /// It ends in good order.
+    pub(crate) async fn stop(&mut self) {
+        assert!(self.process.take().unwrap().terminate(DEADLINE).await.unwrap().success());
+    }
+
     /// Whether it was not killed.
     pub(crate) fn runs(&self) -> bool {
         self.process.is_some()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use grey_core::change::{Change, Position, Revision};
 use grey_core::ids::TenantId;
+use grey_core::key::{Fact, Key};
 use grey_core::tenant::Tenant;
 use grey_proto::control::change;
 use grey_proto::control::{self, ListEventsResponse};
@@ -88,11 +89,11 @@ impl Known {
 
     /// Applies the events since; false: they cannot be followed.
     async fn follow(&mut self, control: &Control) -> Result<bool, Error> {
-        while let Some(at) = self.position.clone() {
+        while let Some(at) = self.position {
             let answer = control.events_after(at.revision).await?;
             let head = position(&answer);
             let behind = head.revision.0.checked_sub(at.revision.0);
-            if head.generation != at.generation || behind.is_none_or(|n| n > control.options.max_events) {
+            if head.epoch != at.epoch || behind.is_none_or(|n| n > control.options.max_events) {
                 return Ok(false);
             }
             if behind == Some(0) {
@@ -163,16 +164,16 @@ impl Known {
 
     /// Applies changes that were committed at `committed`, if nothing else was committed since; otherwise the next
     /// catching up brings them with the rest.
-    pub(crate) fn commit<'a>(&mut self, committed: &Position, changes: impl Iterator<Item = &'a Change>) {
+    pub(crate) fn commit<'a>(&mut self, committed: Position, changes: impl Iterator<Item = &'a Change>) {
         let Some(at) = &mut self.position else { return };
-        if committed.generation != at.generation || committed.revision != at.revision.next() {
+        if committed.epoch != at.epoch || committed.revision != at.revision.next() {
             return;
         }
         at.revision = committed.revision;
         for change in changes {
             match change {
-                Change::TenantPut(tenant) => self.put_tenant(tenant.clone(), committed.revision.0),
-                Change::TenantRemoved(tenant) => self.remove(tenant.as_str(), committed.revision.0),
+                Change::Put(Fact::Tenant(tenant)) => self.put_tenant(tenant.clone(), committed.revision.0),
+                Change::Removed(Key::Tenant(tenant)) => self.remove(tenant.as_str(), committed.revision.0),
                 _ => {}
             }
         }
@@ -181,10 +182,10 @@ impl Known {
     /// Whether things are as `change` wants them.
     pub(crate) fn reflects(&self, change: &Change) -> bool {
         match change {
-            Change::TenantPut(tenant) => {
+            Change::Put(Fact::Tenant(tenant)) => {
                 self.tenants.get(&tenant.id).is_some_and(|entry| entry.tenant == *tenant)
             }
-            Change::TenantRemoved(tenant) => !self.tenants.contains_key(tenant),
+            Change::Removed(Key::Tenant(tenant)) => !self.tenants.contains_key(tenant),
             _ => false,
         }
     }
@@ -193,7 +194,7 @@ impl Known {
     #[cfg(test)]
     pub(crate) fn of(tenants: impl IntoIterator<Item = Tenant>) -> Self {
         let entry = |tenant: Tenant| (tenant.id.clone(), Entry { tenant, revision: 1 });
-        let position = Position { generation: Default::default(), revision: Revision(1) };
+        let position = Position { epoch: grey_core::change::Epoch(1), revision: Revision(1) };
         Self { position: Some(position), tenants: tenants.into_iter().map(entry).collect(), version: 0 }
     }
 }

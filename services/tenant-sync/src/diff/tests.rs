@@ -103,8 +103,8 @@ impl World {
             self.known.tenants().iter().map(|(id, entry)| (id.clone(), entry.tenant.clone())).collect();
         for write in &plan.writes {
             match &write.change {
-                Change::TenantPut(tenant) => drop(tenants.insert(tenant.id.clone(), tenant.clone())),
-                Change::TenantRemoved(id) => drop(tenants.remove(id)),
+                Change::Put(Fact::Tenant(tenant)) => drop(tenants.insert(tenant.id.clone(), tenant.clone())),
+                Change::Removed(Key::Tenant(id)) => drop(tenants.remove(id)),
                 other => panic!("{other:?}"),
             }
         }

@@ -99,7 +99,7 @@ impl Plane {
 
     /// Writes a tenant by hand.
     pub(crate) async fn put(&self, tenant: Tenant) {
-        let request = PutTenantRequest { tenant: Some(tenant), write: None };
+        let request = PutTenantRequest { tenant: Some(tenant), write: None, update_mask: Vec::new() };
         self.tenants().put_tenant(request).await.unwrap();
     }
 

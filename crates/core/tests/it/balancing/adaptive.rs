@@ -68,6 +68,85 @@ fn an_instance_that_never_answers_does_not_draw_the_calls() {
     assert!((1..200).contains(&to_mute), "{to_mute} of 2,000");
 }
 
+/// Share of the calls that reach `a`, which fails a part of them at once; the others take 20 ms each, and
+/// `under_way` calls are in flight at any time.
+fn share_of_failing(strategy: Strategy, failing: f32, under_way: usize) -> f32 {
+    let table = table(strategy, instances(5));
+    let mut random = Random(10);
+    let (mut to_a, mut open) = (0, std::collections::VecDeque::new());
+    for at in 0..10_000u32 {
+        let now = at * 10;
+        let id = chosen(&table, &random.moment(now));
+        to_a += u32::from(id == "a");
+        if id == "a" && (random.next() % 1_000) as f32 / 1_000.0 < failing {
+            complete(&table, &id, now, 1_000, false);
+        } else {
+            open.push_back(id);
+        }
+        if open.len() > under_way {
+            complete(&table, &open.pop_front().unwrap(), now, 20_000, true);
+        }
+    }
+    to_a as f32 / 10_000.0
+}
+
+#[test]
+fn an_instance_that_fails_at_once_gets_less_than_its_share() {
+    for strategy in [Strategy::PeakEwma, Strategy::LeastConnections, Strategy::HealthAware] {
+        for under_way in [0, 20, 400] {
+            let share = share_of_failing(strategy, 1.0, under_way);
+            assert!(share < 0.05, "{strategy:?} with {under_way} under way: {share}");
+            let share = share_of_failing(strategy, 0.5, under_way);
+            assert!(share < 0.2, "{strategy:?} with {under_way} under way, half failing: {share}");
+        }
+        let share = share_of_failing(strategy, 0.0, 20);
+        assert!((0.15..0.25).contains(&share), "{strategy:?}, well: {share}");
+    }
+}
+
+#[test]
+fn an_instance_that_failed_is_tried_again_and_takes_its_share_once_it_is_well() {
+    for strategy in [Strategy::PeakEwma, Strategy::LeastConnections] {
+        let table = table(strategy, instances(3));
+        let mut random = Random(11);
+        for _ in 0..100 {
+            complete(&table, "a", 0, 1_000, false);
+        }
+        let mut serve = |from: u32| {
+            let mut to_a = 0;
+            for at in 0..300 {
+                let now = from + at * 10;
+                let id = chosen(&table, &random.moment(now));
+                complete(&table, &id, now, 5_000, true);
+                to_a += u32::from(id == "a");
+            }
+            to_a
+        };
+        assert!(serve(0) < 10, "{strategy:?}");
+        let later = serve(120_000);
+        assert!((60..140).contains(&later), "{strategy:?}: {later} of 300");
+    }
+}
+
+#[test]
+fn one_absurd_latency_does_not_keep_the_calls_away_for_long() {
+    let table = table(Strategy::PeakEwma, instances(3));
+    let mut random = Random(12);
+    let mut serve = |from: u32, calls: u32| {
+        let mut to_a = 0;
+        for at in 0..calls {
+            let now = from + at * 10;
+            let id = chosen(&table, &random.moment(now));
+            complete(&table, &id, now, 5_000, true);
+            to_a += u32::from(id == "a");
+        }
+        to_a
+    };
+    serve(0, 300);
+    complete(&table, "a", 3_000, u32::MAX, true);
+    assert!(serve(3_000, 6_000) > 100, "within a minute");
+}
+
 #[test]
 fn a_failing_instance_keeps_a_trickle_and_recovers() {
     let table = table(Strategy::HealthAware, instances(4));

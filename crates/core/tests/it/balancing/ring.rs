@@ -50,9 +50,106 @@ fn only_the_keys_of_an_instance_that_comes_or_goes_move() {
     assert_eq!(owners(&table, 40_000_000), ten);
 }
 
+/// Calls of one key, each of which ends and is reported before the next.
+fn serve(table: &Table, key: &str, now: u32, calls: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..calls {
+        let id = owner(table, key, now);
+        super::complete(table, &id, now, 1_000, true);
+        *counts.entry(id).or_default() += 1;
+    }
+    counts
+}
+
+/// Calls of one key that nobody reports the end of.
+fn unreported(table: &Table, key: &str, now: u32, calls: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..calls {
+        *counts.entry(owner(table, key, now)).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_key_stays_where_nobody_reports_the_end_of_calls() {
+    let table = by_request(instances(3));
+    assert_eq!(unreported(&table, "t", 0, 100).len(), 1, "all at once");
+    let own = owner(&table, "t", 0);
+    for at in 0..1_000 {
+        assert_eq!(owner(&table, "t", at * 100), own, "in a row");
+    }
+}
+
+#[test]
+fn a_report_now_and_then_moves_nobody() {
+    let table = by_request(instances(3));
+    let own = owner(&table, "t", 0);
+    let mut strays = 0;
+    for at in 0..2_000 {
+        let now = at * 20;
+        let id = owner(&table, "t", now);
+        strays += usize::from(id != own);
+        if at % 10 == 0 {
+            super::complete(&table, &id, now, 5_000, true);
+        }
+    }
+    assert!(strays <= 2, "{strays} of 2,000 although a tenth alone is reported");
+}
+
+#[test]
+fn a_key_stays_whose_calls_end_before_the_next() {
+    let table = by_request(instances(3));
+    assert_eq!(serve(&table, "t", 0, 1_000).len(), 1);
+}
+
+#[test]
+fn callers_that_no_longer_report_move_nobody_after_a_while() {
+    let table = by_request(instances(3));
+    let own = owner(&table, "t", 0);
+    serve(&table, "t", 0, 1_000);
+    let later = |from: u32| (0..500).filter(|at| owner(&table, "t", from + at * 20) != own).count();
+    later(0);
+    assert_eq!(later(10_000), 0);
+}
+
+#[test]
+fn a_hot_key_leaves_an_instance_that_hangs_while_its_siblings_are_reported() {
+    let table = by_request(instances(3));
+    let hung = owner(&table, "t", 0);
+    serve(&table, "t", 0, 1_000);
+    let mut to_hung = 0;
+    for at in 0..2_000u32 {
+        let id = owner(&table, "t", at * 20);
+        if id == hung {
+            to_hung += 1;
+        } else {
+            super::complete(&table, &id, at * 20, 5_000, true);
+        }
+    }
+    assert!(to_hung < 100, "{to_hung} of 2,000");
+}
+
+#[test]
+fn a_heavy_instance_that_leaves_moves_its_own_keys_alone() {
+    let heavy = || Instance { weight: 1_000, ..instance("heavy", "1") };
+    let light = |at: u8| Instance { weight: 100, ..instance(&format!("i{at}"), "1") };
+    let all: Vec<_> = (0..10).map(light).chain([heavy()]).collect();
+    let mut table = by_request(all);
+    let owners =
+        |table: &Table| -> Vec<String> { (0..1_500).map(|at| owner(table, &format!("k{at}"), 0)).collect() };
+    let before = owners(&table);
+    table.set_instances(&service("s"), (0..10).map(light).collect());
+    let after = owners(&table);
+    let needless = before.iter().zip(&after).filter(|(was, is)| *was != "heavy" && was != is).count();
+    assert_eq!(needless, 0, "of 1,500 keys");
+    let of_heavy = before.iter().filter(|id| *id == "heavy").count();
+    assert!((600..900).contains(&of_heavy), "{of_heavy} of 1,500, its weight is half");
+}
+
 #[test]
 fn a_hot_key_spreads_before_its_instance_carries_too_much() {
     let table = by_request(instances(5));
+    serve(&table, "hot", 0, 5_000);
     let mut counts = BTreeMap::new();
     for total in 1..=5_000u32 {
         let count = counts.entry(owner(&table, "hot", 0)).or_insert(0u32);
@@ -66,10 +163,7 @@ fn a_hot_key_spreads_before_its_instance_carries_too_much() {
 #[test]
 fn the_bound_counts_calls_under_way_and_not_those_that_ended() {
     let table = by_request(instances(5));
-    for _ in 0..5_000 {
-        let id = owner(&table, "hot", 0);
-        super::complete(&table, &id, 0, 1_000, true);
-    }
+    serve(&table, "hot", 0, 5_000);
     let own = owner(&table, "hot", 0);
     let mut to_own = 1;
     for _ in 1..100 {
@@ -90,10 +184,8 @@ fn a_heavier_instance_may_carry_more() {
 fn a_large_pool_keeps_to_the_bound_too() {
     let list: Vec<_> = (0..500).map(|at| instance(&format!("i{at}"), "1")).collect();
     let table = by_request(list);
-    let mut counts = BTreeMap::new();
-    for _ in 0..5_000 {
-        *counts.entry(owner(&table, "hot", 0)).or_insert(0u32) += 1;
-    }
+    serve(&table, "hot", 0, 5_000);
+    let counts = unreported(&table, "hot", 0, 5_000);
     // An even share is 10; what a sample misses may double the bound and no more.
     assert!(counts.values().all(|count| *count <= 30), "{counts:?}");
 }

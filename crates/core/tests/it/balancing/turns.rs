@@ -57,6 +57,23 @@ fn weighted_turns_are_spread_and_not_bunched() {
 }
 
 #[test]
+fn a_heavy_instance_never_serves_a_long_run() {
+    for (weights, longest) in [
+        ([&[5u32, 1, 1][..], &[]], 4),
+        ([&[10][..], &[1; 10]], 2),
+        ([&[1; 10][..], &[10]], 2),
+        ([&[100][..], &[5; 20]], 2),
+        ([&[1_000][..], &[100; 10]], 2),
+    ] {
+        let weights = weights.concat();
+        let table = table(Strategy::WeightedRoundRobin, weighted(&weights));
+        let taken = take(&table, 1_000);
+        let run = taken.chunk_by(|a, b| a == b).map(<[String]>::len).max().unwrap();
+        assert!(run <= longest, "{run} in a row of {weights:?}");
+    }
+}
+
+#[test]
 fn random_is_uniform() {
     let table = table(Strategy::Random, instances(5));
     let counts = counts(&table, &mut Random(7), 0, 20_000);

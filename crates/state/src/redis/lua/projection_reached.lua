@@ -1,12 +1,11 @@
 -- Moves the projection's position to the next revision.
--- KEYS: the status. ARGV: token, generation, revision, the revision before, digest.
+-- KEYS: the status. ARGV: token, epoch, revision, the revision before, digest, level.
 -- The projection may have been lost while the event was written: then its position must not come back.
-local function less(a, b) return #a < #b or (#a == #b and a < b) end
-local held = redis.call('HMGET', KEYS[1], 'token', 'generation', 'revision')
-if held[1] and less(ARGV[1], held[1]) then return 'fenced ' .. held[1] end
+local held = redis.call('HMGET', KEYS[1], 'token', 'epoch', 'revision')
+if newer(held[1], ARGV[1]) then return 'fenced ' .. held[1] end
 if held[2] ~= ARGV[2] or not held[3] then return 'lost' end
 if held[3] == ARGV[4] then
-  redis.call('HSET', KEYS[1], 'token', ARGV[1], 'revision', ARGV[3], 'digest', ARGV[5])
+  redis.call('HSET', KEYS[1], 'token', ARGV[1], 'revision', ARGV[3], 'digest', ARGV[5], 'level', ARGV[6])
 elseif less(held[3], ARGV[4]) then
   return 'lost'
 end

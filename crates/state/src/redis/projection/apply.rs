@@ -2,14 +2,16 @@
 
 use super::super::connection::pipelined;
 use super::super::stream::verdict;
-use super::super::values::{corrupt, items, parsed, text};
+use super::super::values::{self, corrupt, items, parsed, text};
 use super::super::{keys, scripts};
+use super::index::MEMBERS;
 use super::{RedisProjection, all_written, guard, load, tenant};
 use crate::projection::{ProjectionStatus, STATUS_KEY};
-use crate::units::{fold_service, service_of, tenant_of};
 use crate::{Error, FencingToken};
 use grey_core::change::{Change, Event, Position};
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::key::{Fact, Key, RecordKey};
+use grey_core::record::Record;
 use grey_core::tenant::TenantStatus;
 use grey_proto::codec;
 use redis::{Cmd, Pipeline, Value, cmd};
@@ -18,8 +20,6 @@ use std::collections::BTreeMap;
 const ATTEMPTED: &str = "project an event";
 /// Tenants written at once.
 const TENANTS: usize = 300;
-/// Members added to or taken from an index at once.
-const MEMBERS: usize = 1_000;
 /// Attempts to write a service that someone else writes at the same time.
 const ATTEMPTS: usize = 10;
 
@@ -29,21 +29,22 @@ pub(super) async fn apply(
     event: &Event,
     reached: &ProjectionStatus,
 ) -> Result<(), Error> {
-    let generation = &reached.position.generation;
+    let epoch = reached.position.epoch;
     let status = projection.read_status(ATTEMPTED).await?;
     status.fence(ATTEMPTED, token)?;
-    if !ProjectionStatus::continues(status.complete.as_ref(), generation, event.revision)? {
+    if !ProjectionStatus::continues(status.complete.as_ref(), epoch, event.revision)? {
         return Ok(());
     }
 
-    let at = Position { generation: generation.clone(), revision: event.revision };
+    let at = Position { epoch, revision: event.revision };
+    // Changes of one record in their order, by the record's key.
+    let keys: Vec<Key> = event.changes.iter().map(Change::key).collect();
     let mut services: BTreeMap<&ServiceId, Vec<&Change>> = BTreeMap::new();
     let mut tenants: BTreeMap<&TenantId, Vec<&Change>> = BTreeMap::new();
-    for change in &event.changes {
-        if let Some(service) = service_of(change) {
-            services.entry(service).or_default().push(change);
-        } else if let Some(tenant) = tenant_of(change) {
-            tenants.entry(tenant).or_default().push(change);
+    for (key, change) in keys.iter().zip(&event.changes) {
+        match key.record() {
+            RecordKey::Service(service) => services.entry(service).or_default().push(change),
+            RecordKey::Tenant(tenant) => tenants.entry(tenant).or_default().push(change),
         }
     }
     for (service, changes) in &services {
@@ -54,11 +55,8 @@ pub(super) async fn apply(
 
     let script = &scripts::PROJECTION_REACHED;
     let mut call = script.on(&[STATUS_KEY]);
-    call.arg(token.0)
-        .arg(generation.0.as_str())
-        .arg(event.revision.0)
-        .arg(event.revision.0.saturating_sub(1));
-    call.arg(format!("{:016x}", reached.digest));
+    call.arg(token.0).arg(epoch.0).arg(event.revision.0).arg(event.revision.0.saturating_sub(1));
+    call.arg(reached.digests.to_string()).arg(reached.level.0);
     let answer = projection.link.call(ATTEMPTED, STATUS_KEY, script, &call).await?;
     match verdict(ATTEMPTED, STATUS_KEY, &answer)? {
         "lost" => Err(corrupt(STATUS_KEY, "it was lost while an event was projected")),
@@ -91,10 +89,14 @@ async fn change_service(
             return Ok(());
         }
         let record = value(0)?.map(|text| load::service(id, &keys[0], text)).transpose()?;
-        let record = changes.iter().fold(record, |record, change| fold_service(record, change));
+        let record = record.map(Record::Service);
+        let record = changes.iter().fold(record, |record, change| Record::fold(record, change));
         let mut call = script.on(&keys);
         call.arg(held.unwrap_or_default()).arg(guard(token, at));
-        call.arg(record.as_ref().map(codec::encode_service_record).unwrap_or_default());
+        call.arg(match &record {
+            Some(Record::Service(record)) => codec::encode_service_record(record),
+            _ => String::new(),
+        });
         let answer = projection.link.call(ATTEMPTED, &keys[0], script, &call).await?;
         if verdict(ATTEMPTED, &keys[0], &answer)? == "swapped" {
             return Ok(());
@@ -106,15 +108,19 @@ async fn change_service(
 /// Whether the last write to a unit contains the event at `at`; refuses if a newer leader made it.
 fn is_held(key: &str, held: &str, token: FencingToken, at: &Position) -> Result<bool, Error> {
     let mut parts = held.splitn(3, ' ');
-    let (Some(newest), Some(revision), Some(generation)) = (parts.next(), parts.next(), parts.next()) else {
+    let (Some(newest), Some(revision), Some(epoch)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(corrupt(key, &format!("`{held}` is no position of a write")));
     };
-    let newest: u64 = parsed(key, "the token", newest)?;
-    if newest > token.0 {
-        return Err(Error::Fenced { attempted: ATTEMPTED, newest });
+    let newest = values::token(key, newest)?;
+    if newest > token {
+        return Err(Error::Fenced { attempted: ATTEMPTED, newest: newest.0 });
     }
     let revision: u64 = parsed(key, "the revision", revision)?;
-    Ok(generation == at.generation.0.as_str() && revision >= at.revision.0)
+    let epoch: u64 = parsed(key, "the epoch", epoch)?;
+    if epoch == at.epoch.0 && revision > at.revision.0 {
+        return Err(corrupt(key, "it is ahead of the projection"));
+    }
+    Ok(epoch == at.epoch.0 && revision == at.revision.0)
 }
 
 async fn change_tenants(
@@ -144,41 +150,44 @@ async fn change_tenants(
 
 fn tenant_call(token: FencingToken, at: &Position, id: &TenantId, changes: &[&Change]) -> Cmd {
     // The order of the keys: the script is given the place of each.
+    const METADATA: u8 = 1;
     const SERVICES: u8 = 2;
     const SCHEMAS: u8 = 3;
     let id = id.as_str();
     let keys = [keys::tenant_metadata(id), keys::tenant_services(id), keys::tenant_schemas(id)];
     let mut call = scripts::TENANT_CHANGE.on(&keys);
-    call.arg(token.0).arg(at.revision.0).arg(at.generation.0.as_str());
+    call.arg(token.0).arg(at.revision.0).arg(at.epoch.0);
     for change in changes {
         match change {
-            Change::TenantPut(tenant) => {
+            Change::Put(Fact::Tenant(tenant)) => {
                 let metadata = tenant::metadata(tenant);
                 call.arg("put").arg(metadata.len());
                 for (field, value) in metadata {
                     call.arg(field).arg(value);
                 }
             }
-            Change::TenantRemoved(_) => {
+            Change::Removed(Key::Tenant(_)) => {
                 call.arg("remove");
             }
-            Change::PinPut { service, pin, .. } => {
+            Change::Put(Fact::Pin(_, service, pin)) => {
                 call.arg("set").arg(SERVICES).arg(service.as_str()).arg(tenant::pin(pin));
             }
-            Change::PinRemoved { service, .. } => {
+            Change::Removed(Key::Pin(_, service)) => {
                 call.arg("unset").arg(SERVICES).arg(service.as_str());
             }
-            Change::SchemaObserved { service, schema: Some(schema), at_ms, .. } => {
-                call.arg("set").arg(SCHEMAS).arg(service.as_str()).arg(tenant::schema(schema, *at_ms));
+            Change::Put(Fact::Schema(_, service, seen)) => {
+                call.arg("set").arg(SCHEMAS).arg(service.as_str()).arg(tenant::schema(seen));
             }
-            Change::SchemaObserved { service, schema: None, .. } => {
+            Change::Removed(Key::Schema(_, service)) => {
                 call.arg("unset").arg(SCHEMAS).arg(service.as_str());
             }
-            Change::ServicePut(_)
-            | Change::ServiceRemoved(_)
-            | Change::VersionPut(_)
-            | Change::VersionRemoved { .. }
-            | Change::PolicyPut { .. } => {}
+            Change::Put(Fact::Hold(_, service, hold)) => {
+                call.arg("set").arg(METADATA).arg(tenant::hold_field(service)).arg(tenant::hold(hold));
+            }
+            Change::Removed(Key::Hold(_, service)) => {
+                call.arg("unset").arg(METADATA).arg(tenant::hold_field(service));
+            }
+            Change::Put(_) | Change::Removed(_) => {}
         }
     }
     call
@@ -189,27 +198,22 @@ async fn index(projection: &RedisProjection, event: &Event) -> Result<(), Error>
     let mut members: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     for change in &event.changes {
         match change {
-            Change::ServicePut(service) => {
+            Change::Put(Fact::Service(service)) => {
                 members.insert((keys::SERVICES, service.id.as_str()), true);
             }
-            Change::ServiceRemoved(service) => {
+            Change::Removed(Key::Service(service)) => {
                 members.insert((keys::SERVICES, service.as_str()), false);
             }
-            Change::TenantPut(tenant) => {
+            Change::Put(Fact::Tenant(tenant)) => {
                 members.insert((keys::TENANTS, tenant.id.as_str()), true);
                 let active = tenant.status == TenantStatus::Active;
                 members.insert((keys::ACTIVE_TENANTS, tenant.id.as_str()), active);
             }
-            Change::TenantRemoved(tenant) => {
+            Change::Removed(Key::Tenant(tenant)) => {
                 members.insert((keys::TENANTS, tenant.as_str()), false);
                 members.insert((keys::ACTIVE_TENANTS, tenant.as_str()), false);
             }
-            Change::VersionPut(_)
-            | Change::VersionRemoved { .. }
-            | Change::PolicyPut { .. }
-            | Change::PinPut { .. }
-            | Change::PinRemoved { .. }
-            | Change::SchemaObserved { .. } => {}
+            Change::Put(_) | Change::Removed(_) => {}
         }
     }
     let mut by_command: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();

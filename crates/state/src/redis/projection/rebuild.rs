@@ -5,10 +5,11 @@ use super::super::stream::verdict;
 use super::super::values::{corrupt, items, text};
 use super::super::{keys, scripts};
 use super::{RedisProjection, all_written, guard, tenant};
-use crate::projection::{Rebuild, STATUS_KEY};
+use crate::projection::{ProjectionStatus, Rebuild, STATUS_KEY};
 use crate::{Error, FencingToken};
 use async_trait::async_trait;
-use grey_core::change::{Position, Record};
+use grey_core::change::Position;
+use grey_core::record::Record;
 use grey_core::tenant::TenantStatus;
 use grey_proto::codec;
 use redis::{Pipeline, cmd};
@@ -42,7 +43,7 @@ impl<'a> RedisRebuild<'a> {
         call.arg(token.0).arg(&name);
         let answer = projection.link.call(ATTEMPTED, STATUS_KEY, script, &call).await?;
         verdict(ATTEMPTED, STATUS_KEY, &answer)?;
-        let rebuild = Self { projection, token, position: position.clone(), name };
+        let rebuild = Self { projection, token, position: *position, name };
         rebuild.delete_all().await?;
         Ok(rebuild)
     }
@@ -139,6 +140,9 @@ impl<'a> RedisRebuild<'a> {
                     for (field, value) in tenant::metadata(&record.tenant) {
                         metadata.arg(field).arg(value);
                     }
+                    for (service, hold) in &record.holds {
+                        metadata.arg(tenant::hold_field(service)).arg(tenant::hold(hold));
+                    }
                     metadata.arg(tenant::GUARD).arg(&guard);
                     if !record.pins.is_empty() {
                         let pins = commands.cmd("HSET").arg(keys::tenant_services(id));
@@ -148,8 +152,8 @@ impl<'a> RedisRebuild<'a> {
                     }
                     if !record.schemas.is_empty() {
                         let schemas = commands.cmd("HSET").arg(keys::tenant_schemas(id));
-                        for (service, schema, at_ms) in &record.schemas {
-                            schemas.arg(service.as_str()).arg(tenant::schema(schema, *at_ms));
+                        for (service, seen) in &record.schemas {
+                            schemas.arg(service.as_str()).arg(tenant::schema(seen));
                         }
                     }
                     tenants.0.arg(id);
@@ -180,11 +184,11 @@ impl Rebuild for RedisRebuild<'_> {
         pipelined(puts.into_iter(), |()| Ok(())).await
     }
 
-    async fn finish(self: Box<Self>, digest: u64) -> Result<(), Error> {
+    async fn finish(self: Box<Self>, status: &ProjectionStatus) -> Result<(), Error> {
         let script = &scripts::PROJECTION_FINISH;
         let mut call = script.on(&[STATUS_KEY]);
-        call.arg(self.token.0).arg(&self.name).arg(self.position.generation.0.as_str());
-        call.arg(self.position.revision.0).arg(format!("{digest:016x}"));
+        call.arg(self.token.0).arg(&self.name).arg(status.position.epoch.0);
+        call.arg(status.position.revision.0).arg(status.digests.to_string()).arg(status.level.0);
         let answer = self.projection.link.call(ATTEMPTED, STATUS_KEY, script, &call).await?;
         verdict(ATTEMPTED, STATUS_KEY, &answer).map(drop)
     }

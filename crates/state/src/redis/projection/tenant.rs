@@ -2,18 +2,22 @@
 
 use super::super::keys;
 use super::super::values::{corrupt, fields, parsed, text};
+use super::damage::Damages;
 use crate::Error;
-use grey_core::change::TenantRecord;
 use grey_core::ids::{Name, ServiceId, TenantId};
-use grey_core::schema::SchemaVersion;
-use grey_core::service::Pin;
+use grey_core::key::RecordId;
+use grey_core::record::TenantRecord;
+use grey_core::schema::{Observation, SchemaVersion};
+use grey_core::service::{Hold, Pin};
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_core::version::Version;
 use redis::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// The field of a tenant's metadata that holds the position of its last write; no attribute begins so.
 pub(super) const GUARD: &str = "#at";
+/// What the fields of a tenant's metadata that are holds begin with; no attribute begins so.
+const HOLD: &str = "hold.";
 /// Pins remembered by their text.
 const MAX_KNOWN_PINS: usize = 4_096;
 
@@ -39,8 +43,18 @@ pub(super) fn pin(pin: &Pin) -> String {
 }
 
 /// An observed schema as text: `1.2@<milliseconds since the epoch>`.
-pub(super) fn schema(schema: &SchemaVersion, at_ms: u64) -> String {
-    format!("{schema}@{at_ms}")
+pub(super) fn schema(seen: &Observation) -> String {
+    format!("{}@{}", seen.schema, seen.at_ms)
+}
+
+/// The field of a tenant's metadata that holds its hold of a service.
+pub(super) fn hold_field(service: &ServiceId) -> String {
+    format!("{HOLD}{service}")
+}
+
+/// A hold as text: `v2.1 until <milliseconds since the epoch>`.
+pub(super) fn hold(hold: &Hold) -> String {
+    format!("{} until {}", hold.to, hold.until_ms)
 }
 
 /// Reads tenants. Most pins are alike, so each different text is read once.
@@ -50,30 +64,28 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads the three hashes of a tenant; none if it is not declared (any more).
+    /// Reads the three hashes of a tenant: metadata, services, schemas. None if it is not declared (any more).
     pub(super) fn record(
         &mut self,
         id: &TenantId,
-        metadata: &Value,
-        services: &Value,
-        schemas: &Value,
+        [metadata, services, schemas]: [&Value; 3],
+        damages: &mut Damages,
     ) -> Result<Option<TenantRecord>, Error> {
-        let Some(tenant) = tenant(id, metadata)? else { return Ok(None) };
+        let part = || Some(RecordId::Tenant(id.clone()));
+        let Some((tenant, holds)) = tenant(id, metadata, damages)? else { return Ok(None) };
         let key = || keys::tenant_services(id.as_str());
         let mut pins = Vec::new();
-        for (service, value) in named(key, services)? {
-            pins.push((service_id(key, service)?, self.pin(key, value)?));
+        for (service, value) in damages.sift(named(key, services), part)?.into_iter().flatten() {
+            let pin = service_id(key, service).and_then(|service| Ok((service, self.pin(key, value)?)));
+            pins.extend(damages.sift(pin, part)?);
         }
         let key = || keys::tenant_schemas(id.as_str());
         let mut observed = Vec::new();
-        for (service, value) in named(key, schemas)? {
-            let value = text(&key(), value)?;
-            let (schema, at_ms) =
-                value.split_once('@').ok_or_else(|| corrupt(&key(), &format!("`{value}` has no time")))?;
-            let schema = SchemaVersion::new(schema).map_err(|why| corrupt(&key(), &why))?;
-            observed.push((service_id(key, service)?, schema, parsed(&key(), "a time", at_ms)?));
+        for (service, value) in damages.sift(named(key, schemas), part)?.into_iter().flatten() {
+            let seen = service_id(key, service).and_then(|service| Ok((service, observation(key, value)?)));
+            observed.extend(damages.sift(seen, part)?);
         }
-        Ok(Some(TenantRecord { tenant, pins, schemas: observed }))
+        Ok(Some(TenantRecord { tenant, pins, schemas: observed, holds }))
     }
 
     fn pin(&mut self, key: impl Fn() -> String, value: &Value) -> Result<Pin, Error> {
@@ -95,35 +107,64 @@ impl Reader {
     }
 }
 
-fn tenant(id: &TenantId, metadata: &Value) -> Result<Option<Tenant>, Error> {
+fn observation(key: impl Fn() -> String, value: &Value) -> Result<Observation, Error> {
+    let value = text(&key(), value)?;
+    let (schema, at_ms) =
+        value.split_once('@').ok_or_else(|| corrupt(&key(), &format!("`{value}` has no time")))?;
+    let schema = SchemaVersion::new(schema).map_err(|why| corrupt(&key(), &why))?;
+    Ok(Observation { schema, at_ms: parsed(&key(), "a time", at_ms)? })
+}
+
+/// Reads what [`hold`] wrote under a field.
+fn held(key: impl Fn() -> String, service: &str, value: &str) -> Result<(ServiceId, Hold), Error> {
+    let service = ServiceId::new(service).map_err(|why| corrupt(&key(), &why))?;
+    let malformed = || corrupt(&key(), &format!("`{value}` is no hold"));
+    let (to, until) = value.split_once(" until ").ok_or_else(malformed)?;
+    let to = Version::new(to).map_err(|why| corrupt(&key(), &why))?;
+    Ok((service, Hold { to, until_ms: parsed(&key(), "a time", until)? }))
+}
+
+type Held = Vec<(ServiceId, Hold)>;
+
+/// Reads a tenant's attributes and holds; fields of a newer release are skipped.
+fn tenant(id: &TenantId, metadata: &Value, damages: &mut Damages) -> Result<Option<(Tenant, Held)>, Error> {
     let key = || keys::tenant_metadata(id.as_str());
-    let name = |value: &str| Name::new(value).map_err(|why| corrupt(&key(), &why));
+    let part = || Some(RecordId::Tenant(id.clone()));
     let mut tenant = Tenant::new(id.clone());
-    let mut labels = BTreeMap::new();
-    let mut declared = false;
-    for (field, value) in named(key, metadata)? {
-        let (field, value) = (text(&key(), field)?, text(&key(), value)?);
-        match field {
-            "name" => value.clone_into(&mut tenant.name),
-            "status" => {
-                let status = TenantStatus::from_word(value);
-                tenant.status = status.ok_or_else(|| corrupt(&key(), &format!("`{value}` is no status")))?;
-                declared = true;
+    let (mut declared, mut holds) = (false, Vec::new());
+    for (field, value) in damages.sift(named(key, metadata), part)?.into_iter().flatten() {
+        let read = text(&key(), field).and_then(|field| {
+            let value = text(&key(), value)?;
+            match field.strip_prefix(HOLD) {
+                Some(service) => held(key, service, value).map(|held| holds.push(held)).map(|()| false),
+                None => attribute(&mut tenant, key, field, value),
             }
-            "tier" => tenant.tier = Some(name(value)?),
-            "region" => tenant.region = Some(name(value)?),
-            "residency" => tenant.residency = value.split(',').map(name).collect::<Result<_, _>>()?,
-            GUARD => {}
-            _ => match field.strip_prefix("label.") {
-                Some(label) => {
-                    labels.insert(name(label)?, value.to_owned());
-                }
-                None => return Err(corrupt(&key(), &format!("`{field}` is no field of a tenant"))),
-            },
+        });
+        declared |= damages.sift(read, part)? == Some(true);
+    }
+    Ok(declared.then_some((tenant, holds)))
+}
+
+/// Takes one field; true if it is the one that every declared tenant has.
+fn attribute(tenant: &mut Tenant, key: impl Fn() -> String, field: &str, value: &str) -> Result<bool, Error> {
+    let name = |value: &str| Name::new(value).map_err(|why| corrupt(&key(), &why));
+    match field {
+        "name" => value.clone_into(&mut tenant.name),
+        "status" => {
+            let status = TenantStatus::from_word(value);
+            tenant.status = status.ok_or_else(|| corrupt(&key(), &format!("`{value}` is no status")))?;
+            return Ok(true);
+        }
+        "tier" => tenant.tier = Some(name(value)?),
+        "region" => tenant.region = Some(name(value)?),
+        "residency" => tenant.residency = value.split(',').map(name).collect::<Result<_, _>>()?,
+        _ => {
+            if let Some(label) = field.strip_prefix("label.") {
+                tenant.labels.insert(name(label)?, value.to_owned());
+            }
         }
     }
-    tenant.labels = labels;
-    Ok(declared.then_some(tenant))
+    Ok(false)
 }
 
 /// The fields of a hash, whose key is only put together if something is wrong.

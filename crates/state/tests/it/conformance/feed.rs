@@ -1,25 +1,26 @@
-use crate::samples::{DEADLINE, NOW, entry, event, generation, position};
+use crate::samples::{DEADLINE, EPOCH, NOW, entry, event, position};
+use grey_core::change::{Epoch, FormatLevel};
 use grey_state::feed::{Append, FeedEntry, FeedRead, Head};
-use grey_state::{Error, FencingToken, State};
+use grey_state::{Digests, Error, FencingToken, State};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The feed's ends in tests whose generation is `g`.
+/// The feed's ends in tests of the usual epoch.
 fn head(first: u64, last: u64) -> Head {
-    let (first, last) = (position("g", first).revision, position("g", last).revision);
-    Head { generation: generation("g"), first, last }
+    let (first, last) = (position(3, first).revision, position(3, last).revision);
+    Head { epoch: EPOCH, first, last }
 }
 
 async fn append(state: &State, token: u64, revision: u64) -> Append {
-    state.feed.append(FencingToken(token), &generation("g"), &entry(revision)).await.unwrap()
+    state.feed.append(FencingToken(token), EPOCH, &entry(revision)).await.unwrap()
 }
 
 async fn reset(state: &State, token: u64, base: u64) {
-    state.feed.reset(FencingToken(token), &position("g", base)).await.unwrap();
+    state.feed.reset(FencingToken(token), &position(3, base)).await.unwrap();
 }
 
 async fn read(state: &State, after: u64) -> FeedRead {
-    state.feed.read(&position("g", after), 1000, NOW).await.unwrap()
+    state.feed.read(&position(3, after), FormatLevel::CURRENT, 1000, NOW).await.unwrap()
 }
 
 fn numbers(read: &FeedRead) -> Vec<u64> {
@@ -56,7 +57,7 @@ async fn a_base_continues_readers_at_exactly_it(state: &State) {
     for after in [0, 4, 6] {
         assert_eq!(read(state, after).await, FeedRead::Lost, "after {after}");
     }
-    let foreign = state.feed.read(&position("other", 5), 10, DEADLINE).await.unwrap();
+    let foreign = state.feed.read(&position(4, 5), FormatLevel::CURRENT, 10, DEADLINE).await.unwrap();
     assert_eq!(foreign, FeedRead::Lost);
 }
 
@@ -66,19 +67,19 @@ async fn appends_are_in_place_or_refused(state: &State) {
     assert_eq!(append(state, 1, 5).await, Append::Duplicate);
     assert_eq!(append(state, 1, 8).await, Append::OutOfPlace);
     assert_eq!(append(state, 1, 7).await, Append::Appended);
-    let foreign = state.feed.append(FencingToken(1), &generation("other"), &entry(8)).await.unwrap();
+    let foreign = state.feed.append(FencingToken(1), Epoch(4), &entry(8)).await.unwrap();
     assert_eq!(foreign, Append::OutOfPlace);
-    let rewritten = FeedEntry { event: event(6, vec![]), digest: 0 };
-    let rewritten = state.feed.append(FencingToken(1), &generation("g"), &rewritten).await.unwrap();
+    let rewritten = FeedEntry { event: event(6, vec![]), digests: Digests::unknown() };
+    let rewritten = state.feed.append(FencingToken(1), EPOCH, &rewritten).await.unwrap();
     assert_eq!(rewritten, Append::OutOfPlace);
     assert_eq!(state.feed.head().await.unwrap(), Some(head(5, 7)));
 }
 
 async fn an_old_leader_is_fenced(state: &State) {
     assert_eq!(append(state, 10, 8).await, Append::Appended);
-    let refused = state.feed.append(FencingToken(9), &generation("g"), &entry(9)).await;
+    let refused = state.feed.append(FencingToken(9), EPOCH, &entry(9)).await;
     assert!(matches!(refused, Err(Error::Fenced { newest: 10, .. })), "{refused:?}");
-    let refused = state.feed.reset(FencingToken(9), &position("old", 1)).await;
+    let refused = state.feed.reset(FencingToken(9), &position(2, 1)).await;
     assert!(matches!(refused, Err(Error::Fenced { newest: 10, .. })), "{refused:?}");
     assert_eq!(state.feed.head().await.unwrap(), Some(head(5, 8)));
     assert_eq!(append(state, 10, 9).await, Append::Appended);
@@ -88,10 +89,11 @@ async fn reads_are_in_order_complete_and_limited(state: &State) {
     let all = read(state, 5).await;
     assert_eq!(all, FeedRead::Entries((6..=9).map(entry).collect()));
     assert_eq!(numbers(&read(state, 7).await), [8, 9]);
-    let some = state.feed.read(&position("g", 5), 2, DEADLINE).await.unwrap();
+    let some = state.feed.read(&position(3, 5), FormatLevel::CURRENT, 2, DEADLINE).await.unwrap();
     assert_eq!(numbers(&some), [6, 7]);
     assert_eq!(read(state, 9).await, FeedRead::Idle);
-    let idle = state.feed.read(&position("g", 9), 2, Duration::from_millis(30)).await.unwrap();
+    let idle =
+        state.feed.read(&position(3, 9), FormatLevel::CURRENT, 2, Duration::from_millis(30)).await.unwrap();
     assert_eq!(idle, FeedRead::Idle);
 }
 
@@ -99,7 +101,7 @@ async fn waiting_readers_get_news_and_notice_a_new_history(state: &State) {
     let wait = |after: u64| {
         let state = state.clone();
         tokio::spawn(async move {
-            timeout(DEADLINE, state.feed.read(&position("g", after), 10, DEADLINE * 2))
+            timeout(DEADLINE, state.feed.read(&position(3, after), FormatLevel::CURRENT, 10, DEADLINE * 2))
                 .await
                 .unwrap()
                 .unwrap()
@@ -111,7 +113,7 @@ async fn waiting_readers_get_news_and_notice_a_new_history(state: &State) {
         assert_eq!(numbers(&reader.await.unwrap()), [10]);
     }
     let readers = [wait(10), wait(10)];
-    state.feed.reset(FencingToken(11), &position("new", 10)).await.unwrap();
+    state.feed.reset(FencingToken(11), &position(4, 10)).await.unwrap();
     for reader in readers {
         assert_eq!(reader.await.unwrap(), FeedRead::Lost);
     }
@@ -142,7 +144,7 @@ async fn revisions_beyond_2_to_the_53_are_exact(state: &State) {
         assert_eq!(append(state, (1 << 53) + 1, revision).await, Append::Duplicate);
     }
     assert_eq!(append(state, (1 << 53) + 1, base + 4).await, Append::OutOfPlace);
-    let refused = state.feed.append(FencingToken(1 << 53), &generation("g"), &entry(base + 3)).await;
+    let refused = state.feed.append(FencingToken(1 << 53), EPOCH, &entry(base + 3)).await;
     assert!(matches!(refused, Err(Error::Fenced { newest, .. }) if newest == (1 << 53) + 1), "{refused:?}");
     assert_eq!(numbers(&read(state, base).await), [base + 1, base + 2]);
     assert_eq!(read(state, base + 2).await, FeedRead::Idle);

@@ -1,4 +1,5 @@
 use crate::samples::{DEADLINE, position};
+use grey_core::change::FormatLevel;
 use grey_state::heartbeats::Heartbeat;
 use grey_state::{Error, State};
 use grey_testkit::eventually;
@@ -12,9 +13,11 @@ fn heartbeat(router: &str, revision: u64) -> Heartbeat {
         address: "10.0.0.1:7400".to_owned(),
         region: "eu".to_owned(),
         zone: String::new(),
-        position: position("g", revision),
+        position: position(u64::MAX, revision),
         digest: u64::MAX,
         stale: revision == 0,
+        level: FormatLevel(7),
+        lease: LONG,
     }
 }
 
@@ -23,20 +26,27 @@ pub(crate) async fn check(state: &State) {
     state.heartbeats.leave("unknown").await.unwrap();
     let (mut b, a) = (heartbeat("router-b", 0), heartbeat("router-a", u64::MAX));
     for beat in [&b, &a] {
-        state.heartbeats.beat(beat, LONG).await.unwrap();
+        state.heartbeats.beat(beat).await.unwrap();
     }
     assert_eq!(state.heartbeats.live().await.unwrap(), [a.clone(), b.clone()]);
     b.position.revision.0 = 9;
-    state.heartbeats.beat(&b, LONG).await.unwrap();
+    state.heartbeats.beat(&b).await.unwrap();
     assert_eq!(state.heartbeats.live().await.unwrap(), [a.clone(), b.clone()]);
     state.heartbeats.leave("router-a").await.unwrap();
     assert_eq!(state.heartbeats.live().await.unwrap(), [b.clone()]);
+    let left = async || state.heartbeats.left().await.unwrap();
+    assert_eq!(left().await, ["router-a", "unknown"], "a goodbye is remembered");
+    state.heartbeats.beat(&a).await.unwrap();
+    assert_eq!(left().await, ["unknown"], "who is back has not left");
+    state.heartbeats.leave("router-a").await.unwrap();
 
-    state.heartbeats.beat(&b, Duration::from_millis(5)).await.unwrap();
+    b.lease = Duration::from_millis(5);
+    state.heartbeats.beat(&b).await.unwrap();
     eventually(DEADLINE, "the heartbeat expires", async || state.heartbeats.live().await.unwrap().is_empty())
         .await;
+    assert_eq!(left().await, ["router-a", "unknown"], "what expires has not left");
     for forged in ["", "a b", "a}:{b", "a\nb", &"a".repeat(161)] {
-        let refused = state.heartbeats.beat(&heartbeat(forged, 1), LONG).await;
+        let refused = state.heartbeats.beat(&heartbeat(forged, 1)).await;
         assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
     }
     assert_eq!(state.heartbeats.live().await.unwrap(), []);

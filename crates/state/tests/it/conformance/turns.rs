@@ -1,4 +1,5 @@
-use crate::samples::{service_id, version};
+use crate::samples::{name, service_id, version};
+use grey_core::table::Locality;
 use grey_state::State;
 use std::collections::BTreeSet;
 
@@ -6,9 +7,10 @@ pub(crate) async fn check(state: &State) {
     let callers = (0..8).map(|_| {
         let state = state.clone();
         tokio::spawn(async move {
+            let (service, version) = (service_id("payment"), version("v2.1"));
             let mut turns = Vec::new();
             for _ in 0..50 {
-                turns.push(state.turns.next(&service_id("payment"), &version("v2.1")).await.unwrap());
+                turns.push(state.turns.next(&service, &version, Locality::Everywhere).await.unwrap());
             }
             assert!(turns.is_sorted(), "{turns:?}");
             turns
@@ -19,8 +21,17 @@ pub(crate) async fn check(state: &State) {
         all.extend(caller.await.unwrap());
     }
     assert!(all.iter().copied().eq(1..=400), "{all:?}");
-    for (service, version) in [("payment", "v2"), ("search", "v2.1")] {
-        let turn = state.turns.next(&service_id(service), &crate::samples::version(version)).await.unwrap();
-        assert_eq!(turn, 1, "each version of each service counts by itself");
+    let (region, zone) = (name("eu"), name("a"));
+    let (of_region, named) = (Locality::Region(&region), Some(&zone));
+    let of_zone = |region| Locality::Zone { region, zone: named };
+    for (service, of, locality) in [
+        ("payment", "v2", Locality::Everywhere),
+        ("search", "v2.1", Locality::Everywhere),
+        ("payment", "v2.1", of_region),
+        ("payment", "v2.1", of_zone(Some(&region))),
+        ("payment", "v2.1", of_zone(None)),
+    ] {
+        let turn = state.turns.next(&service_id(service), &version(of), locality).await.unwrap();
+        assert_eq!(turn, 1, "each group of instances of each version of each service counts by itself");
     }
 }

@@ -1,5 +1,7 @@
 //! How listings become lists, and how lists are taken over.
 
+use grey_state::instances::Damaged;
+
 use super::*;
 
 fn list(service: &str, instances: Vec<Instance>) -> ServiceInstances {
@@ -139,7 +141,7 @@ fn what_is_taken_over_stays_until_its_source_is_seen() {
     let mut world = World::new(options(&["dc-1", "dc-2"]));
     let lists =
         vec![list("payment", vec![stored("a", Some("dc-1")), stored("b", Some("dc-2")), stored("c", None)])];
-    world.mirror.adopt(lists, world.now);
+    world.mirror.adopt(lists, &[], world.now);
     let pending = world.mirror.pending(&BTreeSet::new(), 9);
     assert_eq!(pending[0].list.instances.len(), 3, "written again as it is");
     world.write();
@@ -155,7 +157,7 @@ fn what_is_taken_over_stays_until_its_source_is_seen() {
 #[test]
 fn what_belonged_to_a_former_source_is_held_where_nothing_replaces_it() {
     let mut world = World::new(options(&["dc-1"]));
-    world.mirror.adopt(vec![list("payment", vec![stored("a", Some("gone"))])], world.now);
+    world.mirror.adopt(vec![list("payment", vec![stored("a", Some("gone"))])], &[], world.now);
     world.all(0, vec![]);
     assert_eq!(world.routes("payment"), "a v1.0");
     assert_eq!(world.only_held().subject, "payment@former");
@@ -170,9 +172,11 @@ fn a_warm_standby_that_takes_over_guards_what_was_published() {
     let mut world = World::new(options(&["dc-1"]));
     world.payment(many(2));
     let published: Vec<Instance> = (0..10).map(|n| stored(&format!("i{n:02}"), Some("dc-1"))).collect();
-    world
-        .mirror
-        .adopt(vec![list("payment", published), list("basket", vec![stored("x", Some("dc-1"))])], world.now);
+    world.mirror.adopt(
+        vec![list("payment", published), list("basket", vec![stored("x", Some("dc-1"))])],
+        &[],
+        world.now,
+    );
     assert_eq!(world.count(), 10);
     assert_eq!(world.routes("basket"), "x v1.0");
     assert_eq!(world.mirror.held().1, 2);
@@ -182,7 +186,7 @@ fn a_warm_standby_that_takes_over_guards_what_was_published() {
 fn what_a_standby_believes_is_written_where_shared_state_has_nothing() {
     let mut world = World::new(options(&["dc-1"]));
     world.mirror.observe(0, Sighting::All(vec![listing("payment", many(2))]), world.now);
-    world.mirror.adopt(vec![], world.now);
+    world.mirror.adopt(vec![], &[], world.now);
     assert_eq!(world.mirror.pending(&BTreeSet::new(), 9)[0].list.instances.len(), 2);
 }
 
@@ -191,12 +195,12 @@ fn what_shared_state_has_lost_is_written_again() {
     let mut world = World::with(3);
     world.all(0, vec![listing("payment", many(3)), listing("basket", many(1))]);
     let basket = list("basket", world.published("basket"));
-    world.mirror.verify(vec![basket], &BTreeSet::new(), world.now);
+    world.mirror.verify(vec![basket], &[], &BTreeSet::new(), world.now);
     let pending = world.mirror.pending(&BTreeSet::new(), 9);
     assert_eq!(pending.iter().map(|write| write.list.service.as_str()).collect::<Vec<_>>(), ["payment"]);
     assert_eq!(pending[0].list.instances.len(), 3);
     world.write();
-    world.mirror.verify(vec![], &[pending[0].list.service.clone()].into(), world.now);
+    world.mirror.verify(vec![], &[], &[pending[0].list.service.clone()].into(), world.now);
     let pending = world.mirror.pending(&BTreeSet::new(), 9);
     assert_eq!(pending.iter().map(|write| write.list.service.as_str()).collect::<Vec<_>>(), ["basket"]);
 }
@@ -223,4 +227,66 @@ fn lists_are_bounded() {
     world.payment(crowd.collect());
     assert_eq!(world.count(), grey_core::instance::MAX_INSTANCES);
     assert_eq!(world.mirror.counts().quarantined, 3);
+}
+
+fn damaged(service: &str) -> Damaged {
+    Damaged { service: Some(ServiceId::new(service).unwrap()), why: "read `x`: y".to_owned() }
+}
+
+fn pending(world: &World) -> Vec<(String, usize)> {
+    let writes = world.mirror.pending(&BTreeSet::new(), 9);
+    writes.iter().map(|write| (write.list.service.to_string(), write.list.instances.len())).collect()
+}
+
+#[test]
+fn what_is_damaged_is_written_again_whole() {
+    let mut world = World::with(3);
+    let half = list("payment", world.published("payment").split_off(1));
+    assert_eq!(world.mirror.stored_digest(), list("payment", world.published("payment")).digest());
+    world.mirror.verify(vec![half], &[damaged("payment")], &BTreeSet::new(), world.now);
+    assert_eq!(pending(&world), [("payment".to_owned(), 3)]);
+    world.write();
+    // What all lists share is mended by writing any.
+    let whole = list("payment", world.published("payment"));
+    let shared = Damaged { service: None, ..damaged("payment") };
+    world.mirror.verify(vec![whole], std::slice::from_ref(&shared), &BTreeSet::new(), world.now);
+    assert_eq!(pending(&world), [("payment".to_owned(), 3)]);
+    world.write();
+    // Nothing is concluded about what is being written.
+    let payment = ServiceId::new("payment").unwrap();
+    world.mirror.verify(vec![], &[damaged("payment"), shared], &[payment].into(), world.now);
+    assert_eq!(pending(&world), []);
+}
+
+#[test]
+fn half_a_list_is_not_written_before_every_source_was_seen() {
+    let mut world = World::new(options(&["dc-1", "dc-2"]));
+    let lists =
+        vec![list("payment", vec![stored("a", Some("dc-2"))]), list("basket", vec![stored("x", None)])];
+    world.mirror.adopt(lists, &[damaged("payment")], world.now);
+    assert_eq!(pending(&world), [("basket".to_owned(), 1)]);
+    let seen = Sighting::All(vec![listing("payment", vec![on("b", "1")])]);
+    world.mirror.observe(0, seen, world.now);
+    assert_eq!(pending(&world), [("basket".to_owned(), 1)], "dc-2 may list more of payment");
+    world.all(1, vec![listing("payment", vec![on("a", "1"), on("c", "1")])]);
+    assert_eq!(world.routes("payment"), "a v1.0, b v1.0, c v1.0");
+}
+
+#[test]
+fn what_a_reader_remembers_is_held_like_what_was_published() {
+    let mut world = World::with(1);
+    let remembered = || list("gone", vec![stored("a", Some("dc-1"))]);
+    world.mirror.remind(list("payment", vec![stored("z", None)]), world.now);
+    assert_eq!(pending(&world), [], "what is known needs no reminder");
+    world.mirror.remind(remembered(), world.now);
+    world.write();
+    assert_eq!(world.routes("gone"), "a v1.0");
+    for _ in 0..2 {
+        world.pass(2);
+        world.probe(|_| Verdict::Refused);
+    }
+    assert_eq!(world.routes("gone"), "");
+    let mut unseen = World::new(options(&["dc-1"]));
+    unseen.mirror.remind(remembered(), unseen.now);
+    assert_eq!(pending(&unseen), [], "it may be listed yet");
 }

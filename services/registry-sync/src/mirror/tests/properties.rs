@@ -13,7 +13,7 @@ const WINDOW: u64 = 30;
 
 /// What the registry says of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum Listed {
     Absent,
     Up(u8),
     Sick(u8),
@@ -24,7 +24,7 @@ enum Word {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Say(Vec<Word>),
+    Say(Vec<Listed>),
     Fail,
     Pass(u64),
     /// What each instance answers: 0 refuses, 1 nothing, otherwise its version.
@@ -32,21 +32,21 @@ enum Step {
     Accept,
 }
 
-fn word() -> impl Strategy<Value = Word> {
+fn listed_as() -> impl Strategy<Value = Listed> {
     prop_oneof![
-        3 => Just(Word::Absent),
-        6 => (1u8..3).prop_map(Word::Up),
-        2 => (1u8..3).prop_map(Word::Sick),
-        1 => (1u8..3).prop_map(Word::Off),
-        1 => Just(Word::Bare),
+        3 => Just(Listed::Absent),
+        6 => (1u8..3).prop_map(Listed::Up),
+        2 => (1u8..3).prop_map(Listed::Sick),
+        1 => (1u8..3).prop_map(Listed::Off),
+        1 => Just(Listed::Bare),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => vec(word(), IDS).prop_map(Step::Say),
-        1 => Just(Step::Say(vec![Word::Absent; IDS])),
-        1 => Just(Step::Say(vec![Word::Up(1); IDS])),
+        6 => vec(listed_as(), IDS).prop_map(Step::Say),
+        1 => Just(Step::Say(vec![Listed::Absent; IDS])),
+        1 => Just(Step::Say(vec![Listed::Up(1); IDS])),
         1 => Just(Step::Fail),
         4 => (0u64..40).prop_map(Step::Pass),
         3 => vec(0u8..4, IDS).prop_map(Step::Probe),
@@ -62,15 +62,15 @@ fn number(id: &str) -> usize {
     id.trim_start_matches('i').split('.').next().unwrap().parse().unwrap()
 }
 
-fn listed(words: &[Word]) -> Vec<Listing> {
-    let one = |(n, word): (usize, &Word)| {
+fn listed(words: &[Listed]) -> Vec<Listing> {
+    let one = |(n, word): (usize, &Listed)| {
         let up = |version: u8| on(&id(n), &version.to_string());
         Some(match *word {
-            Word::Absent => return None,
-            Word::Up(version) => up(version),
-            Word::Sick(version) => Registered { healthy: false, ..up(version) },
-            Word::Off(version) => Registered { enabled: false, ..up(version) },
-            Word::Bare => on(&id(n), ""),
+            Listed::Absent => return None,
+            Listed::Up(version) => up(version),
+            Listed::Sick(version) => Registered { healthy: false, ..up(version) },
+            Listed::Off(version) => Registered { enabled: false, ..up(version) },
+            Listed::Bare => on(&id(n), ""),
         })
     };
     vec![listing("payment", words.iter().enumerate().filter_map(one))]
@@ -92,11 +92,11 @@ fn version(number: u8) -> Version {
 }
 
 /// What is published once everything that the registry says is believed.
-fn truth(words: &[Word]) -> Routes {
-    let one = |(n, word): (usize, &Word)| match *word {
-        Word::Absent | Word::Bare => None,
-        Word::Up(v) => Some((n, (version(v), true))),
-        Word::Sick(v) | Word::Off(v) => Some((n, (version(v), false))),
+fn truth(words: &[Listed]) -> Routes {
+    let one = |(n, word): (usize, &Listed)| match *word {
+        Listed::Absent | Listed::Bare => None,
+        Listed::Up(v) => Some((n, (version(v), true))),
+        Listed::Sick(v) | Listed::Off(v) => Some((n, (version(v), false))),
     };
     words.iter().enumerate().filter_map(one).collect()
 }
@@ -105,7 +105,7 @@ fn truth(words: &[Word]) -> Routes {
 struct Watcher {
     world: World,
     began: Instant,
-    words: Vec<Word>,
+    words: Vec<Listed>,
     claimed: BTreeSet<(usize, Version)>,
     /// What was routable from when on.
     history: Vec<(Instant, BTreeSet<usize>)>,
@@ -120,7 +120,7 @@ impl Watcher {
         all.guard.confirm_after = Duration::from_secs(confirm_after);
         let world = World::new(all);
         let began = world.now;
-        let words = vec![Word::Absent; IDS];
+        let words = vec![Listed::Absent; IDS];
         Self {
             world,
             began,
@@ -156,7 +156,7 @@ impl Watcher {
             assert!(self.claimed.contains(&(*n, version.clone())), "{n} never claimed {version}");
         }
         for (n, word) in self.words.iter().enumerate() {
-            if let Word::Up(_) = word {
+            if let Listed::Up(_) = word {
                 assert!(
                     now.get(&n).is_some_and(|(_, routable)| *routable),
                     "{n} is listed and not published"
@@ -168,23 +168,23 @@ impl Watcher {
         self.history.push((self.world.now, now));
     }
 
-    fn say(&mut self, words: &[Word], before: &Routes) {
+    fn say(&mut self, words: &[Listed], before: &Routes) {
         self.words = words.to_vec();
         self.claimed.extend(words.iter().enumerate().filter_map(|(n, word)| match word {
-            Word::Up(v) | Word::Sick(v) | Word::Off(v) => Some((n, version(*v))),
-            Word::Absent | Word::Bare => None,
+            Listed::Up(v) | Listed::Sick(v) | Listed::Off(v) => Some((n, version(*v))),
+            Listed::Absent | Listed::Bare => None,
         }));
         self.world.all(0, listed(words));
         let now = routes(&self.world);
         let before = routable(before);
         let gone = before.difference(&routable(&now)).copied().collect::<BTreeSet<_>>();
         let lost: Vec<usize> =
-            gone.into_iter().filter(|n| matches!(words[*n], Word::Absent | Word::Sick(_))).collect();
+            gone.into_iter().filter(|n| matches!(words[*n], Listed::Absent | Listed::Sick(_))).collect();
         if lost.is_empty() {
             return;
         }
         assert!(
-            routable(&now).iter().any(|n| matches!(words[*n], Word::Up(_) | Word::Bare)),
+            routable(&now).iter().any(|n| matches!(words[*n], Listed::Up(_) | Listed::Bare)),
             "the last ones are gone"
         );
         self.lost.extend(lost.iter().map(|n| (self.world.now, *n)));
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn what_persists_is_believed_in_the_end(steps in vec(step(), 1..30), words in vec(word(), IDS)) {
+    fn what_persists_is_believed_in_the_end(steps in vec(step(), 1..30), words in vec(listed_as(), IDS)) {
         let mut watcher = Watcher::new(300);
         for step in &steps {
             if !matches!(step, Step::Accept) {
@@ -252,9 +252,9 @@ proptest! {
         while watcher.at() <= stable {
             watcher.world.all(0, listed(&words));
             watcher.world.probe(|address| match words[number(address)] {
-                Word::Absent => Verdict::Refused,
-                Word::Up(v) | Word::Sick(v) | Word::Off(v) => alive(&v.to_string()),
-                Word::Bare => alive(""),
+                Listed::Absent => Verdict::Refused,
+                Listed::Up(v) | Listed::Sick(v) | Listed::Off(v) => alive(&v.to_string()),
+                Listed::Bare => alive(""),
             });
             watcher.world.pass(10);
         }
@@ -272,7 +272,7 @@ proptest! {
         let published = watcher.world.published("payment");
         successor.now = watcher.world.now;
         let id = ServiceId::new("payment").unwrap();
-        successor.mirror.adopt(vec![ServiceInstances { service: id, instances: published }], successor.now);
+        successor.mirror.adopt(vec![ServiceInstances { service: id, instances: published }], &[], successor.now);
         prop_assert_eq!(routes(&successor), routes(&watcher.world));
     }
 }

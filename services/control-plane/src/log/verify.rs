@@ -1,0 +1,98 @@
+//! Whether the log is as it was written: each event keeps the hash of the one before it, the head that of the last.
+
+use grey_core::change::{EntryHash, Position, Revision};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::database::{Database, Error, head_with_hash};
+use crate::entity::{events, signed};
+
+/// Rows read at once: each may hold a thousand changes.
+const CHUNK: usize = 50;
+
+/// How far the log proves to be as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The last event that is.
+    pub reached: Revision,
+    /// The first that is not.
+    pub fault: Option<Fault>,
+    /// Whether the log ends there.
+    pub is_complete: bool,
+}
+
+/// An event that is not as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Which.
+    pub revision: Revision,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl Database {
+    /// Checks up to `limit` events after `after`, which is itself taken as it is.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn verify(&self, after: Revision, limit: usize) -> Result<Verified, Error> {
+        let snapshot = self.begin_snapshot().await?;
+        let (head, newest) = self.read("read the log's head", head_with_hash(&snapshot)).await?;
+        let end = Position::try_from(head)?.revision;
+        let last = events::Entity::find_by_id(signed(after.0)).one(&snapshot);
+        let last = self.read("read an event", last).await?;
+        let mut chain = Chain { reached: after, hash: last.map_or(EntryHash::default(), |row| row.hash()) };
+        let mut fault = None;
+        let until = Revision(after.0.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX)).min(end.0));
+        while fault.is_none() && chain.reached < until {
+            let rows = events::Entity::find()
+                .filter(events::Column::Revision.gt(signed(chain.reached.0)))
+                .filter(events::Column::Revision.lte(signed(until.0)))
+                .order_by_asc(events::Column::Revision)
+                .limit(u64::try_from(CHUNK).unwrap_or(u64::MAX));
+            let rows = self.read("read events", rows.all(&snapshot)).await?;
+            if rows.is_empty() {
+                fault = Some(Fault { revision: chain.reached.next(), why: MISSING });
+            }
+            fault = fault.or_else(|| rows.iter().find_map(|row| chain.follow(row)));
+        }
+        self.read("end a snapshot", snapshot.commit()).await?;
+        let is_complete = fault.is_none() && chain.reached >= end;
+        if is_complete && chain.reached == end && chain.hash != newest {
+            let fault = Some(Fault { revision: end, why: NOT_THE_LAST });
+            return Ok(Verified { reached: chain.reached, fault, is_complete: false });
+        }
+        Ok(Verified { reached: chain.reached, fault, is_complete })
+    }
+}
+
+const MISSING: &str = "it is missing";
+const UNREADABLE: &str = "it does not read back";
+const ANOTHER: &str = "it is another event than its place says";
+const UNLINKED: &str = "the event before it is not the one that it was written after";
+const NOT_THE_LAST: &str = "it is not the one that was committed last";
+
+/// How far the events are linked.
+struct Chain {
+    reached: Revision,
+    hash: EntryHash,
+}
+
+impl Chain {
+    /// Goes on to the next event, or tells what is wrong with it.
+    fn follow(&mut self, row: &events::Model) -> Option<Fault> {
+        let revision = self.reached.next();
+        let fault = |why| Some(Fault { revision, why });
+        if row.revision != signed(revision.0) {
+            return fault(MISSING);
+        }
+        let Ok(event) = row.event() else { return fault(UNREADABLE) };
+        if event.revision != revision {
+            return fault(ANOTHER);
+        }
+        if event.previous != self.hash {
+            return fault(UNLINKED);
+        }
+        (self.reached, self.hash) = (revision, row.hash());
+        None
+    }
+}

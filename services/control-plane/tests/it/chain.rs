@@ -1,0 +1,89 @@
+//! Each event keeps the hash of the one before it: a log that was touched is told from one that was not.
+
+use grey_proto::control::{VerifyEventsRequest, VerifyEventsResponse};
+use prost::Message;
+use sea_orm::ConnectionTrait;
+use sha2::{Digest, Sha256};
+
+use crate::fixture::{Plane, on_both};
+
+on_both! {
+    every_event_links_to_the_one_before_it
+    a_log_that_was_touched_is_found_out
+}
+
+async fn verify(plane: &Plane, after: u64, limit: u32) -> VerifyEventsResponse {
+    plane.history().verify_events(VerifyEventsRequest { after, limit }).await.unwrap().into_inner()
+}
+
+async fn history(plane: &Plane) -> u64 {
+    plane.acme().await;
+    for version in ["1.1", "1.2", "1.3"] {
+        plane.put_version("payment", version, None).await;
+        plane.put_pin("acme", "payment", version).await.unwrap();
+    }
+    plane.revision().await
+}
+
+async fn every_event_links_to_the_one_before_it(plane: Plane) {
+    let empty = VerifyEventsResponse { complete: true, ..VerifyEventsResponse::default() };
+    assert_eq!(verify(&plane, 0, 0).await, empty);
+    let head = history(&plane).await;
+    let mut previous = vec![0; 32];
+    for event in plane.events().await {
+        assert_eq!(event.previous, previous, "event {}", event.revision);
+        previous = Sha256::digest(event.encode_to_vec()).to_vec();
+    }
+    let whole = VerifyEventsResponse { revision: head, complete: true, ..VerifyEventsResponse::default() };
+    assert_eq!(verify(&plane, 0, 0).await, whole);
+    assert_eq!(verify(&plane, head, 0).await, whole);
+    let half = VerifyEventsResponse { revision: 4, ..VerifyEventsResponse::default() };
+    assert_eq!(verify(&plane, 0, 4).await, half);
+    assert_eq!(verify(&plane, 4, 1_000).await, whole);
+}
+
+async fn a_log_that_was_touched_is_found_out(plane: Plane) {
+    let head = history(&plane).await;
+    let database = sea_orm::Database::connect(&plane.store.url).await.unwrap();
+    let run = async |sql: String| database.execute_unprepared(&sql).await.unwrap();
+    run("CREATE TABLE kept AS SELECT * FROM events".to_owned()).await;
+    for (touched, broken, why) in [
+        // A body that nobody can read, that of another event, one that is gone, the last one replaced.
+        ("UPDATE events SET body = substr(body, 1, 5) WHERE revision = 5".to_owned(), 5, "read back"),
+        (
+            "UPDATE events SET body = (SELECT body FROM kept WHERE revision = 4) WHERE revision = 5"
+                .to_owned(),
+            5,
+            "place",
+        ),
+        ("DELETE FROM events WHERE revision = 6".to_owned(), 6, "missing"),
+        (format!("DELETE FROM events WHERE revision = {head}"), head, "missing"),
+    ] {
+        run(touched.clone()).await;
+        let found = verify(&plane, 0, 0).await;
+        assert_eq!((found.revision, found.broken), (broken - 1, broken), "{touched}: {found:?}");
+        assert!(found.why.contains(why) && !found.complete, "{touched}: {found:?}");
+        run("DELETE FROM events".to_owned()).await;
+        run("INSERT INTO events SELECT * FROM kept".to_owned()).await;
+        assert!(verify(&plane, 0, 0).await.complete);
+    }
+    // An event that reads well and says something else than was committed.
+    for (at, broken, why) in [(5, 6, "written after"), (head, head, "committed last")] {
+        let position = usize::try_from(at - 1).unwrap();
+        let mut event = plane.events().await.remove(position);
+        event.reason = "nothing to see here".to_owned();
+        let hex: String = event.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = match database.get_database_backend() {
+            sea_orm::DbBackend::Postgres => format!("'\\x{hex}'"),
+            _ => format!("x'{hex}'"),
+        };
+        run(format!("UPDATE events SET body = {bytes} WHERE revision = {at}")).await;
+        let found = verify(&plane, 0, 0).await;
+        assert_eq!(found.broken, broken, "{found:?}");
+        assert!(found.why.contains(why) && !found.complete, "{found:?}");
+        run(format!(
+            "UPDATE events SET body = (SELECT body FROM kept WHERE revision = {at}) WHERE revision = {at}"
+        ))
+        .await;
+    }
+}
