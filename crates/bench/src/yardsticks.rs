@@ -1,10 +1,13 @@
 //! The measurements by name.
 
 mod apply;
+mod bulk;
 mod change;
 mod decide;
 mod migrate;
+mod moves;
 mod projection;
+mod publish;
 mod registry;
 mod route;
 mod tenants;
@@ -35,10 +38,18 @@ pub(crate) enum Yardstick {
     DecideFlat,
     /// A change to a table of a million tenants against ten thousand.
     ApplyFlat,
+    /// Telling which of 100,000 tenants a policy would move, against deciding a call of each.
+    #[value(name = "moves_100k")]
+    Moves,
     /// Resident bytes of a router per pin.
     MemoryPerPin,
     /// From an operator's command to the first right answer.
     ChangeToEffect,
+    /// Pins per second from the log into a router's table, against the bare commits.
+    PublishRate,
+    /// 10,000 tenants pinned anew by one command, until the last of three routers obeys, against one SQL insert.
+    #[value(name = "bulk_10k")]
+    Bulk,
     /// From a router's start to readiness with a million pins.
     ColdStart,
     /// From a registration at a Nacos server to a router's decision that uses it.
@@ -78,7 +89,10 @@ impl Yardstick {
             Self::DecideVsNaive => decide::vs_naive(),
             Self::DecideFlat => decide::flat(),
             Self::ApplyFlat => apply::flat(),
+            Self::Moves => moves::preview(),
             Self::MemoryPerPin => runtime.block_on(projection::memory_per_pin()),
+            Self::PublishRate => runtime.block_on(publish::rate()),
+            Self::Bulk => runtime.block_on(bulk::repinned()),
             Self::ChangeToEffect => runtime.block_on(change::to_effect()),
             Self::ColdStart => runtime.block_on(projection::cold_start()),
             Self::RegistryToRouter => runtime.block_on(registry::to_router()),

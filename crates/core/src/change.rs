@@ -106,19 +106,24 @@ pub struct Principal {
     pub id: String,
     /// The role that was judged.
     pub role: String,
+    /// Through whom it was asked; empty: directly.
+    pub via: String,
 }
 
 impl Principal {
     /// A principal without a role, such as the product itself.
     #[must_use]
     pub fn named(id: &str) -> Self {
-        Self { id: id.to_owned(), role: String::new() }
+        Self { id: id.to_owned(), ..Self::default() }
     }
 }
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.id)
+        match self.via.as_str() {
+            "" => f.pad(&self.id),
+            via => f.pad(&format!("{} via {via}", self.id)),
+        }
     }
 }
 
@@ -154,11 +159,10 @@ pub struct Event {
 /// Each change carries the whole new fact and none depends on what was there before, so applying
 /// a run of changes twice, or to a state that already holds some of them, ends in the same state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "changes are few at a time and are folded soon")]
 pub enum Change {
     /// The fact holds now.
     Put(Fact),
-    /// Nothing holds under the key any more. With a tenant go its pins, schemas and holds, with a
+    /// Nothing holds under the key any more. With a tenant go its pins, schemas, holds and databases, with a
     /// service its versions, policy and overlays.
     Removed(Key),
 }
@@ -180,5 +184,17 @@ impl Change {
             Self::Put(fact) => fact.level(),
             Self::Removed(key) => key.level(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_no_larger_than_a_pin_needs() {
+        let pin = size_of::<(crate::ids::TenantId, crate::ids::ServiceId, crate::service::Pin)>();
+        let change = size_of::<Change>();
+        assert!(change <= pin + size_of::<usize>(), "a change has {change} bytes, what a pin says {pin}");
     }
 }

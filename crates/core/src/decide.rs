@@ -158,7 +158,7 @@ pub fn choose_version<'t>(table: &'t Table, call: &Call<'_>) -> Result<VersionCh
 
 /// Whose turn a call takes: turns are counted for each group of instances by itself, since the lists that
 /// they are turns of differ.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TurnOf<'t> {
     /// The service.
     pub service: &'t ServiceId,

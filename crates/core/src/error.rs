@@ -79,6 +79,8 @@ pub enum Reason {
     RateLimited,
     /// The expected revision is not the present one.
     RevisionMismatch,
+    /// More tenants would move than is allowed without saying so.
+    MovesOverBudget,
     /// Something still refers to what should be removed.
     InUse,
     /// The credentials are missing or wrong.
@@ -97,7 +99,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and tests.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::InvalidArgument,
         Self::TooLarge,
         Self::UnknownTenant,
@@ -122,6 +124,7 @@ impl Reason {
         Self::RevisionUnavailable,
         Self::RateLimited,
         Self::RevisionMismatch,
+        Self::MovesOverBudget,
         Self::InUse,
         Self::Unauthenticated,
         Self::Denied,
@@ -159,6 +162,7 @@ impl Reason {
             Self::RevisionUnavailable => "REVISION_UNAVAILABLE",
             Self::RateLimited => "RATE_LIMITED",
             Self::RevisionMismatch => "REVISION_MISMATCH",
+            Self::MovesOverBudget => "MOVES_OVER_BUDGET",
             Self::InUse => "IN_USE",
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::Denied => "DENIED",
@@ -186,6 +190,7 @@ impl Reason {
             | Self::UnknownRouter => ErrorKind::NotFound,
             Self::TenantSuspended | Self::Denied => ErrorKind::Denied,
             Self::NoLegalVersion
+            | Self::MovesOverBudget
             | Self::InUse
             | Self::RoutersTooOld
             | Self::UpgradeRunning

@@ -4,6 +4,7 @@
 //! about" (the digest, records, compare-and-set, selections of a watch, the history) asks its [`Key`].
 
 use crate::change::FormatLevel;
+use crate::database::Database;
 use crate::ids::{OverlayId, ServiceId, TenantId};
 use crate::policy::{Overlay, Policy};
 use crate::schema::Observation;
@@ -31,6 +32,8 @@ pub enum Key {
     Schema(TenantId, ServiceId),
     /// That a tenant's calls of a service are refused while it is moved.
     Hold(TenantId, ServiceId),
+    /// Where a tenant's database is. Routers do without.
+    Database(TenantId, ServiceId),
 }
 
 /// The record that a fact is part of: what is loaded, projected and read back as a whole.
@@ -47,9 +50,11 @@ impl Key {
     #[must_use]
     pub fn record(&self) -> RecordKey<'_> {
         match self {
-            Self::Tenant(tenant) | Self::Pin(tenant, _) | Self::Schema(tenant, _) | Self::Hold(tenant, _) => {
-                RecordKey::Tenant(tenant)
-            }
+            Self::Tenant(tenant)
+            | Self::Pin(tenant, _)
+            | Self::Schema(tenant, _)
+            | Self::Hold(tenant, _)
+            | Self::Database(tenant, _) => RecordKey::Tenant(tenant),
             Self::Service(service)
             | Self::Version(service, _)
             | Self::Policy(service)
@@ -70,12 +75,22 @@ impl Key {
     #[must_use]
     pub fn service(&self) -> Option<&ServiceId> {
         match self {
-            Self::Pin(_, service) | Self::Schema(_, service) | Self::Hold(_, service) => Some(service),
+            Self::Pin(_, service)
+            | Self::Schema(_, service)
+            | Self::Hold(_, service)
+            | Self::Database(_, service) => Some(service),
             _ => match self.record() {
                 RecordKey::Tenant(_) => None,
                 RecordKey::Service(service) => Some(service),
             },
         }
+    }
+
+    /// Whether routers need the fact. One that they do not need is in the log alone: neither in tables nor in the
+    /// projection, nor told to those who watch a router.
+    #[must_use]
+    pub fn is_routed(&self) -> bool {
+        !matches!(self, Self::Database(..))
     }
 
     /// Whether removing the fact under this key removes its whole record.
@@ -94,7 +109,8 @@ impl Key {
             | Self::Overlay(..)
             | Self::Pin(..)
             | Self::Schema(..)
-            | Self::Hold(..) => FormatLevel::FIRST,
+            | Self::Hold(..)
+            | Self::Database(..) => FormatLevel::FIRST,
         }
     }
 }
@@ -128,30 +144,36 @@ impl fmt::Display for Key {
             Self::Pin(tenant, service) => write!(f, "pin of tenant `{tenant}` to service `{service}`"),
             Self::Schema(tenant, service) => write!(f, "schema of tenant `{tenant}` for service `{service}`"),
             Self::Hold(tenant, service) => write!(f, "hold of tenant `{tenant}` for service `{service}`"),
+            Self::Database(tenant, service) => {
+                write!(f, "database of tenant `{tenant}` for service `{service}`")
+            }
         }
     }
 }
 
 /// A key with its value.
+///
+/// What is large is boxed: of the facts that come by the ten thousand, pins, each takes as much room as the largest.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "changes are few at a time and are folded soon")]
 pub enum Fact {
     /// A tenant's attributes.
-    Tenant(Tenant),
+    Tenant(Box<Tenant>),
     /// A service's default.
     Service(Service),
     /// A version's schema window.
-    Version(ServiceVersion),
+    Version(Box<ServiceVersion>),
     /// A service's policy.
     Policy(ServiceId, Policy),
     /// One experiment or canary of a service.
-    Overlay(ServiceId, Overlay),
+    Overlay(ServiceId, Box<Overlay>),
     /// Where a tenant is held.
     Pin(TenantId, ServiceId, Pin),
     /// The schema seen in a tenant's database.
     Schema(TenantId, ServiceId, Observation),
     /// That a tenant's calls of a service are refused while it is moved.
     Hold(TenantId, ServiceId, Hold),
+    /// Where a tenant's database is.
+    Database(TenantId, ServiceId, Database),
 }
 
 impl Fact {
@@ -167,6 +189,7 @@ impl Fact {
             Self::Pin(tenant, service, _) => Key::Pin(tenant.clone(), service.clone()),
             Self::Schema(tenant, service, _) => Key::Schema(tenant.clone(), service.clone()),
             Self::Hold(tenant, service, _) => Key::Hold(tenant.clone(), service.clone()),
+            Self::Database(tenant, service, _) => Key::Database(tenant.clone(), service.clone()),
         }
     }
 

@@ -5,7 +5,7 @@
 //! this crate does no I/O, has no async code and reads no clock.
 //!
 //! Reading order: the nouns ([`ids`], [`version`], [`schema`], [`tenant`], [`service`],
-//! [`policy`], [`instance`]), the facts that they make ([`key`], [`record`]), what changes them ([`change`]), the
+//! [`policy`], [`instance`], [`database`]), the facts that they make ([`key`], [`record`]), what changes them ([`change`]), the
 //! [`table`] they fold into, the decision ([`decide`], [`explain`], [`balance`]), and what is asked of a table before
 //! it is changed ([`moves`], [`promotion`], [`selector`]).
 //!
@@ -25,7 +25,7 @@
 //! let (acme, billing) = (TenantId::new("acme")?, ServiceId::new("billing")?);
 //! let declared = |version: &str| -> Result<Change, Box<dyn std::error::Error>> {
 //!     let (service, version) = (billing.clone(), version.parse()?);
-//!     Ok(Change::Put(Fact::Version(ServiceVersion { service, version, window: Default::default() })))
+//!     Ok(Change::Put(Fact::Version(Box::new(ServiceVersion { service, version, window: Default::default() }))))
 //! };
 //!
 //! // Events make a table ...
@@ -36,7 +36,7 @@
 //!         Change::Put(Fact::Service(Service { id: billing.clone(), default: "v1.0".parse()? })),
 //!         declared("v1.0")?,
 //!         declared("v2.0")?,
-//!         Change::Put(Fact::Tenant(Tenant::new(acme.clone()))),
+//!         Change::Put(Fact::Tenant(Box::new(Tenant::new(acme.clone())))),
 //!         Change::Put(Fact::Pin(acme, billing.clone(), Pin { version: "v2.0".parse()?, locked: false })),
 //!     ],
 //!     ..Event::default()
@@ -74,6 +74,7 @@
 
 pub mod balance;
 pub mod change;
+pub mod database;
 pub mod decide;
 pub mod digest;
 pub mod error;

@@ -22,10 +22,10 @@
 //! let mut changes = vec![default("v1.0")?];
 //! for version in ["v1.0", "v2.0"] {
 //!     let (service, version) = (billing.clone(), version.parse()?);
-//!     changes.push(Change::Put(Fact::Version(ServiceVersion { service, version, window: Default::default() })));
+//!     changes.push(Change::Put(Fact::Version(Box::new(ServiceVersion { service, version, window: Default::default() }))));
 //! }
 //! for number in 0..300 {
-//!     changes.push(Change::Put(Fact::Tenant(Tenant::new(TenantId::new(&format!("t{number}"))?))));
+//!     changes.push(Change::Put(Fact::Tenant(Box::new(Tenant::new(TenantId::new(&format!("t{number}"))?)))));
 //! }
 //! let mut table = Table::default();
 //! table.apply(&Event { revision: Revision(1), changes, ..Event::default() })?;
@@ -48,7 +48,7 @@ mod count;
 
 pub use budget::{Budget, OverBudget};
 pub(crate) use count::compare;
-pub use count::moves;
+pub use count::{moves, preview};
 
 use crate::ids::{ServiceId, TenantId};
 use crate::version::Version;

@@ -33,6 +33,12 @@ pub enum NotPromotable {
          and remove the overlay, stating how many tenants move"
     )]
     NotByTenant(OverlayId),
+    /// Another overlay splits the calls of a tenant: what it takes may depend on the default or on pins.
+    #[error(
+        "overlay `{0}` beside it splits by user, by request or by metadata, so calls of a tenant could move whatever \
+         its pin; remove that one first, or set the default and remove the overlay by hand"
+    )]
+    Beside(OverlayId),
     /// The version is not declared, so the overlay takes nobody.
     #[error("version {0} is not declared; declare it with its schema window first")]
     Undeclared(Version),
@@ -74,6 +80,10 @@ pub fn promotion(
     if known.declared_slot(version).is_none() {
         return Err(NotPromotable::Undeclared(version.clone()));
     }
+    let splits = |other: &&Overlay| other.id != *overlay && !is_by_tenant(other);
+    if let Some(other) = known.overlays().iter().map(AsRef::as_ref).find(splits) {
+        return Err(NotPromotable::Beside(other.id.clone()));
+    }
     let ending = vec![
         Change::Put(Fact::Service(Service { id: service.clone(), default: version.clone() })),
         Change::Removed(Key::Overlay(service.clone(), overlay.clone())),
@@ -87,9 +97,14 @@ pub fn promotion(
     Ok(changes)
 }
 
+/// Whether it takes a tenant's calls all alike.
+fn is_by_tenant(overlay: &Overlay) -> bool {
+    overlay.unit == Unit::Tenant && overlay.matching.metadata.is_empty()
+}
+
 /// The version that becomes the default.
 fn promoted<'o>(overlay: &'o Overlay, variant: Option<&OverlayId>) -> Result<&'o Version, NotPromotable> {
-    if overlay.unit != Unit::Tenant || !overlay.matching.metadata.is_empty() {
+    if !is_by_tenant(overlay) {
         return Err(NotPromotable::NotByTenant(overlay.id.clone()));
     }
     match (&overlay.kind, variant) {
@@ -140,15 +155,12 @@ fn held<'t>(tenant: &TenantId, row: &'t Row, before: &'t ServiceTable, after: &'
     if stays(assigned) {
         return Held::AsItIs;
     }
-    // Refused whatever is pinned: no version works on its schema, and none will by a pin.
+    // No version works on its schema, whatever it is pinned to.
     let Ok(choice) = &now else { return Held::AsItIs };
-    let wanted = choice.detour.map_or(choice.version, |(wanted, _)| wanted);
     let locked = assigned.pin.as_ref().is_some_and(|pin| pin.locked);
-    let candidates = [wanted, choice.version].map(|version| Pin { version: version.clone(), locked });
-    let holding = candidates
-        .into_iter()
-        .find(|pin| stays(&after.would_assign(Some(pin.clone()), assigned.schema.clone())));
-    holding.map_or(Held::Not(choice.version), Held::By)
+    let pin = Pin { version: choice.version.clone(), locked };
+    let holds = stays(&after.would_assign(Some(pin.clone()), assigned.schema.clone()));
+    if holds { Held::By(pin) } else { Held::Not(choice.version) }
 }
 
 type Choice<'t> = Result<VersionChoice<'t>, Refusal>;

@@ -72,9 +72,9 @@ impl Record {
         match (record, change) {
             (_, Change::Removed(key)) if key.is_root() => None,
             (Some(Self::Tenant(record)), Change::Put(Fact::Tenant(tenant))) => {
-                Some(Self::Tenant(TenantRecord { tenant: tenant.clone(), ..record }))
+                Some(Self::Tenant(TenantRecord { tenant: Tenant::clone(tenant), ..record }))
             }
-            (_, Change::Put(Fact::Tenant(tenant))) => Some(Self::Tenant(tenant.clone().into())),
+            (_, Change::Put(Fact::Tenant(tenant))) => Some(Self::Tenant(Tenant::clone(tenant).into())),
             (Some(Self::Service(record)), Change::Put(Fact::Service(service))) => {
                 Some(Self::Service(ServiceRecord { service: service.clone(), ..record }))
             }
@@ -101,13 +101,18 @@ impl Record {
                 let schemas =
                     schemas.into_iter().map(|(service, seen)| Fact::Schema(id.clone(), service, seen));
                 let holds = holds.into_iter().map(|(service, hold)| Fact::Hold(id.clone(), service, hold));
-                std::iter::once(Fact::Tenant(tenant)).chain(pins).chain(schemas).chain(holds).collect()
+                std::iter::once(Fact::Tenant(Box::new(tenant)))
+                    .chain(pins)
+                    .chain(schemas)
+                    .chain(holds)
+                    .collect()
             }
             Self::Service(ServiceRecord { service, versions, policy, overlays }) => {
                 let id = service.id.clone();
                 let policy = (policy != Policy::default()).then(|| Fact::Policy(id.clone(), policy));
-                let overlays = overlays.into_iter().map(|overlay| Fact::Overlay(id.clone(), overlay));
-                let versions = versions.into_iter().map(Fact::Version);
+                let overlays =
+                    overlays.into_iter().map(|overlay| Fact::Overlay(id.clone(), Box::new(overlay)));
+                let versions = versions.into_iter().map(|version| Fact::Version(Box::new(version)));
                 std::iter::once(Fact::Service(service))
                     .chain(versions)
                     .chain(policy)
@@ -142,11 +147,11 @@ impl ServiceRecord {
     fn fold_part(&mut self, change: &Change) {
         match change {
             Change::Put(Fact::Version(version)) => {
-                put(&mut self.versions, |held| &held.version, version.clone());
+                put(&mut self.versions, |held| &held.version, ServiceVersion::clone(version));
             }
             Change::Put(Fact::Policy(_, policy)) => self.policy = policy.clone(),
             Change::Put(Fact::Overlay(_, overlay)) => {
-                put(&mut self.overlays, |held| &held.id, overlay.clone());
+                put(&mut self.overlays, |held| &held.id, Overlay::clone(overlay));
             }
             Change::Removed(Key::Version(_, version)) => {
                 self.versions.retain(|held| held.version != *version);

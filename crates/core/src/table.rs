@@ -4,11 +4,12 @@
 //! path to what it touches. One writer folds events into its own table and publishes clones; readers
 //! keep theirs as long as they like and always see exactly one revision.
 //!
-//! A tenant is one [`Row`], replaced as a whole. It holds eight bytes per pin: a service's index and
-//! the index of an [`Assignment`] that the service shares among all tenants with the same pin and schema.
+//! A tenant is one [`Row`], replaced as a whole. It holds four bytes per pin, eight where numbers are above 65,535: a
+//! service's index and the index of an [`Assignment`] that the service shares among all tenants with the same pin and schema.
 
 mod apply;
 mod assignments;
+mod entries;
 mod pool;
 mod records;
 mod service;
@@ -23,6 +24,7 @@ use crate::change::Position;
 use crate::ids::{Name, ServiceId, TenantId};
 use crate::service::Hold;
 use crate::tenant::TenantStatus;
+use entries::Entries;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -43,13 +45,6 @@ pub struct Profile {
     pub labels: BTreeMap<Name, String>,
 }
 
-/// Ties a tenant to an assignment of a service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Entry {
-    service: u32,
-    assignment: u32,
-}
-
 /// Everything about one tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
@@ -58,7 +53,7 @@ pub struct Row {
     /// See [`Row::is_plain`]; set with the row, so that counting over all tenants need not read profiles.
     plain: bool,
     /// By service index.
-    entries: Box<[Entry]>,
+    entries: Entries,
 }
 
 impl Row {
@@ -79,14 +74,7 @@ impl Row {
 
     /// The tenant's assignment of a service; 0 is every service's "no pin, no schema".
     fn assignment(&self, service: u32) -> u32 {
-        // Tenants pinned to most services are the rule, so the entry is often at its own index.
-        let guess = self.entries.get(service as usize).filter(|e| e.service == service);
-        let entry = guess.or_else(|| self.find(service).ok().and_then(|at| self.entries.get(at)));
-        entry.map_or(0, |e| e.assignment)
-    }
-
-    fn find(&self, service: u32) -> Result<usize, usize> {
-        self.entries.binary_search_by_key(&service, |e| e.service)
+        self.entries.assignment(service).unwrap_or(0)
     }
 
     fn is_empty(&self) -> bool {
@@ -107,7 +95,7 @@ impl Row {
 ///
 /// let mut next = Table::default();
 /// let published = next.clone();
-/// let created = Change::Put(Fact::Tenant(Tenant::new(TenantId::new("acme")?)));
+/// let created = Change::Put(Fact::Tenant(Box::new(Tenant::new(TenantId::new("acme")?))));
 /// let event = Event { revision: Revision(1), changes: vec![created], ..Event::default() };
 /// next.apply(&event)?;
 /// assert!(next.tenant("acme").is_some() && published.tenant("acme").is_none());

@@ -1,11 +1,15 @@
 //! Who may do what.
 
+use std::fmt;
+
 use axum::http::{Extensions, HeaderMap};
 use grey_core::change;
 use grey_core::error::Reason;
 use grey_proto::status::ApiError;
 use grey_runtime::Faults;
 use grey_runtime::access::{self, Access, Principal};
+
+use crate::principal::Stated;
 
 /// What a caller may do. Each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,23 +41,41 @@ impl Role {
 }
 
 /// A caller who was found to be allowed. There is no other way to get one, and without one no handler can be called.
+///
+/// It is shown as the log shall name it: `ann`, or `ann via control-plane`.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    name: String,
+    /// Whoever asks, directly or through another service.
+    id: String,
+    /// What is judged: never more than the token may.
     role: Role,
+    via: Option<Via>,
+}
+
+/// Through whom somebody asks.
+#[derive(Debug, Clone)]
+struct Via {
+    /// The token's name.
+    token: String,
+    /// Through whom the token's owner was asked, as it states; empty: nobody.
+    before: String,
+    /// The role of whoever asks, as the token's owner states it.
+    stated: Role,
 }
 
 impl Caller {
-    /// Who acts, for the log.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Who acts and as what, for an event.
+    /// Who acts, as what and through whom: for an event, and for calls on their behalf.
     #[must_use]
     pub fn principal(&self) -> change::Principal {
-        change::Principal { id: self.name.clone(), role: self.role.as_str().to_owned() }
+        let via = self.via.as_ref().map(|via| match via.before.as_str() {
+            "" => via.token.clone(),
+            before => format!("{before} via {}", via.token),
+        });
+        change::Principal {
+            id: self.id.clone(),
+            role: self.role.as_str().to_owned(),
+            via: via.unwrap_or_default(),
+        }
     }
 
     /// Refuses a caller of a lower role.
@@ -64,8 +86,25 @@ impl Caller {
         if self.role >= role {
             return Ok(());
         }
-        let message = format!("role {} may not {what}; it takes {}", self.role.as_str(), role.as_str());
-        Err(ApiError::new(Reason::Denied, message).with("role", role.as_str()))
+        let (own, needed) = (self.role.as_str(), role.as_str());
+        let denied = |whose: String| {
+            let message = format!("role {own}{whose} may not {what}; it takes {needed}");
+            ApiError::new(Reason::Denied, message).with("role", needed)
+        };
+        Err(match &self.via {
+            None => denied(String::new()),
+            // Told apart for whoever asked on their behalf: this is no fault of the token's.
+            Some(via) if via.stated < role => {
+                denied(format!(" of `{}`", self.id)).with("principal", self.id.as_str())
+            }
+            Some(via) => denied(format!(" of token `{}`", via.token)),
+        })
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.principal().fmt(f)
     }
 }
 
@@ -106,7 +145,12 @@ impl Gate {
             false => Role::from_word(&role)
                 .ok_or_else(|| ApiError::new(Reason::Denied, format!("role `{role}` means nothing here")))?,
         };
-        Ok(Caller { name, role })
+        Ok(match Stated::read(headers)? {
+            None => Caller { id: name, role, via: None },
+            Some(Stated { id, role: stated, via }) => {
+                Caller { id, role: role.min(stated), via: Some(Via { token: name, before: via, stated }) }
+            }
+        })
     }
 }
 

@@ -240,12 +240,13 @@ impl Client {
     }
 
     /// A failure as the callers of this service may see it, who are not callers of the peer: what it holds against this
-    /// service is not their doing, and its faults are not ours.
+    /// service is not their doing, and its faults are not ours. What it holds against the caller's own role is told.
     #[must_use]
     pub fn for_callers(&self, error: ApiError) -> ApiError {
         let Peer { name, section } = self.peer;
         let reason = error.reason;
         match reason {
+            Reason::Denied if error.get("principal").is_some() => error,
             Reason::Unauthenticated | Reason::Denied => {
                 let setting = format!("{section}.token");
                 tracing::error!(error = %error, reason = reason.as_str(), peer.name = name, setting, "this service is refused by another");

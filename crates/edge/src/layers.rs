@@ -86,8 +86,11 @@ fn transport_fault(headers: &HeaderMap) -> Option<ApiError> {
 async fn rest(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     edge.identify(&mut request);
     if let Err(error) = require_identity(request.extensions()) {
+        let asks = error.reason != Reason::InvalidArgument;
         let mut response = Failure::from(error).into_response();
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if asks {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         return response;
     }
     open(State(edge), request, next).await

@@ -2,6 +2,7 @@
 
 use crate::convert::MAX_TIME_MS;
 use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal, Revision};
+use grey_core::database::{Database, DatabaseKind, Dialect};
 use grey_core::ids::{InstanceId, Name, OverlayId, ServiceId, TenantId};
 use grey_core::instance::{Instance, MAX_WEIGHT};
 use grey_core::key::Fact;
@@ -303,19 +304,35 @@ pub fn observation() -> impl Strategy<Value = Observation> {
     (schema_version(), time_ms()).prop_map(|(schema, at_ms)| Observation { schema, at_ms })
 }
 
+/// Any database, also such as cannot be registered.
+pub fn database() -> impl Strategy<Value = Database> {
+    let kind =
+        prop_oneof![Just(DatabaseKind::Database), Just(DatabaseKind::Schema), Just(DatabaseKind::File)];
+    let dialect = prop_oneof![Just(Dialect::Postgres), Just(Dialect::MySql), Just(Dialect::Sqlite)];
+    (kind, dialect, text(), text(), text()).prop_map(|(kind, dialect, server, name, schema)| Database {
+        kind,
+        dialect,
+        server,
+        name,
+        schema,
+    })
+}
+
 /// Any fact.
 pub fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
-        tenant().prop_map(Fact::Tenant),
+        tenant().prop_map(|tenant| Fact::Tenant(Box::new(tenant))),
         service().prop_map(Fact::Service),
-        service_version().prop_map(Fact::Version),
+        service_version().prop_map(|version| Fact::Version(Box::new(version))),
         (service_id(), policy()).prop_map(|(service, policy)| Fact::Policy(service, policy)),
-        (service_id(), overlay()).prop_map(|(service, overlay)| Fact::Overlay(service, overlay)),
+        (service_id(), overlay()).prop_map(|(service, overlay)| Fact::Overlay(service, Box::new(overlay))),
         (tenant_id(), service_id(), pin()).prop_map(|(tenant, service, pin)| Fact::Pin(tenant, service, pin)),
         (tenant_id(), service_id(), observation())
             .prop_map(|(tenant, service, seen)| Fact::Schema(tenant, service, seen)),
         (tenant_id(), service_id(), hold())
             .prop_map(|(tenant, service, hold)| Fact::Hold(tenant, service, hold)),
+        (tenant_id(), service_id(), database())
+            .prop_map(|(tenant, service, database)| Fact::Database(tenant, service, database)),
     ]
 }
 
@@ -326,7 +343,7 @@ pub fn change() -> impl Strategy<Value = Change> {
 
 /// Any event.
 pub fn event() -> impl Strategy<Value = Event> {
-    let principal = (text(), text()).prop_map(|(id, role)| Principal { id, role });
+    let principal = (text(), text(), text()).prop_map(|(id, role, via)| Principal { id, role, via });
     let envelope = (principal, text(), text(), 1..u32::MAX, any::<[u8; 32]>());
     let sealed = btree_map("[a-z]{1,8}", vec(any::<u8>(), 0..8), 0..3);
     (1..=u64::MAX, time_ms(), envelope, sealed, vec(change(), 0..5)).prop_map(

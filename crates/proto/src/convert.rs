@@ -6,9 +6,11 @@
 //! are refused. Output-only `revision` fields are written as 0 and not read.
 
 mod change;
+mod database;
 mod instance;
 mod json;
 pub mod mask;
+mod moves;
 mod overlay;
 mod policy;
 mod service;
@@ -17,6 +19,7 @@ mod tenant;
 pub use change::{MAX_TIME_MS, change_at, timestamp};
 pub use instance::{MAX_ADDRESS, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES};
 pub use json::json_fault;
+pub use moves::{MAX_GROUPS, MAX_LISTED};
 pub use overlay::{MAX_METADATA_KEY, MAX_METADATA_VALUE};
 pub use tenant::{MAX_RESIDENCY, SchemaSighting, tenant_status};
 

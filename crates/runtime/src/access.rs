@@ -83,7 +83,7 @@ impl Validate for Options {
     fn validate(&self, faults: &mut Faults) {
         for (index, token) in self.tokens.iter().enumerate() {
             let key = |field: &str| format!("tokens.{index}.{field}");
-            faults.check(!token.name.trim().is_empty(), &key("name"), "must not be empty");
+            faults.check(is_name(&token.name), &key("name"), MISNAMED);
             faults.check(!token.role.trim().is_empty(), &key("role"), "must not be empty");
             let earlier = self.tokens.iter().take(index);
             let (mut same_name, mut same_hash) = (false, false);
@@ -95,6 +95,17 @@ impl Validate for Options {
             faults.check(!same_hash, &key("sha256"), "belongs to another token as well");
         }
     }
+}
+
+/// Longest name of a caller, in bytes.
+const MAX_NAME: usize = 256;
+/// Said of a name that is none.
+const MISNAMED: &str = "must have 1 to 256 bytes, no control characters, and no spaces around it";
+
+/// Whether a caller may be called so: what stands in records and travels between services.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
 }
 
 /// Who a request comes from.

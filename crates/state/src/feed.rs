@@ -17,12 +17,12 @@ pub struct FeedEntry {
 /// What became of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Append {
-    /// The entry is the feed's last now.
+    /// The last of the entries is the feed's last now.
     Appended,
-    /// The feed already holds this revision; nothing was done.
+    /// The feed already holds these revisions; nothing was done.
     Duplicate,
     /// The feed is not at the revision before: it was wiped, restored from older data, or belongs to another
-    /// epoch. The publisher must look at [`Feed::head`] and mend it.
+    /// epoch; or the entries do not follow one another. The publisher must look at [`Feed::head`] and mend it.
     OutOfPlace,
 }
 
@@ -54,11 +54,13 @@ pub enum FeedRead {
 /// The event feed. One publisher at a time appends (fenced by its lease's token); everyone reads.
 #[async_trait]
 pub trait Feed: Send + Sync {
-    /// Appends the event after the feed's last. Publishing twice is [`Append::Duplicate`], never a second entry.
+    /// Appends entries that follow one another after the feed's last, in as few steps as their size allows. Those that
+    /// it holds already are passed over: publishing twice is [`Append::Duplicate`], never a second entry.
     ///
     /// # Errors
     /// [`Error::Fenced`] if a newer leader has written; otherwise when the store is away.
-    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error>;
+    async fn append(&self, token: FencingToken, epoch: Epoch, entries: &[FeedEntry])
+    -> Result<Append, Error>;
 
     /// Starts the feed over at `base`: readers at exactly that position continue, all others load.
     ///
@@ -84,6 +86,14 @@ pub trait Feed: Send + Sync {
         limit: usize,
         wait: Duration,
     ) -> Result<FeedRead, Error>;
+}
+
+/// The revision before entries that follow one another; none if they do not, or there are none.
+pub(crate) fn revision_before(entries: &[FeedEntry]) -> Option<Revision> {
+    let revisions = || entries.iter().map(|entry| entry.event.revision);
+    let first = revisions().next().filter(|first| *first > Revision(0))?;
+    let follow = revisions().zip(revisions().skip(1)).all(|(before, after)| before.next() == after);
+    follow.then(|| first.before())
 }
 
 impl FeedRead {

@@ -56,7 +56,7 @@ impl Default for Options {
             look: Duration::from_millis(500),
             stale_after: Duration::from_secs(10),
             level: FormatLevel::CURRENT,
-            backoff: (Duration::from_millis(20), Duration::from_secs(1)),
+            backoff: (Duration::from_millis(20), Duration::from_millis(500)),
         }
     }
 }

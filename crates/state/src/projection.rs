@@ -60,20 +60,21 @@ pub trait Projection: Send + Sync {
     /// As for [`Self::status`].
     async fn last_beat(&self) -> Result<Option<Beat>, Error>;
 
-    /// Projects one event and moves the position to it.
+    /// Projects events that follow one another and then moves the position to the last of them.
     ///
-    /// Each unit (a tenant, a service) remembers the position of its last write, so a late write of an
-    /// old leader cannot take it back. An event that is already contained changes nothing. `reached` is
-    /// the status after the event.
+    /// Each unit (a tenant, a service) is written once, and remembers the position of its last write, so a late write
+    /// of an old leader cannot take it back. Events that are already contained change nothing. `reached` is
+    /// the status after the last event.
     ///
     /// # Errors
     /// [`Error::Fenced`] if a newer leader has written; [`Error::Corrupt`] if the projection is not of
-    /// this epoch at the revision before (it was lost, or never finished) or what the event changes does not read
-    /// back: repair or rebuild it; otherwise when the store is away, and the event is then to be applied again.
+    /// this epoch at the revision before (it was lost, or never finished) or what the events change does not read
+    /// back: repair or rebuild it; otherwise when the store is away, and the events are then to be applied again, with
+    /// those that followed since or without.
     async fn apply(
         &self,
         token: FencingToken,
-        event: &Event,
+        events: &[Event],
         reached: &ProjectionStatus,
     ) -> Result<(), Error>;
 

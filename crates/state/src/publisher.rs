@@ -27,8 +27,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Longest pause between attempts to publish.
+/// Longest pause between two leads.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause between attempts to publish while leading: what was away is back for so long before that is noticed.
+const LONGEST_ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 /// For giving the lead up at the end.
 const RESIGN: Duration = Duration::from_secs(1);
 
@@ -255,10 +257,10 @@ impl Publisher {
         let mut pause = self.options.poll;
         let mut is_first = true;
         loop {
-            let begun = Instant::now();
             let led = AssertUnwindSafe(self.lead(token, is_first)).catch_unwind().await;
             is_first = false;
-            let fault = match led {
+            let published_for = led.as_ref().map_or(Duration::ZERO, |ended| ended.published_for);
+            let fault = match led.map(|ended| ended.by) {
                 Ok(Ok(())) => None,
                 Ok(Err(Interrupted::State(Error::Fenced { newest, .. }))) => {
                     tracing::warn!(fencing.newest = newest, "a newer leader publishes");
@@ -275,7 +277,8 @@ impl Publisher {
                 }
                 Err(panic) => Some(format!("a fault of this program: {}", message(panic.as_ref()))),
             };
-            if begun.elapsed() > LONGEST_PAUSE {
+            // Whoever published for longer than it had paused has not been started over in vain.
+            if published_for > pause {
                 pause = self.options.poll;
             }
             if let Some(fault) = fault {
@@ -288,7 +291,7 @@ impl Publisher {
                 }
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(LONGEST_ATTEMPT_PAUSE);
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn trigger(
 ) -> Result<TriggerResponse, ApiError> {
     let caller = admit(caller, Role::Operator, "run a sync")?;
     let wait = wait(asked.wait)?;
-    let request = desk.trigger(caller.name()).await?;
+    let request = desk.trigger(&caller.to_string()).await?;
     let handled = ended(desk, &request, wait).await;
     Ok(TriggerResponse { request, handled })
 }
@@ -45,7 +45,7 @@ pub(crate) async fn accept(
     if asked.change.is_empty() {
         return Err(InvalidMessage::missing("change").into());
     }
-    let request = desk.accept(&asked.change, caller.name()).await?;
+    let request = desk.accept(&asked.change, &caller.to_string()).await?;
     let handled = ended(desk, &request, wait).await;
     Ok(AcceptResponse { request, handled })
 }

@@ -11,7 +11,7 @@ use crate::authority::Identity;
 use crate::binaries;
 use crate::nest::Nest;
 use crate::port::{ReservedPort, with_fresh_ports};
-use crate::server::Server;
+use crate::server::{Server, not_running};
 
 /// The log line that says that the server serves, also after a recovery.
 const READY: &str = "database system is ready to accept connections";
@@ -142,6 +142,29 @@ impl Postgres {
             server.stop(Signal::SIGINT).await?;
         }
         self.run().await.context("restart postgres")
+    }
+
+    /// Freezes the server with all its processes: connections stay open, nothing answers.
+    ///
+    /// # Errors
+    /// Fails when the server is killed.
+    pub fn pause(&self) -> Result<()> {
+        let server = self.server();
+        let server = server.as_ref().ok_or_else(not_running)?;
+        // The one that starts the others first.
+        server.pause()?;
+        server.signal_children(Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Errors
+    /// Fails when the server is killed.
+    pub fn resume(&self) -> Result<()> {
+        let server = self.server();
+        let server = server.as_ref().ok_or_else(not_running)?;
+        server.signal_children(Signal::SIGCONT)?;
+        server.resume()
     }
 
     async fn run(&self) -> Result<()> {

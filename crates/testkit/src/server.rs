@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -107,6 +108,22 @@ impl Server {
     /// Lets a frozen process go on.
     pub(crate) fn resume(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
+    }
+
+    /// Sends a signal to the processes that this one has started.
+    pub(crate) fn signal_children(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid()?;
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+            .context("list the server's processes")?;
+        for child in children.split_ascii_whitespace() {
+            let child = Pid::from_raw(child.parse().context("read a process id")?);
+            match kill(child, signal) {
+                // It has ended since.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => bail!("send {signal} to a process of the server: {error}"),
+            }
+        }
+        Ok(())
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

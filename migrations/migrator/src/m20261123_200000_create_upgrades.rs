@@ -23,8 +23,8 @@ impl MigrationTrait for Migration {
                  service {text} NOT NULL, direction {text} NOT NULL, target_schema {text} NOT NULL, \
                  target_version {text} NOT NULL, options {text} NOT NULL, state {text} NOT NULL, \
                  from_schema {text} NOT NULL, schema_now {text} NOT NULL, steps {text} NOT NULL, \
-                 error {text} NOT NULL, reason_code {text} NOT NULL, actor {text} NOT NULL, \
-                 reason {text} NOT NULL, server {text} NOT NULL, created_ms BIGINT NOT NULL, \
+                 error {text} NOT NULL, reason_code {text} NOT NULL, asker {text} NOT NULL, \
+                 asker_role {text} NOT NULL, asker_via {text} NOT NULL, reason {text} NOT NULL, server {text} NOT NULL, created_ms BIGINT NOT NULL, \
                  started_ms BIGINT, ended_ms BIGINT, attempts INTEGER NOT NULL, worker {text} NOT NULL, \
                  lease_until_ms BIGINT NOT NULL, lease_token BIGINT NOT NULL, flip {text}, \
                  flip_state {text} NOT NULL, flip_claim_ms BIGINT NOT NULL, backup {text} NOT NULL, \

@@ -46,9 +46,11 @@ operations! {
     PutPolicy: Admin, "write policies";
     PutOverlay: Admin, "write overlays";
     DeleteOverlay: Admin, "delete overlays";
+    PromoteOverlay: Admin, "promote overlays";
     ListPins: Viewer, "list pins";
     PutPin: Operator, "pin tenants";
     DeletePin: Operator, "unpin tenants";
+    PutPins: Operator, "pin many tenants";
     ApplyChangeSet: Operator, "apply change sets";
     PutDatabase: Admin, "register databases";
     ListDatabases: Viewer, "list databases";

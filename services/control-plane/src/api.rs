@@ -5,6 +5,7 @@ mod databases;
 mod explain;
 mod fleet;
 mod history;
+mod many;
 mod partial;
 mod pins;
 mod strict;
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Applied, Command, Commands, Proposed};
+use crate::command::{Applied, Command, Commands, Committed, Intent, Proposed};
 use crate::database::Database;
 use crate::fleet::Fleet;
 use crate::migrator::Migrator;
@@ -62,7 +63,7 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Streams of events open at the same time.
     pub max_watchers: usize,
-    /// Events read to explain a decision as of an earlier revision.
+    /// Events of a tenant and a service that are read to explain a decision as of an earlier revision.
     pub max_explained_events: u64,
     /// For explaining a decision.
     #[serde(with = "duration")]
@@ -96,7 +97,7 @@ struct Inner {
     database: Database,
     commands: Commands,
     state: State,
-    vault: Option<Vault>,
+    vault: Option<Arc<Vault>>,
     migrator: Option<Migrator>,
     limits: Limits,
     fleet: Arc<Fleet>,
@@ -140,7 +141,7 @@ impl Api {
             database,
             commands,
             state,
-            vault,
+            vault: vault.map(Arc::new),
             migrator,
             limits,
             fleet,
@@ -157,12 +158,39 @@ impl Api {
         options: Option<WriteOptions>,
     ) -> Result<Written, ApiError> {
         let options = options.unwrap_or_default();
-        let wait = wait(options.wait, "write.wait")?;
         let changes = vec![Proposed { change, expected: options.expected_revision }];
-        let committed = self.0.commands.execute(command(caller, options, changes)?).await?;
-        let applied = committed.applied.into_iter().next();
-        let Applied { revision, completed } = applied.unwrap_or(Applied { revision: 0, completed: None });
-        Ok(Written { result: self.result(&committed.position, wait).await, revision, completed })
+        let executed = self.execute(caller, options, Intent::Changes(changes), None);
+        let (mut committed, result) = Box::pin(executed).await?;
+        let Applied { revision, completed } = committed.applied.pop().unwrap_or_default();
+        // What a dry run would have left is at no revision.
+        let revision = if result.dry_run { 0 } else { revision };
+        Ok(Written { result, revision, completed })
+    }
+
+    /// Carries out what is meant, and waits for the routers if asked to.
+    async fn execute(
+        &self,
+        caller: &Caller,
+        options: WriteOptions,
+        intent: Intent,
+        expected_log: Option<u64>,
+    ) -> Result<(Committed, WriteResult), ApiError> {
+        let wait = wait(options.wait, "write.wait")?;
+        let command = Command { expected_log, ..command(caller, options, intent)? };
+        self.run(command, wait).await
+    }
+
+    /// Carries a command out, and waits for the routers if asked to.
+    async fn run(
+        &self,
+        command: Command,
+        wait: Option<Duration>,
+    ) -> Result<(Committed, WriteResult), ApiError> {
+        let dry_run = command.dry_run;
+        let committed = self.0.commands.execute(command).await?;
+        let result = self.result(&committed.position, wait.filter(|_| !dry_run)).await;
+        let moves = Some((&committed.moves).into());
+        Ok((committed, WriteResult { moves, dry_run, ..result }))
     }
 
     /// What a write returns; the write itself stands, however the routers fare.
@@ -171,18 +199,24 @@ impl Api {
             None => None,
             Some(limit) => Some(self.0.fleet.wait(position, limit).await),
         };
-        WriteResult { revision: position.revision.0, epoch: position.epoch.0, routers }
+        WriteResult {
+            revision: position.revision.0,
+            epoch: position.epoch.0,
+            routers,
+            ..WriteResult::default()
+        }
     }
 }
 
-/// A command of these changes, with what its caller says about it.
-fn command(caller: &Caller, options: WriteOptions, changes: Vec<Proposed>) -> Result<Command, ApiError> {
-    let WriteOptions { reason, cause, expected_epoch, .. } = options;
+/// A command, with what its caller says about it.
+fn command(caller: &Caller, options: WriteOptions, intent: Intent) -> Result<Command, ApiError> {
+    let WriteOptions { reason, cause, expected_epoch, max_moves, dry_run, .. } = options;
     if cause.len() > MAX_CAUSE {
         return Err(invalid("write.cause", format!("must have at most {MAX_CAUSE} bytes")));
     }
     let expected_epoch = Some(Epoch(expected_epoch)).filter(|epoch| epoch.0 > 0);
-    Ok(Command { principal: caller.principal(), reason, cause, changes, expected_epoch, expected_log: None })
+    let principal = caller.principal();
+    Ok(Command { principal, reason, cause, intent, expected_epoch, max_moves, dry_run, ..Command::default() })
 }
 
 /// Reads how long to wait; none and zero: not at all.

@@ -7,6 +7,7 @@ use anyhow::Context;
 use grey_edge::{Ports, Serving};
 use grey_runtime::{Health, Shutdown, Telemetry};
 use grey_state::State;
+use grey_state::follower::{self, Follower};
 use grey_state::publisher::Publisher;
 use grey_vault::Vault;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ pub struct App {
     vault: Option<Vault>,
     migrator: Option<Migrator>,
     publisher: Publisher,
+    follower: Follower,
     pulse: Pulse,
     fleet: Arc<Fleet>,
     ports: Ports,
@@ -56,9 +58,11 @@ impl App {
         let (publisher, handle) = Publisher::new(state.clone(), log, options);
         let metrics = Metrics::new(telemetry.meter());
         let options = config.commands.clone();
+        let (follower, tables) =
+            Follower::new(state.clone(), follower::Options { history: 1, ..Default::default() });
         let heartbeats = Arc::clone(&state.heartbeats);
         let (writer, commands) =
-            Writer::new(database.clone(), position, options, handle.clone(), heartbeats, metrics);
+            Writer::new(database.clone(), position, tables, options, handle.clone(), heartbeats, metrics);
         let health = Health::new();
         let fleet = Arc::new(Fleet::new(database.clone(), Arc::clone(&state.heartbeats)));
         let prober = Prober::new(config.routers.clone());
@@ -76,6 +80,7 @@ impl App {
             vault,
             migrator,
             publisher,
+            follower,
             pulse,
             fleet,
             ports,
@@ -124,6 +129,7 @@ impl App {
         let background = CancellationToken::new();
         shutdown.spawn("command writer", self.writer.run(background.clone()));
         shutdown.spawn("publisher", self.publisher.run(background.clone()));
+        shutdown.spawn("follower", self.follower.run(background.clone()));
         shutdown.spawn("pulse", self.pulse.run(background.clone()));
         let served = Box::pin(self.ports.serve(serving, shutdown)).await;
         background.cancel();

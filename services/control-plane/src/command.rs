@@ -6,19 +6,27 @@
 //! hold a connection.
 //!
 //! Each module uses only those before it: `error` and `proposal` are the words, `attempt` is what every rule works
-//! with, `rules` has the rules of each kind of key, `transaction` applies a command by them, `writer` queues.
+//! with, `rules` has the rules of each kind of key, `head` is the table that `intent` and `moves` ask what a command means
+//! and does, `transaction` applies a command by them, `writer` queues.
 
 mod error;
 mod proposal;
 
 mod attempt;
-mod levels;
 mod rules;
+
+mod head;
+mod intent;
+mod levels;
+mod moves;
 mod transaction;
 mod writer;
 
 pub use error::Error;
-pub use proposal::{Applied, Command, Committed, MAX_CHANGES, MAX_REASON, Proposed};
+pub use proposal::{
+    Applied, Command, Committed, Credentials, Intent, MAX_CHANGES, MAX_REASON, MAX_SELECTED, Promotion,
+    Proposed, SelectedPins,
+};
 pub use writer::{Commands, Options, Writer};
 
 pub(crate) use attempt::{unknown_overlay, unknown_service, unknown_tenant, unknown_version};

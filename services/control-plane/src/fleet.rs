@@ -36,12 +36,16 @@ pub(crate) use watch::Watch;
 const POLL: Duration = Duration::from_millis(10);
 /// How often someone who waits reads again which routers count.
 const REREAD: Duration = Duration::from_millis(500);
+/// For one look, however little time whoever waits has left.
+const LEAST_LOOK: Duration = Duration::from_millis(500);
 /// For one look.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// What shared state tells of the routers at one moment.
 #[derive(Debug, Default)]
 struct Look {
+    /// Before it was asked.
+    at_ms: u64,
     live: BTreeMap<String, Heartbeat>,
     left: BTreeSet<String>,
 }
@@ -58,7 +62,7 @@ pub(crate) struct Fleet {
 pub(crate) enum Error {
     #[error("read the routers' heartbeats: {0}")]
     State(Arc<str>),
-    #[error("read the routers' heartbeats: no answer within {DEADLINE:?}")]
+    #[error("read the routers' heartbeats: no answer in time")]
     Timeout,
     #[error(transparent)]
     Database(#[from] crate::database::Error),
@@ -94,12 +98,12 @@ impl Fleet {
         if let Some((_, look)) = last.as_ref().filter(|(at, _)| *at >= asked) {
             return Ok(Arc::clone(look));
         }
-        let at = Instant::now();
+        let (at, at_ms) = (Instant::now(), now_ms());
         let both = async { tokio::try_join!(self.heartbeats.live(), self.heartbeats.left()) };
         let look = match timeout(DEADLINE, both).await {
             Ok(Ok((live, left))) => {
                 let live = live.into_iter().map(|beat| (beat.router.clone(), beat)).collect();
-                Arc::new(Look { live, left: left.into_iter().collect() })
+                Arc::new(Look { at_ms, live, left: left.into_iter().collect() })
             }
             Ok(Err(error)) => return Err(Error::State(crate::command::chain(&error).into())),
             Err(_) => return Err(Error::Timeout),
@@ -115,14 +119,16 @@ impl Fleet {
         let mut known = Known::default();
         let mut reread = begun;
         loop {
+            let patience = limit.saturating_sub(begun.elapsed()).clamp(LEAST_LOOK, DEADLINE);
+            let looked = self.look_for(&mut known, &mut reread, patience).await;
             let late = begun.elapsed() >= limit;
-            let looked = self.look_for(&mut known, &mut reread).await;
             if let Err(error) = &looked {
                 tracing::debug!(error = %error, "routers could not be looked at");
             }
             let fault = looked.err().map(|error| error.told());
             let mut progress = known.progress(target, begun.elapsed(), fault);
-            if progress.complete && self.read_again(&mut known).await.is_ok() {
+            if progress.complete {
+                let fault = self.read_again(&mut known).await.err().map(|error| error.told());
                 progress = known.progress(target, begun.elapsed(), fault);
             }
             if late || progress.complete {
@@ -132,8 +138,13 @@ impl Fleet {
         }
     }
 
-    async fn look_for(&self, known: &mut Known, reread: &mut Instant) -> Result<(), Error> {
-        let look = self.look().await;
+    async fn look_for(
+        &self,
+        known: &mut Known,
+        reread: &mut Instant,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let look = timeout(patience, self.look()).await.unwrap_or(Err(Error::Timeout));
         match &look {
             Ok(look) => known.see(look),
             Err(_) => known.see_nobody(),
@@ -146,8 +157,20 @@ impl Fleet {
         look.map(drop)
     }
 
-    /// Takes over what every replica has noted.
+    /// Takes over what every replica has noted, and notes who is live and was not.
     async fn read_again(&self, known: &mut Known) -> Result<(), Error> {
+        known.read(self.database.routers().await?);
+        self.note_newcomers(known).await
+    }
+
+    /// Writes down who is live and not noted as a member, before anyone is told of it: it counts from then on, even if
+    /// shared state is lost before the next look of [`Watch`].
+    async fn note_newcomers(&self, known: &mut Known) -> Result<(), Error> {
+        let newcomers = known.newcomers();
+        if newcomers.is_empty() {
+            return Ok(());
+        }
+        self.database.put_routers(newcomers).await?;
         known.read(self.database.routers().await?);
         Ok(())
     }
@@ -155,8 +178,8 @@ impl Fleet {
     /// The routers that count; with `former`, also those that did.
     pub(crate) async fn list(&self, former: bool) -> Result<Vec<RouterState>, Error> {
         let (look, mut known) = (self.look().await?, Known::default());
-        known.read(self.database.routers().await?);
         known.see(&look);
+        self.read_again(&mut known).await?;
         Ok(known.states(&self.database.head().await?, former))
     }
 
@@ -176,8 +199,9 @@ impl Fleet {
             let message = format!("router `{id}` is not known; see `grey routers list --all`");
             return Err(ApiError::new(Reason::UnknownRouter, message).with("router", id));
         };
-        let dismissed = Member { standing: Standing::Dismissed, last_seen_ms: now_ms(), remark, ..member };
-        self.database.put_routers(vec![dismissed.clone()]).await?;
+        let last_seen_ms = now_ms().max(member.last_seen_ms);
+        let dismissed = Member { standing: Standing::Dismissed, last_seen_ms, remark, ..member };
+        self.database.dismiss_router(&dismissed).await?;
         Ok(progress::silent(&dismissed, Standing::Dismissed))
     }
 }

@@ -18,8 +18,9 @@ use grey_proto::control::{
     ListDatabasesResponse, ListEventsRequest, ListEventsResponse, ListPinsRequest, ListPinsResponse,
     ListRoutersRequest, ListRoutersResponse, ListSealedDatabasesRequest, ListSealedDatabasesResponse,
     ListServicesRequest, ListServicesResponse, ListTenantsRequest, ListTenantsResponse, ObserveSchemaRequest,
-    ObserveSchemaResponse, PutDatabaseRequest, PutDatabaseResponse, PutOverlayRequest, PutOverlayResponse,
-    PutPinRequest, PutPinResponse, PutPolicyRequest, PutPolicyResponse, PutServiceRequest,
+    ObserveSchemaResponse, PromoteOverlayRequest, PromoteOverlayResponse, PutDatabaseRequest,
+    PutDatabaseResponse, PutOverlayRequest, PutOverlayResponse, PutPinRequest, PutPinResponse,
+    PutPinsRequest, PutPinsResponse, PutPolicyRequest, PutPolicyResponse, PutServiceRequest,
     PutServiceResponse, PutTenantRequest, PutTenantResponse, PutVersionRequest, PutVersionResponse,
     RotateKeysRequest, RotateKeysResponse, VerifyEventsRequest, VerifyEventsResponse, WaitForRoutersRequest,
     WaitForRoutersResponse, WatchEventsRequest, WatchEventsResponse,
@@ -79,12 +80,14 @@ answer! { CatalogService {
     put_policy: PutPolicy(PutPolicyRequest) -> PutPolicyResponse,
     put_overlay: PutOverlay(PutOverlayRequest) -> PutOverlayResponse,
     delete_overlay: DeleteOverlay(DeleteOverlayRequest) -> DeleteOverlayResponse,
+    promote_overlay: PromoteOverlay(PromoteOverlayRequest) -> PromoteOverlayResponse,
 } }
 
 answer! { PinService {
     list_pins: ListPins(ListPinsRequest) -> ListPinsResponse,
     put_pin: PutPin(PutPinRequest) -> PutPinResponse,
     delete_pin: DeletePin(DeletePinRequest) -> DeletePinResponse,
+    put_pins: PutPins(PutPinsRequest) -> PutPinsResponse,
     apply_change_set: ApplyChangeSet(ApplyChangeSetRequest) -> ApplyChangeSetResponse,
 } }
 

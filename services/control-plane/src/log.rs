@@ -1,26 +1,33 @@
 //! The event log: as the publisher reads it, and as it is verified.
 
 mod lead;
+mod records;
 mod snapshot;
-
-use std::time::Duration;
 mod verify;
 
 pub use verify::{Fault, Verified};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use grey_core::change::{Epoch, Event, Position, Revision};
 use grey_core::record::Record;
 use grey_state::FencingToken;
 use grey_state::publisher::{EventLog, LogError, Snapshot};
-use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select};
 use tokio::sync::mpsc;
 
 use crate::database::{Database, Error};
 use crate::entity::{events, signed};
 
+/// Events are read until they have so many bytes: one may set the pins of a hundred thousand tenants.
+const MAX_BYTES: usize = 16 << 20;
+/// So many are read however large: the publisher reads its last event again, and would never get to the next one.
+const AT_LEAST: usize = 2;
+
 impl Database {
-    /// Up to `limit` events after `after`, in order, without a gap.
+    /// Up to `limit` events after `after`, in order, without a gap; fewer where they are large, but two if there are as many.
     ///
     /// # Errors
     /// When the database is away or an event does not read back.
@@ -45,8 +52,24 @@ impl Database {
         if let Some(before) = before {
             query = query.filter(events::Column::Revision.lt(signed(before.0)));
         }
-        let rows = self.read("read events", query.all(self.readers())).await?;
+        let rows = self.event_rows(query).await?;
         rows.iter().map(events::Model::event).collect()
+    }
+
+    /// The first rows that a query finds; fewer than all where they are large.
+    async fn event_rows(&self, query: Select<events::Entity>) -> Result<Vec<events::Model>, Error> {
+        let read = async {
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            let mut stream = query.stream(self.readers()).await?;
+            while (bytes < MAX_BYTES || rows.len() < AT_LEAST)
+                && let Some(row) = stream.try_next().await?
+            {
+                bytes += row.body.len();
+                rows.push(row);
+            }
+            Ok(rows)
+        };
+        self.read("read events", read).await
     }
 }
 

@@ -2,8 +2,8 @@
 
 use futures::{Stream, StreamExt};
 use grey_core::error::Reason;
-use grey_edge::Caller;
 use grey_edge::client::{Client, Error, MAX_ANSWER_BYTES, Options, Peer, Transport};
+use grey_edge::{Caller, on_behalf_of};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::schema::{
@@ -11,13 +11,10 @@ use grey_proto::schema::{
     Upgrade, WatchUpgradeRequest,
 };
 use grey_proto::status::ApiError;
-use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 /// Whom this service asks.
 const PEER: Peer = Peer { name: "schema migrator", section: "migrator" };
-/// Names the caller on whose behalf a call is made. The migrator believes it of this control plane's token only.
-const ACTOR: &str = "x-grey-actor";
 
 /// A client of the migrator. Cheap to clone.
 #[derive(Clone)]
@@ -97,12 +94,7 @@ impl Migrator {
 }
 
 fn on_behalf<T>(caller: &Caller, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    // Names that no header may have are left out; the migrator then records this control plane.
-    if let Ok(name) = MetadataValue::try_from(caller.name()) {
-        request.metadata_mut().insert(ACTOR, name);
-    }
-    request
+    on_behalf_of(&caller.principal(), message)
 }
 
 /// What the migrator refused, as callers may see it.

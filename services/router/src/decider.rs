@@ -3,6 +3,7 @@
 //! Nothing here locks, logs or leaves the thread, except where a call asks for it: a minimum revision waits
 //! for the table, a service with fleet-wide turns asks for its turn.
 
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -56,8 +57,10 @@ impl Decider {
                 return self.decide(&table, request, role, &moment);
             }
         }
-        let table = self.shared.tables.load_full();
-        let moment = self.with_turn(moment, &table, request, role).await;
+        let before = self.shared.tables.load_full();
+        let moment = self.with_turn(moment, &before, request, role).await;
+        let table = self.shared.tables.load();
+        let moment = self.on_present(moment, &before, &table, request, role);
         self.decide(&table, request, role, &moment)
     }
 
@@ -69,23 +72,26 @@ impl Decider {
     ) -> Result<Vec<RouteOutcome>, ApiError> {
         self.shared.limits.check_count("calls", calls.len())?;
         self.wait_for(calls).await;
-        let table = self.shared.tables.load_full();
-        let mut outcomes = Vec::with_capacity(calls.len());
+        let before = self.shared.tables.load_full();
+        let mut moments = Vec::with_capacity(calls.len());
         for call in calls {
-            let result = match self.shared.limits.check(call) {
-                Err(invalid) => Err(invalid.into()),
-                Ok(()) => {
-                    let mut moment = self.moment();
-                    if awaits_turn(&table, call) {
-                        moment = self.with_turn(moment, &table, call, role).await;
-                    }
-                    self.decide(&table, call, role, &moment)
-                }
-            };
-            self.count_refusal(&result);
-            outcomes.push(decision::outcome(result));
+            let mut moment = self.moment();
+            let checked = self.shared.limits.check(call);
+            if checked.is_ok() && awaits_turn(&before, call) {
+                moment = self.with_turn(moment, &before, call, role).await;
+            }
+            moments.push(checked.map(|()| moment));
         }
-        Ok(outcomes)
+        let table = self.shared.tables.load();
+        let decided = calls.iter().zip(moments).map(|(call, moment)| {
+            let result = moment.map_err(ApiError::from).and_then(|moment| {
+                let moment = self.on_present(moment, &before, &table, call, role);
+                self.decide(&table, call, role, &moment)
+            });
+            self.count_refusal(&result);
+            decision::outcome(result)
+        });
+        Ok(decided.collect())
     }
 
     /// Tells why a call is decided as it is, without counting it.
@@ -161,6 +167,28 @@ impl Decider {
         }
         self.counts.turn_fallback();
         moment
+    }
+
+    /// The moment for the table that is present once turns have been waited for. A router that has acknowledged a table
+    /// answers by no older one, so what was loaded before the wait decides nothing; and a turn that was taken by it
+    /// counts only among the same instances.
+    fn on_present(
+        &self,
+        moment: Moment,
+        before: &Table,
+        present: &Table,
+        request: &RouteRequest,
+        role: &str,
+    ) -> Moment {
+        if moment.turn.is_none() || ptr::eq(before, present) {
+            return moment;
+        }
+        let call = self.shared.call(request, role);
+        if turn_of(before, &call, &moment) == turn_of(present, &call, &moment) {
+            return moment;
+        }
+        self.counts.turn_fallback();
+        Moment { turn: None, ..moment }
     }
 
     fn moment(&self) -> Moment {

@@ -312,7 +312,7 @@ mod tests {
         table.set_position(Position { epoch: Epoch(1), revision: Revision(0) });
         let changes = vec![
             Change::Put(Fact::Service(Service { id: service.clone(), default: version })),
-            Change::Put(Fact::Tenant(Tenant::new(TenantId::new("acme").unwrap()))),
+            Change::Put(Fact::Tenant(Box::new(Tenant::new(TenantId::new("acme").unwrap())))),
         ];
         table.apply(&Event { revision: Revision(1), changes, ..Event::default() }).unwrap();
         table.set_instances(&service, vec![instance]);

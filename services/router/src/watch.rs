@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::Stream;
-use grey_core::change::{Epoch, Position, Revision};
+use grey_core::change::{Epoch, Event, Position, Revision};
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
 use grey_proto::convert::InvalidMessage;
@@ -35,6 +35,8 @@ const FRAMES: usize = 16;
 const STALL: Duration = Duration::from_secs(60);
 /// Most services in one selection.
 const MAX_SERVICES: usize = 1_000;
+/// Most changes of an event that is sent as such.
+const MAX_CHANGES: usize = 5_000;
 /// Most events that are sent instead of a snapshot.
 const MAX_RESUMED: u64 = 10_000;
 /// Events read at once, and how long one read may take; the events are there already.
@@ -56,6 +58,11 @@ pub(crate) struct Watchers {
 pub(crate) struct Hub {
     shared: Arc<Shared>,
     jobs: mpsc::Receiver<Job>,
+}
+
+/// Whether the event fits a message that clients take by default, 4 MiB. Of a larger one the table is sent anew.
+fn is_small(event: &Event) -> bool {
+    event.changes.len() <= MAX_CHANGES
 }
 
 /// One stream.
@@ -159,7 +166,7 @@ impl Job {
         loop {
             match updates.recv().await {
                 Ok(Update::Event(event)) if event.revision <= at => {}
-                Ok(Update::Event(event)) if event.revision == at.next() => {
+                Ok(Update::Event(event)) if event.revision == at.next() && is_small(&event) => {
                     self.send(frames::response(Frame::Event(self.selection.event(&event)))).await?;
                     at = event.revision;
                 }
@@ -194,6 +201,9 @@ impl Job {
             let Ok(Ok(FeedRead::Entries(read))) = timeout(RESUME_DEADLINE, read).await else {
                 return Ok(None);
             };
+            if !read.iter().all(|entry| is_small(&entry.event)) {
+                return Ok(None);
+            }
             at.revision = read.last().map_or(present.revision, |entry| entry.event.revision);
             entries.extend(read);
         }

@@ -1,11 +1,13 @@
 //! The control plane, as the migrator reads and tells it.
 
+use grey_core::change::Principal;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaWindow;
 use grey_core::service::ServiceVersion;
 use grey_core::version::Version;
 use grey_edge::client::{Client, Error, MAX_ANSWER_BYTES, Options, Peer, Transport};
+use grey_edge::on_behalf_of;
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::database_service_client::DatabaseServiceClient;
@@ -144,13 +146,13 @@ impl Control {
         self.ask("report schemas", self.pins.clone().apply_change_set(request)).await.map(drop)
     }
 
-    /// Pins a tenant.
+    /// Pins a tenant on behalf of `asker`, whose role is judged as well as this service's own.
     ///
     /// # Errors
     /// What the control plane says, or that it does not answer.
-    pub async fn pin(&self, pin: Pin, expected: Option<u64>, reason: String) -> Result<(), ApiError> {
-        let write = WriteOptions { expected_revision: expected, reason, ..WriteOptions::default() };
+    pub async fn pin(&self, asker: &Principal, pin: Pin, write: WriteOptions) -> Result<(), ApiError> {
         let request = PutPinRequest { pin: Some(pin), write: Some(write), ..PutPinRequest::default() };
+        let request = on_behalf_of(asker, request);
         self.ask("pin the tenant", self.pins.clone().put_pin(request)).await.map(drop)
     }
 

@@ -11,7 +11,7 @@ use crate::jobs::Queue;
 use crate::prepare::{Grounds, invalid};
 use futures::{Stream, StreamExt};
 use grey_core::ids::{ServiceId, TenantId};
-use grey_edge::{Caller, Role, admit};
+use grey_edge::{Role, admit};
 use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
 use grey_proto::schema::{
     BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DropViewsRequest,
@@ -28,15 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
-
-/// Names whoever the caller asks for.
-pub const ACTOR_HEADER: &str = "x-grey-actor";
-
-/// Most bytes of a name in [`ACTOR_HEADER`].
-const MAX_ACTOR: usize = 128;
 
 /// Most bytes of a reason.
 const MAX_REASON: usize = 500;
@@ -84,33 +77,6 @@ impl Api {
     }
 }
 
-/// A caller, and on whose behalf it asks.
-#[derive(Debug, Clone)]
-struct Asker {
-    caller: Caller,
-    /// `name`, or `name via caller`.
-    actor: String,
-}
-
-impl Asker {
-    /// # Errors
-    /// Nobody known asks, or its role does not allow it.
-    fn of<T>(request: &Request<T>, role: Role, what: &str) -> Result<Self, ApiError> {
-        let caller = admit(request.extensions(), role, what)?;
-        let actor = match principal(request.metadata()) {
-            Some(name) => format!("{name} via {}", caller.name()),
-            None => caller.name().to_owned(),
-        };
-        Ok(Self { caller, actor })
-    }
-}
-
-fn principal(metadata: &MetadataMap) -> Option<String> {
-    let name = metadata.get(ACTOR_HEADER)?.to_str().ok()?.trim();
-    let usable = !name.is_empty() && name.len() <= MAX_ACTOR && !name.chars().any(char::is_control);
-    usable.then(|| name.to_owned())
-}
-
 fn tenant_id(text: &str) -> Result<TenantId, ApiError> {
     TenantId::new(text).map_err(|error| invalid("tenant", error))
 }
@@ -142,7 +108,7 @@ macro_rules! answer {
         #[tonic::async_trait]
         impl SchemaService for Api {
             $(async fn $method(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                let asker = Asker::of(&request, Role::$role, $what)?;
+                let asker = admit(request.extensions(), Role::$role, $what)?;
                 let answer = Box::pin(self.$method(&asker, request.into_inner())).await?;
                 Ok(Response::new(answer))
             })*
@@ -174,7 +140,7 @@ answer! {
         &self,
         request: Request<WatchUpgradeRequest>,
     ) -> Result<Response<Self::WatchUpgradeStream>, Status> {
-        Asker::of(&request, Role::Viewer, "follow upgrades")?;
+        admit(request.extensions(), Role::Viewer, "follow upgrades")?;
         let changes = self.follow(request.into_inner()).await?;
         let told = |change: Result<_, ApiError>| {
             let upgrade = change.map_err(|error| to_status(&error))?;

@@ -3,6 +3,7 @@
 mod failure;
 mod input;
 mod output;
+mod selection;
 mod session;
 mod write;
 

@@ -178,7 +178,7 @@ mod tests {
         tenant.residency = (0..64).map(|region| Name::new(&format!("{region:063}")).unwrap()).collect();
         tenant.tier = Some(Name::new(&"t".repeat(63)).unwrap());
         tenant.region = Some(Name::new(&"r".repeat(63)).unwrap());
-        Write { kind: Kind::Create, change: Change::Put(Fact::Tenant(tenant)), expected: u64::MAX }
+        Write { kind: Kind::Create, change: Change::Put(Fact::Tenant(Box::new(tenant))), expected: u64::MAX }
     }
 
     fn small(i: usize) -> Write {

@@ -258,7 +258,11 @@ impl<'a> Draft<'a> {
         let checked = Tenant::try_from(control::Tenant::from(&tenant));
         match checked {
             Ok(_) => {
-                self.plan.writes.push(Write { kind, change: Change::Put(Fact::Tenant(tenant)), expected });
+                self.plan.writes.push(Write {
+                    kind,
+                    change: Change::Put(Fact::Tenant(Box::new(tenant))),
+                    expected,
+                });
             }
             Err(InvalidMessage { field, why }) => {
                 self.plan.unfit.push(Unfit { tenant: tenant.id, why: format!("{field}: {why}") });

@@ -30,29 +30,38 @@ const AT_ONCE: usize = 1_000;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The services of the product on real stores, each in a process of its own.
-struct Stage {
-    pins: PinServiceClient<Channel>,
-    routes: RouterServiceClient<Channel>,
-    database: DatabaseConnection,
+pub(super) struct Stage {
+    world: World,
+    pub(super) pins: PinServiceClient<Channel>,
+    pub(super) routes: Vec<RouterServiceClient<Channel>>,
+    pub(super) database: DatabaseConnection,
+    /// Where the control plane's database is.
+    pub(super) control: String,
     redis: redis::aio::MultiplexedConnection,
-    revision: u64,
+    pub(super) revision: u64,
     _control_plane: Service,
-    _router: Service,
+    _routers: Vec<Service>,
     _servers: (Postgres, Redis),
 }
 
 impl Stage {
-    async fn start() -> Result<Self> {
+    pub(super) async fn start(world: World, routers: usize) -> Result<Self> {
         let postgres = Postgres::builder().durable(true).start().await?;
         let redis = Redis::start().await?;
         let mut settings = router_settings(&redis.url());
-        let router = Service::start(Program::Router, &settings)?;
+        let routers: Vec<Service> =
+            (0..routers).map(|_| Service::start(Program::Router, &settings)).collect::<Result<_>>()?;
         settings.retain(|(name, _)| !name.starts_with("GREY__GRPC"));
-        settings.push(("GREY__DATABASE__URL", postgres.database("control").await?));
+        let control = postgres.database("control").await?;
+        settings.push(("GREY__DATABASE__URL", control.clone()));
         let control_plane = Service::start(Program::ControlPlane, &settings)?;
         control_plane.ready().await?;
-        router.ready().await?;
-        USUAL.publish_instances(&State::redis(&redis_options(&redis.url())).await?).await?;
+        let mut routes = Vec::new();
+        for router in &routers {
+            router.ready().await?;
+            routes.push(RouterServiceClient::new(channel(router.grpc).await?));
+        }
+        world.publish_instances(&State::redis(&redis_options(&redis.url())).await?).await?;
 
         let mut options = ConnectOptions::new(postgres.database("beside").await?);
         options.max_connections(1).sqlx_logging(false);
@@ -61,35 +70,38 @@ impl Stage {
             .execute_unprepared("CREATE TABLE commits (id BIGSERIAL PRIMARY KEY, body TEXT NOT NULL)")
             .await?;
         Ok(Self {
+            world,
             pins: PinServiceClient::new(channel(control_plane.grpc).await?),
-            routes: RouterServiceClient::new(channel(router.grpc).await?),
+            routes,
             database,
+            control,
             redis: redis.connection().await?,
             revision: 0,
             _control_plane: control_plane,
-            _router: router,
+            _routers: routers,
             _servers: (postgres, redis),
         })
     }
 
-    /// Declares the usual tenants, services and versions.
-    async fn declare(&mut self) -> Result<()> {
+    /// Declares the world's tenants, services and versions.
+    pub(super) async fn declare(&mut self) -> Result<()> {
+        let world = self.world;
         let service = |at| control::Service {
             id: World::service(at),
             default_version: world::version(0),
             ..control::Service::default()
         };
-        let versions = (0..USUAL.services).flat_map(|at| (1..USUAL.versions).map(move |number| (at, number)));
+        let versions = (0..world.services).flat_map(|at| (1..world.versions).map(move |number| (at, number)));
         let version = |(at, number)| control::ServiceVersion {
             service: World::service(at),
             version: world::version(number),
             ..control::ServiceVersion::default()
         };
         let tenant = |at| control::Tenant { id: World::tenant(at), ..control::Tenant::default() };
-        let changes: Vec<_> = (0..USUAL.services)
+        let changes: Vec<_> = (0..world.services)
             .map(|at| Change::ServicePut(service(at)))
             .chain(versions.map(|version_of| Change::VersionPut(version(version_of))))
-            .chain((0..USUAL.tenants).map(|at| Change::TenantPut(tenant(at))))
+            .chain((0..world.tenants).map(|at| Change::TenantPut(tenant(at))))
             .map(|change| ProposedChange {
                 change: Some(control::Change { change: Some(change) }),
                 expected_revision: None,
@@ -123,7 +135,8 @@ impl Stage {
         };
         let begin = Instant::now();
         let answered = async {
-            let answer = self.routes.route(call).await.context("route a call")?;
+            let router = self.routes.first_mut().context("find a router")?;
+            let answer = router.route(call).await.context("route a call")?;
             Ok::<_, anyhow::Error>((begin.elapsed(), answer.into_inner()))
         };
         let (put, (effect, answer)) =
@@ -151,7 +164,7 @@ async fn channel(addr: std::net::SocketAddr) -> Result<Channel> {
 
 pub(super) async fn to_effect() -> Result<Measurement> {
     programs::build(&[Program::Router, Program::ControlPlane])?;
-    let mut stage = Stage::start().await?;
+    let mut stage = Stage::start(USUAL, 1).await?;
     stage.declare().await?;
     let mut random = SmallRng::seed_from_u64(17);
     let mut pinned = HashMap::new();

@@ -41,14 +41,19 @@ pub struct OverBudget {
 }
 
 impl Budget {
+    /// How many tenants may move where so many are active.
+    #[must_use]
+    pub fn limit(&self, active: u64) -> u64 {
+        self.tenants.max(active.saturating_mul(self.percent) / 100)
+    }
+
     /// Holds moves to the budget, or to the number that the command states: no service may move more tenants
     /// than that. What a number states is an upper bound, also where the budget would allow more.
     ///
     /// # Errors
     /// Names the service that moves most, and the number to state.
     pub fn check(&self, moves: &Moves, stated: Option<u64>) -> Result<(), OverBudget> {
-        let share = moves.active.saturating_mul(self.percent) / 100;
-        let limit = stated.unwrap_or_else(|| self.tenants.max(share));
+        let limit = stated.unwrap_or_else(|| self.limit(moves.active));
         let most = moves.by_service().into_iter().max_by_key(|(_, tenants)| *tenants);
         let Some((service, tenants)) = most.filter(|(_, tenants)| *tenants > limit) else { return Ok(()) };
         let largest = moves.groups.iter().find(|group| group.service == *service && group.takes());

@@ -19,6 +19,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// differ in nothing that decides are decided once.
 #[must_use]
 pub fn moves(table: &Table, changes: &[Change], examples: usize) -> Moves {
+    preview(table, changes, examples).0
+}
+
+/// As [`moves`]; also gives the table after the changes, still at the position before them.
+#[must_use]
+pub fn preview(table: &Table, changes: &[Change], examples: usize) -> (Moves, Table) {
     let mut after = table.clone();
     after.change_all(changes);
     let tables = Tables { before: table, after: &after };
@@ -27,7 +33,7 @@ pub fn moves(table: &Table, changes: &[Change], examples: usize) -> Moves {
     tables.whole_services(&touched, &mut groups);
     tables.whole_tenants(&touched, &mut groups);
     tables.pairs(&touched, &mut groups);
-    Moves { active: table.active_tenants() as u64, groups: groups.sorted() }
+    (Moves { active: table.active_tenants() as u64, groups: groups.sorted() }, after)
 }
 
 /// What changes can make differ.
@@ -58,6 +64,8 @@ impl Touched {
                 }
                 // A hold refuses for a moment and moves nobody; the pin that follows does.
                 Key::Hold(..) => {}
+                // Where a database is decides nothing.
+                Key::Database(..) => {}
                 Key::Tenant(tenant) => {
                     rows.insert(tenant.clone());
                     // One that is removed loses its pins, even if it comes back as it was.
@@ -117,13 +125,12 @@ impl<'t> Tables<'t> {
         if touched.tenants.is_empty() {
             return;
         }
-        for service in self.after.services().map(ServiceTable::id) {
-            if touched.services.contains(service) {
-                continue;
-            }
-            let mut pair = self.service(service);
-            for tenant in &touched.tenants {
-                pair.count(service, tenant, self.rows(tenant), groups);
+        let others = self.after.services().map(ServiceTable::id).filter(|id| !touched.services.contains(*id));
+        let mut pairs: Vec<_> = others.map(|id| (id, self.service(id))).collect();
+        for tenant in &touched.tenants {
+            let rows = self.rows(tenant);
+            for (service, pair) in &mut pairs {
+                pair.count(service, tenant, rows, groups);
             }
         }
     }
@@ -146,14 +153,17 @@ struct Rows<'t> {
     after: Option<&'t Row>,
 }
 
+/// What decides for a tenant, if nothing but its assignment does; none: it is not declared.
+type Class = Option<u32>;
+
 /// A service in both tables.
 struct Pair<'t> {
     before: Option<&'t ServiceTable>,
     after: Option<&'t ServiceTable>,
     /// Whether an overlay tells tenants with the same pin and schema apart.
     splits: bool,
-    /// The group of all tenants with these assignments before and after, of those that nothing else tells apart.
-    classes: HashMap<(u32, u32), Option<usize>, RandomState>,
+    /// The group of all tenants of a class.
+    classes: HashMap<(Class, Class), Option<usize>, RandomState>,
 }
 
 impl<'t> Pair<'t> {
@@ -187,14 +197,20 @@ impl<'t> Pair<'t> {
         }
     }
 
-    /// The tenant's assignments, if nothing else tells it from others with the same ones.
-    fn class(&self, rows: Rows<'_>) -> Option<(u32, u32)> {
-        let plain = |row: Option<&Row>| row.is_some_and(Row::is_plain);
-        if self.splits || !plain(rows.before) || !plain(rows.after) {
+    /// The tenant's classes before and after, if nothing else tells it from others of the same ones.
+    fn class(&self, rows: Rows<'_>) -> Option<(Class, Class)> {
+        if self.splits {
             return None;
         }
-        let index = |service: Option<&ServiceTable>, row| service.map_or(0, |s| s.assignment_index(row));
-        Some((index(self.before, rows.before), index(self.after, rows.after)))
+        Some((class(self.before, rows.before)?, class(self.after, rows.after)?))
+    }
+}
+
+fn class(service: Option<&ServiceTable>, row: Option<&Row>) -> Option<Class> {
+    match row.filter(|row| row.profile().is_some()) {
+        None => Some(None),
+        Some(row) if row.is_plain() => Some(Some(service.map_or(0, |s| s.assignment_index(Some(row))))),
+        Some(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Folding events and instance lists into a table.
 
-use super::{Entry, Profile, Row, ServiceTable, Table};
+use super::{Profile, Row, ServiceTable, Table};
 use crate::change::{Change, Event, Position};
 use crate::digest;
 use crate::ids::{OverlayId, ServiceId, TenantId};
@@ -88,6 +88,8 @@ impl Table {
             Fact::Pin(tenant, service, pin) => self.set_pin(tenant, service, Some(pin)),
             Fact::Schema(tenant, service, seen) => self.set_schema(tenant, service, Some(&seen.schema)),
             Fact::Hold(tenant, service, hold) => self.set_hold(tenant, service, Some(hold)),
+            // No decision needs it.
+            Fact::Database(..) => {}
         }
     }
 
@@ -101,6 +103,7 @@ impl Table {
             Key::Pin(tenant, service) => self.set_pin(tenant, service, None),
             Key::Schema(tenant, service) => self.set_schema(tenant, service, None),
             Key::Hold(tenant, service) => self.set_hold(tenant, service, None),
+            Key::Database(..) => {}
         }
         if let Some(service) = key.service() {
             self.forget_vacant(service);
@@ -128,7 +131,7 @@ impl Table {
         if let Some(profile) = &row.profile {
             self.drop_fact(digest::profile(tenant, profile));
         }
-        for entry in &row.entries {
+        for entry in row.entries.iter() {
             let Some(service) = self.names.get(entry.service as usize).cloned() else { continue };
             let Some(known) = self.services.get(&service) else { continue };
             let assignment = known.assignment(entry.assignment);
@@ -186,7 +189,7 @@ impl Table {
         self.drop_fact(dropped);
         self.add_fact(added);
         let assignment = self.intern(service, pin.as_ref(), schema.as_ref());
-        row.assign(index, assignment);
+        row.entries.assign(index, assignment);
         self.put_row(tenant, row);
     }
 
@@ -331,26 +334,6 @@ impl Table {
 }
 
 type Assigned = (Option<Pin>, Option<SchemaVersion>);
-
-impl Row {
-    /// Assignment 0 needs no entry.
-    fn assign(&mut self, service: u32, assignment: u32) {
-        let mut entries = std::mem::take(&mut self.entries).into_vec();
-        match entries.binary_search_by_key(&service, |e| e.service) {
-            Ok(at) if assignment == 0 => {
-                entries.remove(at);
-            }
-            Ok(at) => {
-                if let Some(entry) = entries.get_mut(at) {
-                    entry.assignment = assignment;
-                }
-            }
-            Err(_) if assignment == 0 => {}
-            Err(at) => entries.insert(at, Entry { service, assignment }),
-        }
-        self.entries = entries.into_boxed_slice();
-    }
-}
 
 impl Profile {
     /// The part of a tenant that decisions look at.

@@ -1,6 +1,7 @@
 //! Loading a table from records, and reading it back as records.
 
-use super::{Entry, Profile, Row, Table};
+use super::entries::{Entries, Entry};
+use super::{Profile, Row, Table};
 use crate::digest;
 use crate::ids::{ServiceId, TenantId};
 use crate::key::RecordId;
@@ -66,8 +67,7 @@ impl Table {
         for (service, hold) in &holds {
             self.set_hold(&tenant.id, service, Some(hold));
         }
-        let row =
-            Row { profile: Some(Arc::new(profile)), entries: entries.into_boxed_slice(), ..Row::default() };
+        let row = Row { profile: Some(Arc::new(profile)), entries: Entries::new(&entries), ..Row::default() };
         self.put_row(&tenant.id, row);
     }
 
@@ -101,7 +101,7 @@ impl Table {
         if let Some(holds) = self.holds.get(id) {
             record.holds.extend(holds.iter().map(|(service, hold)| (service.clone(), hold.clone())));
         }
-        for entry in &row.entries {
+        for entry in row.entries.iter() {
             let service = self.names.get(entry.service as usize)?;
             let assignment = self.services.get(service)?.assignment(entry.assignment);
             record.pins.extend(assignment.pin.clone().map(|pin| (service.clone(), pin)));

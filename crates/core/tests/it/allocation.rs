@@ -53,7 +53,7 @@ fn a_decision_allocates_nothing() {
                 open("s", "2"),
                 open("s", "3"),
                 policy_put,
-                Change::Put(Fact::Tenant(tagged)),
+                Change::Put(Fact::Tenant(Box::new(tagged))),
                 observed_schema("t", "s", "1.2.3"),
                 known("pinned"),
                 pin_to("pinned", "s", "3"),

@@ -86,7 +86,7 @@ proptest! {
         let (table, model) = fold(&events, &BTreeMap::new());
         let tables = [Some(&overlays.0), Some(&overlays.1), None].map(|overlay| {
             let mut table = table.clone();
-            let lay = |of: &ServiceId| Some(Change::Put(Fact::Overlay(of.clone(), overlay?.clone())));
+            let lay = |of: &ServiceId| Some(Change::Put(Fact::Overlay(of.clone(), Box::new(overlay?.clone()))));
             apply(&mut table, model.defaults.keys().filter_map(lay).collect());
             table
         });

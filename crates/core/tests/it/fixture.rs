@@ -53,7 +53,7 @@ pub(crate) fn apply(table: &mut Table, changes: Vec<Change>) {
 
 /// Declares an active tenant without attributes.
 pub(crate) fn known(tenant_id: &str) -> Change {
-    Change::Put(Fact::Tenant(Tenant::new(tenant(tenant_id))))
+    Change::Put(Fact::Tenant(Box::new(Tenant::new(tenant(tenant_id)))))
 }
 
 pub(crate) fn declare(service_id: &str, default: &str) -> Change {
@@ -67,7 +67,7 @@ pub(crate) fn open(service_id: &str, text: &str) -> Change {
 
 pub(crate) fn window(service_id: &str, text: &str, window: SchemaWindow) -> Change {
     let (service, version) = (service(service_id), version(text));
-    Change::Put(Fact::Version(ServiceVersion { service, version, window }))
+    Change::Put(Fact::Version(Box::new(ServiceVersion { service, version, window })))
 }
 
 pub(crate) fn pin_to(tenant_id: &str, service_id: &str, text: &str) -> Change {

@@ -160,7 +160,7 @@ fn more_pairs_of_pin_and_schema_than_16_bits_can_number_are_told_apart() {
         let seen = Observation { schema: seen, at_ms: 0 };
         if at % 8 == 0 {
             let facts = [
-                Fact::Tenant(Tenant::new(of.clone())),
+                Fact::Tenant(Box::new(Tenant::new(of.clone()))),
                 Fact::Pin(of.clone(), service("s"), held.clone()),
                 Fact::Schema(of.clone(), service("s"), seen),
             ];

@@ -3,6 +3,7 @@
 use crate::fixture::{event, name, overlay, schema, service, tenant, version};
 use crate::model::Model;
 use grey_core::change::{Change, Event};
+use grey_core::database::{Database, DatabaseKind, Dialect};
 use grey_core::decide::Call;
 use grey_core::ids::{Name, ServiceId, TenantId};
 use grey_core::instance::Instance;
@@ -195,8 +196,9 @@ fn some_hold() -> impl Strategy<Value = Hold> {
 }
 
 fn some_version_put() -> impl Strategy<Value = Fact> {
-    (some_service(), some_version(), some_window())
-        .prop_map(|(service, version, window)| Fact::Version(ServiceVersion { service, version, window }))
+    (some_service(), some_version(), some_window()).prop_map(|(service, version, window)| {
+        Fact::Version(Box::new(ServiceVersion { service, version, window }))
+    })
 }
 
 fn some_service_put() -> impl Strategy<Value = Fact> {
@@ -207,18 +209,30 @@ fn some_observation() -> impl Strategy<Value = Observation> {
     (some_schema(), 0..9u64).prop_map(|(schema, at_ms)| Observation { schema, at_ms })
 }
 
+fn some_database() -> impl Strategy<Value = Database> {
+    select(&["db1", "db2"][..]).prop_map(|name| Database {
+        kind: DatabaseKind::Database,
+        dialect: Dialect::Postgres,
+        server: "db:5432".to_owned(),
+        name: name.to_owned(),
+        schema: String::new(),
+    })
+}
+
 fn some_fact() -> impl Strategy<Value = Fact> {
     let held = || (some_tenant(), some_service());
     prop_oneof![
-        8 => some_tenant_put().prop_map(Fact::Tenant),
+        8 => some_tenant_put().prop_map(|tenant| Fact::Tenant(Box::new(tenant))),
         4 => some_service_put(),
         10 => some_version_put(),
         6 => (some_service(), some_policy()).prop_map(|(service, policy)| Fact::Policy(service, policy)),
-        10 => (some_service(), some_overlay()).prop_map(|(service, overlay)| Fact::Overlay(service, overlay)),
+        10 => (some_service(), some_overlay()).prop_map(|(service, overlay)| Fact::Overlay(service, Box::new(overlay))),
         10 => (held(), some_pin()).prop_map(|((tenant, service), pin)| Fact::Pin(tenant, service, pin)),
         7 => (held(), some_observation())
             .prop_map(|((tenant, service), seen)| Fact::Schema(tenant, service, seen)),
         1 => (held(), some_hold()).prop_map(|((tenant, service), hold)| Fact::Hold(tenant, service, hold)),
+        1 => (held(), some_database())
+            .prop_map(|((tenant, service), database)| Fact::Database(tenant, service, database)),
     ]
 }
 
@@ -234,6 +248,7 @@ fn some_key() -> impl Strategy<Value = Key> {
         2 => held().prop_map(|(tenant, service)| Key::Pin(tenant, service)),
         3 => held().prop_map(|(tenant, service)| Key::Schema(tenant, service)),
         2 => held().prop_map(|(tenant, service)| Key::Hold(tenant, service)),
+        1 => held().prop_map(|(tenant, service)| Key::Database(tenant, service)),
     ]
 }
 
@@ -247,7 +262,7 @@ fn beginning() -> impl Strategy<Value = Vec<Change>> {
         some_version().prop_map(move |default| Fact::Service(Service { id: service(id), default }))
     };
     let declared = vec(some_version_put(), 4..12);
-    let tenants = vec(some_tenant_put().prop_map(Fact::Tenant), 2..8);
+    let tenants = vec(some_tenant_put().prop_map(|tenant| Fact::Tenant(Box::new(tenant))), 2..8);
     (SERVICES.map(default), declared, tenants).prop_map(|(services, declared, tenants)| {
         services.into_iter().chain(declared).chain(tenants).map(Change::Put).collect()
     })

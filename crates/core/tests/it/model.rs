@@ -34,18 +34,20 @@ impl Model {
 
     fn put(&mut self, fact: Fact) {
         match fact {
-            Fact::Tenant(tenant) => drop(self.tenants.insert(tenant.id.clone(), tenant)),
+            Fact::Tenant(tenant) => drop(self.tenants.insert(tenant.id.clone(), *tenant)),
             Fact::Service(service) => drop(self.defaults.insert(service.id, service.default)),
             Fact::Version(put) => drop(self.windows.insert((put.service, put.version), put.window)),
             Fact::Policy(service, policy) => drop(self.policies.insert(service, policy)),
             Fact::Overlay(service, overlay) => {
-                self.overlays.insert((service, overlay.id.clone()), overlay);
+                self.overlays.insert((service, overlay.id.clone()), *overlay);
             }
             Fact::Pin(tenant, service, pin) => drop(self.pins.insert((tenant, service), pin)),
             Fact::Schema(tenant, service, seen) => {
                 self.schemas.insert((tenant, service), seen.schema);
             }
             Fact::Hold(tenant, service, hold) => drop(self.holds.insert((tenant, service), hold)),
+            // Decides nothing, so nothing is kept of it.
+            Fact::Database(..) => {}
         }
     }
 
@@ -69,6 +71,7 @@ impl Model {
             Key::Pin(tenant, service) => drop(self.pins.remove(&(tenant, service))),
             Key::Schema(tenant, service) => drop(self.schemas.remove(&(tenant, service))),
             Key::Hold(tenant, service) => drop(self.holds.remove(&(tenant, service))),
+            Key::Database(..) => {}
         }
     }
 
@@ -80,7 +83,10 @@ impl Model {
             Key::Version(service, _) | Key::Policy(service) | Key::Overlay(service, _) => {
                 self.defaults.contains_key(&service)
             }
-            Key::Pin(tenant, service) | Key::Schema(tenant, service) | Key::Hold(tenant, service) => {
+            Key::Pin(tenant, service)
+            | Key::Schema(tenant, service)
+            | Key::Hold(tenant, service)
+            | Key::Database(tenant, service) => {
                 self.tenants.contains_key(&tenant) && self.defaults.contains_key(&service)
             }
         }
@@ -88,7 +94,8 @@ impl Model {
 
     /// Every fact, each kind by itself.
     pub(crate) fn facts(&self) -> Vec<Fact> {
-        let mut facts: Vec<Fact> = self.tenants.values().cloned().map(Fact::Tenant).collect();
+        let mut facts: Vec<Fact> =
+            self.tenants.values().cloned().map(|tenant| Fact::Tenant(Box::new(tenant))).collect();
         facts.extend(
             self.pins
                 .iter()
@@ -110,11 +117,13 @@ impl Model {
         );
         facts.extend(self.windows.iter().map(|((service, version), window)| {
             let (service, version, window) = (service.clone(), version.clone(), window.clone());
-            Fact::Version(ServiceVersion { service, version, window })
+            Fact::Version(Box::new(ServiceVersion { service, version, window }))
         }));
         facts.extend(self.policies.iter().map(|(of, policy)| Fact::Policy(of.clone(), policy.clone())));
         facts.extend(
-            self.overlays.iter().map(|((of, _), overlay)| Fact::Overlay(of.clone(), overlay.clone())),
+            self.overlays
+                .iter()
+                .map(|((of, _), overlay)| Fact::Overlay(of.clone(), Box::new(overlay.clone()))),
         );
         facts
     }

@@ -208,7 +208,7 @@ fn tenants_without_any_legal_version_are_told() {
 fn residency_that_no_instance_satisfies_is_told() {
     let table = many(2);
     let bound = Tenant { residency: vec![name("mars")], ..Tenant::new(tenant("t00001")) };
-    let moves = moves(&table, &[Change::Put(Fact::Tenant(bound))], 9);
+    let moves = moves(&table, &[Change::Put(Fact::Tenant(Box::new(bound)))], 9);
     assert_eq!(texts(&moves), ["1 of s: v1.0 → refused (v1.0 has no instance for them)"]);
     assert_eq!(moves.groups[0].examples, [tenant("t00001")]);
 }

@@ -44,5 +44,5 @@ pub(crate) fn settled(mut overlay: Overlay, before: Option<&Overlay>, others: &[
 
 /// Lays it over the pins of service `s`.
 pub(crate) fn lay(overlay: Overlay) -> Change {
-    Change::Put(Fact::Overlay(service("s"), overlay))
+    Change::Put(Fact::Overlay(service("s"), Box::new(overlay)))
 }

@@ -23,7 +23,7 @@ fn at(id: &str, region: &str, zone: &str) -> Instance {
 fn resident(regions: &[&str], list: Vec<Instance>) -> Table {
     let mut table = Table::default();
     let residency = regions.iter().map(|region| name(region)).collect();
-    let put = Change::Put(Fact::Tenant(Tenant { residency, ..Tenant::new(tenant("t")) }));
+    let put = Change::Put(Fact::Tenant(Box::new(Tenant { residency, ..Tenant::new(tenant("t")) })));
     apply(&mut table, vec![declare("s", "1"), open("s", "1"), put]);
     table.set_instances(&service("s"), list);
     table

@@ -95,7 +95,7 @@ proptest! {
 fn what_was_never_declared_makes_no_record() {
     let orphan = Change::Put(Fact::Pin(tenant("t"), service("s"), pin("1")));
     assert_eq!(Record::fold(None, &orphan), None);
-    let declared = Record::fold(None, &Change::Put(Fact::Tenant(Tenant::new(tenant("t")))));
+    let declared = Record::fold(None, &Change::Put(Fact::Tenant(Box::new(Tenant::new(tenant("t"))))));
     assert!(Record::fold(declared.clone(), &orphan).is_some());
     assert_eq!(Record::fold(declared, &Change::Removed(Key::Tenant(tenant("t")))), None);
 }

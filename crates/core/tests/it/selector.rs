@@ -56,7 +56,7 @@ fn meant(table: &Table, tenant: &Tenant, conditions: &Conditions) -> bool {
         && conditions.on_version.as_ref().is_none_or(|(of, at)| {
             let mut woken = table.clone();
             let active = Tenant { status: TenantStatus::Active, ..tenant.clone() };
-            apply(&mut woken, vec![Change::Put(Fact::Tenant(active))]);
+            apply(&mut woken, vec![Change::Put(Fact::Tenant(Box::new(active)))]);
             let chosen = choose_version(&woken, &Call::new(tenant.id.as_str(), of.as_str()));
             chosen.is_ok_and(|chosen| chosen.version == at)
         })

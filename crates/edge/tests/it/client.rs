@@ -4,10 +4,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use grey_core::change::Principal;
 use grey_core::error::Reason;
 use grey_edge::client::{Options, is_transient};
-use grey_proto::control::WaitForRoutersRequest;
+use grey_edge::on_behalf_of;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
+use grey_proto::control::{ListRoutersRequest, WaitForRoutersRequest};
 use grey_proto::status::ApiError;
 use grey_runtime::tls::ClientOptions;
 use tokio::net::{TcpListener, TcpSocket};
@@ -52,6 +54,25 @@ async fn refusals_are_told_as_the_peer_told_them() {
     let refused = wait(&options, 0).await;
     assert_eq!(refused, ApiError::new(Reason::InUse, "not now").with("by", "someone"));
     assert_eq!(client(&options).for_callers(refused.clone()), refused);
+}
+
+#[tokio::test]
+async fn what_an_asker_may_not_do_is_told_to_the_asker() {
+    let url = format!("http://{}", start(None).await);
+    let options = options(&url, TOKEN, None);
+    let client = client(&options);
+    let ask = async |role: &str| {
+        let principal = Principal { id: "bob".to_owned(), role: role.to_owned(), via: String::new() };
+        let mut fleet = FleetServiceClient::new(client.transport());
+        let request = on_behalf_of(&principal, ListRoutersRequest::default());
+        client.call(fleet.list_routers(request)).await.map(|answer| answer.routers[0].id.clone())
+    };
+    assert_eq!(ask("admin").await.unwrap(), "bob via ann");
+    let refused = ask("operator").await.unwrap_err();
+    assert_eq!((refused.reason, refused.get("principal")), (Reason::Denied, Some("bob")));
+    assert_eq!(client.for_callers(refused.clone()), refused);
+    let unusable = ask("root").await.unwrap_err();
+    assert_eq!(unusable.reason, Reason::InvalidArgument, "{unusable}");
 }
 
 #[tokio::test]

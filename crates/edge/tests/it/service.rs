@@ -34,7 +34,7 @@ impl FleetService for Who {
         request: Request<ListRoutersRequest>,
     ) -> Result<Response<ListRoutersResponse>, Status> {
         let caller = admit(request.extensions(), Role::Admin, "ask")?;
-        let router = RouterState { id: caller.name().to_owned(), ..RouterState::default() };
+        let router = RouterState { id: caller.to_string(), ..RouterState::default() };
         Ok(Response::new(ListRoutersResponse { routers: vec![router] }))
     }
 

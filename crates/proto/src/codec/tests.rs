@@ -60,17 +60,18 @@ proptest! {
     fn every_kind_of_change_survives_the_wire(
         tenant in any::tenant(), service in any::service(), version in any::service_version(),
         policy in any::policy(), overlay in any::overlay(), pin in any::pin(), seen in any::observation(),
-        hold in any::hold(),
+        hold in any::hold(), database in any::database(),
     ) {
         let ids = || (tenant.id.clone(), service.id.clone());
         let facts = [
             Fact::Policy(ids().1, policy),
-            Fact::Overlay(ids().1, overlay),
+            Fact::Overlay(ids().1, Box::new(overlay)),
             Fact::Pin(ids().0, ids().1, pin),
             Fact::Schema(ids().0, ids().1, seen),
             Fact::Hold(ids().0, ids().1, hold),
-            Fact::Version(version),
-            Fact::Tenant(tenant.clone()),
+            Fact::Database(ids().0, ids().1, database),
+            Fact::Version(Box::new(version)),
+            Fact::Tenant(Box::new(tenant.clone())),
             Fact::Service(service.clone()),
         ];
         for fact in facts {
@@ -252,7 +253,7 @@ fn an_event_is_stored_as_protobuf() {
     let event = Event {
         revision: Revision(7),
         at_ms: 1_500,
-        principal: Principal { id: "a".to_owned(), role: "o".to_owned() },
+        principal: Principal { id: "a".to_owned(), role: "o".to_owned(), via: "v".to_owned() },
         reason: "r".to_owned(),
         cause: "c".to_owned(),
         level: FormatLevel(2),
@@ -260,16 +261,63 @@ fn an_event_is_stored_as_protobuf() {
         sealed: [("k".to_owned(), vec![0xff, 0])].into(),
         changes: vec![Change::Put(Fact::Pin(tenant, service, pin))],
     };
-    let expected = b"\x08\x07\x12\x08\x08\x01\x10\x80\xca\xb5\xee\x01\x1a\x06\x0a\x01a\x12\x01o\x22\x01r\
+    let expected =
+        b"\x08\x07\x12\x08\x08\x01\x10\x80\xca\xb5\xee\x01\x1a\x09\x0a\x01a\x12\x01o\x1a\x01v\x22\x01r\
         \x2a\x10\x42\x0e\x0a\x01t\x12\x01s\x1a\x04v2.1\x20\x01\x32\x01c\x38\x02\
         \x42\x20pppppppppppppppppppppppppppppppp\x4a\x07\x0a\x01k\x12\x02\xff\x00";
     assert_eq!(encode_event(&event), expected);
 }
 
 #[test]
-fn fields_of_a_newer_release_are_skipped() {
-    let text = r#"{"service":{"id":"payment","defaultVersion":"v2.0","owner":"ann"},"notes":[1]}"#;
-    assert_eq!(decode_service_record(text).unwrap().service.default, version("v2.0"));
+fn stored_json_may_hold_what_only_a_newer_release_knows() {
+    let text = r#"{"service":{"id":"payment","defaultVersion":"v2.0","colour":{"of":["the","logo"]}},"owner":"ada",
+        "versions":[{"version":"v2.0","notes":{"x":[{}]}}],"overlays":[]}"#;
+    let record = decode_service_record(text).unwrap();
+    assert_eq!((record.service.default, record.versions.len()), (version("v2.0"), 1));
+    // A value that the contract does not have is no descriptive field.
+    let text = r#"{"service":{"id":"payment","defaultVersion":7}}"#;
+    assert!(decode_service_record(text).is_err());
+    let text = r#"{"service":"payment","balancing":{"strategy":"STRATEGY_OF_TOMORROW"}}"#;
+    assert!(decode_policy(text).is_err());
+    // Callers of the API are told of what they misspell.
+    let strict: Result<control::Service, _> =
+        serde_json::from_str(r#"{"id":"payment","defaultVersoin":"v3"}"#);
+    assert!(strict.unwrap_err().to_string().starts_with("unknown field `defaultVersoin`"));
+}
+
+#[test]
+fn router_states_survive_the_store() {
+    let state = control::RouterState {
+        id: "r1".to_owned(),
+        address: "h:1".to_owned(),
+        region: "eu".to_owned(),
+        zone: "a".to_owned(),
+        epoch: u64::MAX,
+        revision: u64::MAX,
+        digest: u64::MAX,
+        stale: true,
+        level: 7,
+        lease: Some(pbjson_types::Duration { seconds: 15, nanos: 0 }),
+        ..control::RouterState::default()
+    };
+    assert_eq!(decode_router_state(&encode_router_state(&state)).unwrap(), state);
+    assert_eq!(decode_router_state(r#"{"id":"r1","mood":{"x":[1,"2",null]}}"#).unwrap().id, "r1");
+    assert!(decode_router_state("x").is_err());
+}
+
+#[test]
+fn the_level_of_an_event_is_read_whatever_its_changes_are() {
+    for level in [1, 2, u32::MAX] {
+        let event = Event { revision: Revision(7), level: FormatLevel(level), ..Event::default() };
+        let mut bytes = encode_event(&event);
+        assert_eq!(event_level(&bytes).unwrap(), FormatLevel(level));
+        // A change of a kind that nobody here knows.
+        bytes.extend([5 << 3 | 2, 3, 0xfa, 0x7f, 0]);
+        assert_eq!(event_level(&bytes).unwrap(), FormatLevel(level));
+        assert!(decode_event(&bytes).is_err());
+    }
+    assert_eq!(event_level(b"").unwrap(), FormatLevel::FIRST);
+    assert!(event_level(b"\xff").is_err());
 }
 
 #[test]

@@ -46,11 +46,11 @@ impl From<&Change> for control::Change {
 
 fn put(fact: &Fact) -> change::Change {
     match fact {
-        Fact::Tenant(tenant) => change::Change::TenantPut(tenant.into()),
+        Fact::Tenant(tenant) => change::Change::TenantPut((&**tenant).into()),
         Fact::Service(service) => change::Change::ServicePut(service.into()),
-        Fact::Version(version) => change::Change::VersionPut(version.into()),
+        Fact::Version(version) => change::Change::VersionPut((&**version).into()),
         Fact::Policy(service, policy) => change::Change::PolicyPut((service, policy).into()),
-        Fact::Overlay(service, overlay) => change::Change::OverlayPut((service, overlay).into()),
+        Fact::Overlay(service, overlay) => change::Change::OverlayPut((service, &**overlay).into()),
         Fact::Pin(tenant, service, pin) => change::Change::PinPut((tenant, service, pin).into()),
         Fact::Schema(tenant, service, Observation { schema, at_ms }) => {
             let (schema, at_ms) = (Some(schema.clone()), Some(*at_ms));
@@ -58,6 +58,9 @@ fn put(fact: &Fact) -> change::Change {
             change::Change::SchemaObserved((&sighting).into())
         }
         Fact::Hold(tenant, service, hold) => change::Change::HoldPut((tenant, service, hold).into()),
+        Fact::Database(tenant, service, database) => {
+            change::Change::DatabasePut((tenant, service, database).into())
+        }
     }
 }
 
@@ -93,6 +96,10 @@ fn removed(key: &Key) -> change::Change {
             tenant: tenant.to_string(),
             service: service.to_string(),
         }),
+        Key::Database(tenant, service) => change::Change::DatabaseRemoved(control::DatabaseRemoved {
+            tenant: tenant.to_string(),
+            service: service.to_string(),
+        }),
     }
 }
 
@@ -104,13 +111,13 @@ pub fn change_at(message: control::Change, now_ms: u64) -> Result<Change, Invali
     let change = message.change.ok_or_else(|| InvalidMessage::missing("change"))?;
     Ok(match change {
         change::Change::TenantPut(tenant) => {
-            Change::Put(Fact::Tenant(convert_required("tenant_put", Some(tenant))?))
+            Change::Put(Fact::Tenant(Box::new(convert_required("tenant_put", Some(tenant))?)))
         }
         change::Change::ServicePut(service) => {
             Change::Put(Fact::Service(convert_required("service_put", Some(service))?))
         }
         change::Change::VersionPut(version) => {
-            Change::Put(Fact::Version(convert_required("version_put", Some(version))?))
+            Change::Put(Fact::Version(Box::new(convert_required("version_put", Some(version))?)))
         }
         change::Change::PolicyPut(policy) => {
             let (service, policy) = convert_required("policy_put", Some(policy))?;
@@ -118,7 +125,7 @@ pub fn change_at(message: control::Change, now_ms: u64) -> Result<Change, Invali
         }
         change::Change::OverlayPut(overlay) => {
             let (service, overlay) = convert_required("overlay_put", Some(overlay))?;
-            Change::Put(Fact::Overlay(service, overlay))
+            Change::Put(Fact::Overlay(service, Box::new(overlay)))
         }
         change::Change::PinPut(pin) => {
             let (tenant, service, pin) = convert_required("pin_put", Some(pin))?;
@@ -131,6 +138,10 @@ pub fn change_at(message: control::Change, now_ms: u64) -> Result<Change, Invali
         change::Change::HoldPut(hold) => {
             let (tenant, service, hold): (_, _, Hold) = convert_required("hold_put", Some(hold))?;
             Change::Put(Fact::Hold(tenant, service, hold))
+        }
+        change::Change::DatabasePut(database) => {
+            let (tenant, service, database) = convert_required("database_put", Some(database))?;
+            Change::Put(Fact::Database(tenant, service, database))
         }
         change::Change::TenantRemoved(gone) => {
             Change::Removed(Key::Tenant(read("tenant_removed.tenant", &gone.tenant)?))
@@ -157,6 +168,10 @@ pub fn change_at(message: control::Change, now_ms: u64) -> Result<Change, Invali
             read("hold_removed.tenant", &gone.tenant)?,
             read("hold_removed.service", &gone.service)?,
         )),
+        change::Change::DatabaseRemoved(gone) => Change::Removed(Key::Database(
+            read("database_removed.tenant", &gone.tenant)?,
+            read("database_removed.service", &gone.service)?,
+        )),
     })
 }
 
@@ -177,13 +192,15 @@ impl SchemaSighting {
 
 impl From<&Principal> for control::Principal {
     fn from(principal: &Principal) -> Self {
-        Self { id: principal.id.clone(), role: principal.role.clone() }
+        let Principal { id, role, via } = principal.clone();
+        Self { id, role, via }
     }
 }
 
 impl From<control::Principal> for Principal {
     fn from(message: control::Principal) -> Self {
-        Self { id: message.id, role: message.role }
+        let control::Principal { id, role, via } = message;
+        Self { id, role, via }
     }
 }
 
@@ -199,6 +216,7 @@ impl From<&Event> for control::Event {
             level: event.level.0,
             previous: event.previous.0.to_vec(),
             sealed: event.sealed.clone(),
+            omitted: 0,
         }
     }
 }

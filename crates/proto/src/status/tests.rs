@@ -3,7 +3,7 @@
 use super::*;
 
 /// The whole mapping, by hand.
-const TABLE: [(Reason, Code, &str, u16); 31] = [
+const TABLE: [(Reason, Code, &str, u16); 32] = [
     (Reason::InvalidArgument, Code::InvalidArgument, "INVALID_ARGUMENT", 400),
     (Reason::TooLarge, Code::ResourceExhausted, "RESOURCE_EXHAUSTED", 413),
     (Reason::UnknownTenant, Code::NotFound, "NOT_FOUND", 404),
@@ -28,6 +28,7 @@ const TABLE: [(Reason, Code, &str, u16); 31] = [
     (Reason::RevisionUnavailable, Code::Unavailable, "UNAVAILABLE", 503),
     (Reason::RateLimited, Code::ResourceExhausted, "RESOURCE_EXHAUSTED", 429),
     (Reason::RevisionMismatch, Code::Aborted, "ABORTED", 412),
+    (Reason::MovesOverBudget, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::InUse, Code::FailedPrecondition, "FAILED_PRECONDITION", 409),
     (Reason::Unauthenticated, Code::Unauthenticated, "UNAUTHENTICATED", 401),
     (Reason::Denied, Code::PermissionDenied, "PERMISSION_DENIED", 403),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use grey_runtime::{
     Faults,
-    access::{Access, Error, Options, Principal, Token, TokenHash, check_bind},
+    access::{Access, Error, Options, Principal, Token, TokenHash, check_bind, is_name},
 };
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
@@ -120,4 +120,17 @@ fn hashes_are_read_from_hexadecimal_and_never_printed() {
     let printed = format!("{:?}", two_tokens());
     assert!(printed.contains("***"), "{printed}");
     assert_eq!(serde_json::to_value(two_tokens()).unwrap()["tokens"][0]["sha256"], "***");
+}
+
+#[test]
+fn tokens_have_names_that_can_travel() {
+    let long = "x".repeat(257);
+    for name in ["", " ", " ann", "ann\n", long.as_str()] {
+        let options = Options { tokens: vec![token(name, "admin", "t")], allow_anonymous: None };
+        let mut faults = Faults::default();
+        faults.section("access", &options);
+        let found: Vec<String> = faults.found().iter().map(ToString::to_string).collect();
+        assert!(found.len() == 1 && found[0].starts_with("access.tokens.0.name: must have"), "{found:?}");
+    }
+    assert!(is_name("Ann Ö. <ann@example.org>"));
 }

@@ -1,7 +1,7 @@
 //! The event feed in memory.
 
 use super::{end_of, lock};
-use crate::feed::{Append, FeedEntry, FeedRead, Head};
+use crate::feed::{Append, FeedEntry, FeedRead, Head, revision_before};
 use crate::{Error, Feed, FencingToken};
 use async_trait::async_trait;
 use grey_core::change::{Epoch, FormatLevel, Position, Revision};
@@ -48,39 +48,46 @@ impl Log {
         self.entries.back().map_or(self.base, |entry| entry.event.revision)
     }
 
-    fn place(&self, epoch: Epoch, entry: &FeedEntry) -> Append {
-        let revision = entry.event.revision;
-        if self.epoch != epoch || revision > self.last().next() {
-            return Append::OutOfPlace;
+    /// Those of the entries that are not held; none if they are out of place.
+    fn missing<'e>(&self, epoch: Epoch, entries: &'e [FeedEntry]) -> Option<&'e [FeedEntry]> {
+        let before = revision_before(entries)?;
+        if self.epoch != epoch || before > self.last() {
+            return None;
         }
-        if revision == self.last().next() {
-            return Append::Appended;
-        }
-        match self.entries.iter().find(|held| held.event.revision == revision) {
-            Some(held) if held.event != entry.event => Append::OutOfPlace,
-            _ => Append::Duplicate,
-        }
+        let (held, missing) =
+            entries.split_at(entries.partition_point(|entry| entry.event.revision <= self.last()));
+        let differs = |entry: &FeedEntry| {
+            let same_revision = |held: &&FeedEntry| held.event.revision == entry.event.revision;
+            self.entries.iter().find(same_revision).is_some_and(|held| held.event != entry.event)
+        };
+        (!held.iter().any(differs)).then_some(missing)
     }
 }
 
 #[async_trait]
 impl Feed for MemoryFeed {
-    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
+    async fn append(
+        &self,
+        token: FencingToken,
+        epoch: Epoch,
+        entries: &[FeedEntry],
+    ) -> Result<Append, Error> {
         let mut log = lock(&self.log);
         let Some(log) = log.as_mut() else { return Ok(Append::OutOfPlace) };
         fence("append to the feed", token, log.token)?;
-        let place = log.place(epoch, entry);
-        if place == Append::Appended {
-            log.token = token;
-            log.entries.push_back(entry.clone());
-            if log.entries.len() > self.length
-                && let Some(trimmed) = log.entries.pop_front()
-            {
-                log.base = trimmed.event.revision;
-            }
-            self.grown.notify_waiters();
+        let Some(missing) = log.missing(epoch, entries) else { return Ok(Append::OutOfPlace) };
+        if missing.is_empty() {
+            return Ok(Append::Duplicate);
         }
-        Ok(place)
+        log.token = token;
+        log.entries.extend(missing.iter().cloned());
+        while log.entries.len() > self.length
+            && let Some(trimmed) = log.entries.pop_front()
+        {
+            log.base = trimmed.event.revision;
+        }
+        self.grown.notify_waiters();
+        Ok(Append::Appended)
     }
 
     async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {

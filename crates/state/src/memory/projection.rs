@@ -75,14 +75,14 @@ impl Projection for MemoryProjection {
     async fn apply(
         &self,
         token: FencingToken,
-        event: &Event,
+        events: &[Event],
         reached: &ProjectionStatus,
     ) -> Result<(), Error> {
         let mut projected = lock(&self.0);
-        projected.fence("project an event", token)?;
-        let status = projected.status.as_ref();
-        if ProjectionStatus::continues(status, reached.position.epoch, event.revision)? {
-            event.changes.iter().for_each(|change| projected.change(change));
+        projected.fence("project events", token)?;
+        let missing = ProjectionStatus::missing(projected.status.as_ref(), reached.position.epoch, events)?;
+        if !missing.is_empty() {
+            missing.iter().flat_map(|event| &event.changes).for_each(|change| projected.change(change));
             projected.status = Some(reached.clone());
         }
         projected.token = Some(token);

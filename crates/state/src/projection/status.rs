@@ -1,7 +1,7 @@
 //! What a projection says of itself, and its publisher's sign of life.
 
 use crate::{Digests, Error};
-use grey_core::change::{Epoch, FormatLevel, Position, Revision};
+use grey_core::change::{Epoch, Event, FormatLevel, Position};
 
 /// Where a projection's status is stored.
 pub(crate) const STATUS_KEY: &str = "grey:projection";
@@ -30,18 +30,29 @@ pub struct Beat {
 }
 
 impl ProjectionStatus {
-    /// Whether the event at `revision` is the next one; false if it is contained already.
+    /// Those of the events that are not contained yet.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is no projection of that epoch up to the revision before.
-    pub(crate) fn continues(status: Option<&Self>, epoch: Epoch, revision: Revision) -> Result<bool, Error> {
+    pub(crate) fn missing<'e>(
+        status: Option<&Self>,
+        epoch: Epoch,
+        events: &'e [Event],
+    ) -> Result<&'e [Event], Error> {
+        let first = events.first().map(|event| event.revision).unwrap_or_default();
+        let follow =
+            events.iter().zip(events.iter().skip(1)).all(|(e, next)| e.revision.next() == next.revision);
         let why = match status.map(|status| &status.position) {
             None => "there is no complete projection".to_owned(),
             Some(held) if held.epoch != epoch => format!("it belongs to epoch {}", held.epoch),
-            Some(held) if held.revision.next() < revision => {
+            Some(held) if held.revision.next() < first => {
                 format!("it is at revision {}, before the one to go on from", held.revision)
             }
-            Some(held) => return Ok(held.revision < revision),
+            Some(_) if !follow => "the events do not follow one another".to_owned(),
+            Some(held) => {
+                let contained = events.partition_point(|event| event.revision <= held.revision);
+                return Ok(events.get(contained..).unwrap_or_default());
+            }
         };
         Err(Error::Corrupt { key: STATUS_KEY.to_owned(), why })
     }

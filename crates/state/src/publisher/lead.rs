@@ -24,6 +24,17 @@ pub(super) enum Health {
     Damaged,
 }
 
+/// What came of publishing a batch.
+#[derive(PartialEq, Eq, Debug)]
+enum Published {
+    /// The log may hold more.
+    More,
+    /// The feed holds the whole log.
+    All,
+    /// Feed or log are not what they were: start over.
+    Damaged,
+}
+
 /// The lead, from the moment that the feed holds the log.
 pub(super) struct Lead<'a> {
     pub(super) publisher: &'a Publisher,
@@ -57,16 +68,28 @@ impl Beats {
     }
 }
 
+/// How a lead ended.
+pub(super) struct Ended {
+    pub(super) by: Result<(), Interrupted>,
+    /// Since it had mended what needed it.
+    pub(super) published_for: Duration,
+}
+
 impl Publisher {
-    /// Mends what needs mending, then publishes each commit. Returns to be started over when the feed or the log were
+    /// Mends what needs mending, then publishes each commit. Ends to be started over when the feed or the log were
     /// found damaged.
-    pub(super) async fn lead(&self, token: FencingToken, is_first: bool) -> Result<(), Interrupted> {
-        let mut lead = Box::pin(self.begin(token)).await?;
+    pub(super) async fn lead(&self, token: FencingToken, is_first: bool) -> Ended {
+        let mut lead = match Box::pin(self.begin(token)).await {
+            Ok(lead) => lead,
+            Err(error) => return Ended { by: Err(error), published_for: Duration::ZERO },
+        };
         if is_first {
             // What a leader before this one wrote late is found.
             lead.upkeep.want(Work::Check);
         }
-        lead.run().await
+        let begun = Instant::now();
+        let by = lead.run().await;
+        Ended { by, published_for: begun.elapsed() }
     }
 }
 
@@ -74,7 +97,8 @@ impl Lead<'_> {
     async fn run(&mut self) -> Result<(), Interrupted> {
         let options = &self.publisher.options;
         loop {
-            if self.publish_new().await? == Health::Damaged {
+            let published = self.publish_new().await?;
+            if published == Published::Damaged {
                 return Ok(());
             }
             self.publisher.handle.set_fault(None);
@@ -98,7 +122,7 @@ impl Lead<'_> {
                 self.next_deep_check = Instant::now() + options.deep_check;
             }
             self.start_work();
-            if !is_behind {
+            if published == Published::All && !is_behind {
                 // A timeout only means that nobody told of a commit.
                 let woken = async {
                     tokio::select! {
@@ -111,45 +135,52 @@ impl Lead<'_> {
         }
     }
 
-    /// Publishes what was committed since. The last published event is read again with it: if the log holds
-    /// another one now, it was restored and written to in between.
-    async fn publish_new(&mut self) -> Result<Health, Interrupted> {
+    /// Publishes a batch of what was committed since: all of it in the feed first, then in the projection. The last
+    /// published event is read again with it: if the log holds another one now, it was restored and written to in
+    /// between.
+    async fn publish_new(&mut self) -> Result<Published, Interrupted> {
         let publisher = self.publisher;
-        loop {
-            let after = self.mirror.position().revision.before();
-            let events = publisher.log.events(after, publisher.options.batch.saturating_add(1)).await?;
-            let mut events = events.into_iter();
-            if self.last.is_some() && events.next().as_ref() != self.last.as_ref() {
-                publisher.start_epoch(&self.mirror.position(), Epoch::default()).await?;
-                return Ok(Health::Damaged);
-            }
-            let is_end = events.len() == 0;
-            for event in events {
-                publisher.check_level(event.level)?;
-                if self.mirror.apply(&event).is_err() {
-                    return Ok(Health::Damaged);
-                }
-                self.level = self.level.max(event.level);
-                let entry = FeedEntry { event, digests: Digests::of(&self.mirror) };
-                if publisher.append(self.token, self.mirror.position().epoch, &entry).await?
-                    == Health::Damaged
-                {
-                    return Ok(Health::Damaged);
-                }
-                self.publisher.handle.0.published.store(self.mirror.position().revision.0, Relaxed);
-                self.reached.send_replace(self.mirror.position());
-                self.project_next(&entry.event).await?;
-                self.last = Some(entry.event);
-            }
-            self.beat().await?;
-            if is_end {
-                return Ok(Health::Sound);
-            }
+        let after = self.mirror.position().revision.before();
+        let events = publisher.log.events(after, publisher.options.batch.saturating_add(1)).await?;
+        let mut events = events.into_iter();
+        if self.last.is_some() && events.next().as_ref() != self.last.as_ref() {
+            publisher.start_epoch(&self.mirror.position(), Epoch::default()).await?;
+            return Ok(Published::Damaged);
         }
+        let mut entries = Vec::with_capacity(events.len());
+        let mut foldable = Ok(());
+        for event in events {
+            // What is before it is published all the same.
+            foldable = publisher.check_level(event.level);
+            if foldable.is_err() {
+                break;
+            }
+            if self.mirror.apply(&event).is_err() {
+                return Ok(Published::Damaged);
+            }
+            self.level = self.level.max(event.level);
+            entries.push(FeedEntry { event, digests: Digests::of(&self.mirror) });
+        }
+        let is_end = entries.is_empty();
+        if !is_end {
+            if publisher.append(self.token, self.mirror.position().epoch, &entries).await? == Health::Damaged
+            {
+                return Ok(Published::Damaged);
+            }
+            publisher.handle.0.published.store(self.mirror.position().revision.0, Relaxed);
+            self.reached.send_replace(self.mirror.position());
+            let (mut events, digests): (Vec<Event>, Vec<Digests>) =
+                entries.into_iter().map(|entry| (entry.event, entry.digests)).unzip();
+            self.project(&events, &digests).await?;
+            self.last = events.pop();
+        }
+        foldable?;
+        self.beat().await?;
+        Ok(if is_end { Published::All } else { Published::More })
     }
 
     /// Leaves a sign of life: the feed holds what the log just held.
-    async fn beat(&mut self) -> Result<(), Interrupted> {
+    pub(super) async fn beat(&mut self) -> Result<(), Interrupted> {
         let publisher = self.publisher;
         if self.beats.last.is_some_and(|last| last.elapsed() < publisher.options.beat) {
             return Ok(());
@@ -224,9 +255,9 @@ impl Publisher {
         &self,
         token: FencingToken,
         epoch: Epoch,
-        entry: &FeedEntry,
+        entries: &[FeedEntry],
     ) -> Result<Health, Interrupted> {
-        Ok(match sound(self.state.feed.append(token, epoch, entry).await)? {
+        Ok(match sound(self.state.feed.append(token, epoch, entries).await)? {
             Some(Append::Appended | Append::Duplicate) => Health::Sound,
             Some(Append::OutOfPlace) | None => Health::Damaged,
         })

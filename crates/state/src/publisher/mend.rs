@@ -140,16 +140,17 @@ impl Publisher {
         let mut last = head.last;
         while last < end.revision {
             let events = self.log.events(last, self.options.batch).await?;
-            let Some(newest) = events.last().map(|e| e.revision) else { break };
+            let mut entries = Vec::with_capacity(events.len());
             for event in events.into_iter().take_while(|e| e.revision <= end.revision) {
                 self.check_level(event.level)?;
                 // Only the mirror's own revision has a digest at hand.
                 let is_end = event.revision == end.revision;
                 let digests = if is_end { Digests::of(mirror) } else { Digests::unknown() };
-                let entry = FeedEntry { event, digests };
-                if self.append(token, end.epoch, &entry).await? == Health::Damaged {
-                    return Ok(self.state.feed.reset(token, &end).await?);
-                }
+                entries.push(FeedEntry { event, digests });
+            }
+            let Some(newest) = entries.last().map(|entry| entry.event.revision) else { break };
+            if self.append(token, end.epoch, &entries).await? == Health::Damaged {
+                return Ok(self.state.feed.reset(token, &end).await?);
             }
             last = newest;
         }

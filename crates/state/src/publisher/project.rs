@@ -12,6 +12,9 @@ use grey_core::record::Record;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Changes after which another batch of events is projected: as many units may have to be written anew if one of them
+/// turns out to be damaged, and a router that loads meanwhile has them to fold.
+const BATCH_CHANGES: usize = 4_000;
 /// Repairs in a row after which the whole projection is rebuilt.
 const MAX_REPAIRS: u32 = 3;
 
@@ -19,23 +22,13 @@ const MAX_REPAIRS: u32 = 3;
 pub(super) enum Projected {
     /// Its status is this; it may be behind the feed.
     At(ProjectionStatus),
-    /// The same, but the next event could not be projected: these records are damaged.
+    /// The same, but the next events could not be projected: one of these records is damaged.
     Stuck(ProjectionStatus, BTreeSet<RecordId>),
     /// It is not there, or of no use.
     Missing,
 }
 
 impl Lead<'_> {
-    /// Projects the event at the feed's end, if the projection holds all before it.
-    pub(super) async fn project_next(&mut self, event: &Event) -> Result<(), Interrupted> {
-        match &self.projected {
-            Projected::At(status) if status.position.revision.next() == event.revision => {
-                self.project(event).await
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Projects some of what the projection lacks; true if it lacks more.
     pub(super) async fn catch_up(&mut self) -> Result<bool, Interrupted> {
         let end = self.mirror.position().revision;
@@ -45,35 +38,46 @@ impl Lead<'_> {
             return Ok(false);
         }
         let events = self.publisher.log.events(from, self.publisher.options.batch).await?;
-        let is_empty = events.is_empty();
-        for event in events.iter().take_while(|event| event.revision <= end) {
-            self.project_next(event).await?;
-        }
-        Ok(!is_empty && matches!(&self.projected, Projected::At(status) if status.position.revision < end))
+        let held = events.partition_point(|event| event.revision <= end);
+        self.project(events.get(..held).unwrap_or_default(), &[]).await?;
+        let is_behind = matches!(&self.projected, Projected::At(status) if status.position.revision < end);
+        Ok(is_behind && !events.is_empty())
     }
 
-    async fn project(&mut self, event: &Event) -> Result<(), Interrupted> {
-        let mut reached = self.status();
-        if event.revision != reached.position.revision {
-            // Only the mirror's own revision has a digest at hand.
-            reached.position.revision = event.revision;
-            reached.digests = Digests::unknown();
-        }
-        match self.publisher.state.projection.apply(self.token, event, &reached).await {
-            Ok(()) => self.projected = Projected::At(reached),
-            Err(error @ Error::Corrupt { .. }) => self.stumble(&error, event),
-            Err(error) => return Err(error.into()),
+    /// Projects events that the feed holds, if the projection holds all before them. `digests` are those of a table
+    /// after each, as far as they are at hand.
+    pub(super) async fn project(&mut self, events: &[Event], digests: &[Digests]) -> Result<(), Interrupted> {
+        let mut done = 0;
+        for batch in batches(events) {
+            done += batch.len();
+            let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+            let follows = |status: &ProjectionStatus| status.position.revision.next() == first.revision;
+            if !matches!(&self.projected, Projected::At(status) if follows(status)) {
+                return Ok(());
+            }
+            let mut reached = self.status();
+            if last.revision != reached.position.revision {
+                reached.position.revision = last.revision;
+                reached.digests = digests.get(done - 1).cloned().unwrap_or_else(Digests::unknown);
+            }
+            match self.publisher.state.projection.apply(self.token, batch, &reached).await {
+                Ok(()) => self.projected = Projected::At(reached),
+                Err(error @ Error::Corrupt { .. }) => self.stumble(&error, batch),
+                Err(error) => return Err(error.into()),
+            }
+            self.beat().await?;
         }
         Ok(())
     }
 
-    /// An event cannot be projected, because something does not read back.
-    fn stumble(&mut self, error: &Error, event: &Event) {
+    /// Events cannot be projected, because something does not read back.
+    fn stumble(&mut self, error: &Error, events: &[Event]) {
         let is_status = matches!(error, Error::Corrupt { key, .. } if key == STATUS_KEY);
         match std::mem::replace(&mut self.projected, Projected::Missing) {
             Projected::At(status) if !is_status => {
-                tracing::error!(%error, "projection is damaged; what the event changes is written anew");
-                let records = event.changes.iter().map(|change| change.key().record().into()).collect();
+                tracing::error!(%error, "projection is damaged; what the events change is written anew");
+                let changes = events.iter().flat_map(|event| &event.changes);
+                let records = changes.map(|change| change.key().record().into()).collect();
                 self.projected = Projected::Stuck(status, records);
                 self.upkeep.want(Work::Check);
             }
@@ -196,5 +200,44 @@ impl Lead<'_> {
             at = last;
         }
         Ok(())
+    }
+}
+
+/// Events in batches of a bounded number of changes, each of one event at least.
+fn batches(mut events: &[Event]) -> impl Iterator<Item = &[Event]> {
+    std::iter::from_fn(move || {
+        let mut changes = 0;
+        let fits = |event: &&Event| {
+            changes += event.changes.len();
+            changes <= BATCH_CHANGES
+        };
+        let fitting = events.iter().take_while(fits).count();
+        let (batch, rest) = events.split_at(fitting.max(1).min(events.len()));
+        events = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grey_core::change::{Change, Revision};
+    use grey_core::ids::TenantId;
+    use grey_core::key::Key;
+
+    #[test]
+    fn batches_are_bounded_and_leave_no_event_out() {
+        let tenant = TenantId::new("acme").unwrap();
+        let event = |(revision, changes): (u64, usize)| Event {
+            revision: Revision(revision),
+            changes: vec![Change::Removed(Key::Tenant(tenant.clone())); changes],
+            ..Event::default()
+        };
+        let sizes = [1, 2, BATCH_CHANGES - 3, 1, 3 * BATCH_CHANGES, 0, BATCH_CHANGES, BATCH_CHANGES];
+        let events: Vec<Event> = (1..).zip(sizes).map(event).collect();
+        let cut: Vec<usize> = batches(&events).map(<[Event]>::len).collect();
+        assert_eq!(cut, [3, 1, 1, 2, 1]);
+        assert_eq!(batches(&events).flatten().count(), events.len());
+        assert_eq!(batches(&[]).count(), 0);
     }
 }

@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 /// Longest wait of one command on a connection for reads that wait.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts to connect: what is back is reached within so long.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Failures in a row after which a cluster's connection is made anew. It finds its way around dead servers by
 /// itself, and the other servers' slots must stay within reach meanwhile.
 const CLUSTER_FAILURES: u32 = 10;
@@ -281,7 +283,7 @@ async fn keep(
 ) {
     let pauses = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(Duration::from_secs(1))
+        .with_max_delay(LONGEST_PAUSE)
         .with_jitter()
         .without_max_times();
     let mut epoch = 0;
@@ -297,7 +299,7 @@ async fn keep(
                         failed = true;
                     }
                     publish.send_replace(Connection::Away(Some(error)));
-                    tokio::time::sleep(pause.next().unwrap_or(Duration::from_secs(1))).await;
+                    tokio::time::sleep(pause.next().unwrap_or(LONGEST_PAUSE)).await;
                 }
             }
         };

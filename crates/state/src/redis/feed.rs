@@ -4,43 +4,66 @@ use super::connection::Link;
 use super::stream::{Entry, Place, Stream, Tail, verdict};
 use super::values::{corrupt, parsed};
 use super::{keys, scripts};
-use crate::feed::{Append, FeedEntry, FeedRead, Head};
+use crate::feed::{Append, FeedEntry, FeedRead, Head, revision_before};
 use crate::{Error, Feed, FencingToken, InvalidDigests};
 use async_trait::async_trait;
 use grey_core::change::{Epoch, FormatLevel, Position, Revision};
 use grey_proto::codec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+
+/// Bytes of events after which another call is begun: a script holds up everybody else.
+const CALL_BYTES: usize = 1 << 20;
 
 pub(super) struct RedisFeed {
     link: Arc<Link>,
     stream: Stream,
     length: u64,
+    /// The last read failed.
+    failed: AtomicBool,
 }
 
 impl RedisFeed {
     pub(super) fn new(link: Arc<Link>, length: u64) -> Self {
         let stream = Stream::new(Arc::clone(&link), keys::CHANGES, "read the feed");
-        Self { link, stream, length }
+        Self { link, stream, length, failed: AtomicBool::new(false) }
     }
 }
 
 #[async_trait]
 impl Feed for RedisFeed {
-    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
+    async fn append(
+        &self,
+        token: FencingToken,
+        epoch: Epoch,
+        entries: &[FeedEntry],
+    ) -> Result<Append, Error> {
         let attempted = "append to the feed";
-        let revision = entry.event.revision.0;
-        let Some(before) = revision.checked_sub(1) else { return Ok(Append::OutOfPlace) };
+        let Some(mut last) = revision_before(entries) else { return Ok(Append::OutOfPlace) };
         let script = &scripts::FEED_APPEND;
-        let mut call = script.on(&[keys::CHANGES]);
-        call.arg(epoch.0).arg(revision).arg(before).arg(token.0);
-        call.arg(codec::encode_event(&entry.event)).arg(entry.digests.to_string()).arg(self.length);
-        let answer = self.link.call(attempted, keys::CHANGES, script, &call).await?;
-        match verdict(attempted, keys::CHANGES, &answer)? {
-            "appended" => Ok(Append::Appended),
-            "duplicate" => Ok(Append::Duplicate),
-            _ => Ok(Append::OutOfPlace),
+        let mut done = Append::Duplicate;
+        let mut entries = entries.iter().peekable();
+        while entries.peek().is_some() {
+            let mut call = script.on(&[keys::CHANGES]);
+            call.arg(epoch.0).arg(token.0).arg(self.length).arg(last.0);
+            let mut bytes = 0;
+            while bytes < CALL_BYTES
+                && let Some(entry) = entries.next()
+            {
+                let event = codec::encode_event(&entry.event);
+                bytes += event.len();
+                last = entry.event.revision;
+                call.arg(last.0).arg(event).arg(entry.digests.to_string());
+            }
+            let answer = self.link.call(attempted, keys::CHANGES, script, &call).await?;
+            match verdict(attempted, keys::CHANGES, &answer)? {
+                "appended" => done = Append::Appended,
+                "duplicate" => {}
+                _ => return Ok(Append::OutOfPlace),
+            }
         }
+        Ok(done)
     }
 
     async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {
@@ -67,7 +90,11 @@ impl Feed for RedisFeed {
     ) -> Result<FeedRead, Error> {
         let epoch = after.epoch.to_string();
         let place = Place { generation: Some(&epoch), number: after.revision.0, nonce: "" };
-        let read = match self.stream.follow(place, limit, wait).await? {
+        // Entries may be large, and too many of them late: after a failure they are read one by one.
+        let limit = if self.failed.load(Relaxed) { 1 } else { limit };
+        let tail = self.stream.follow(place, limit, wait).await;
+        self.failed.store(tail.is_err(), Relaxed);
+        let read = match tail? {
             Tail::Entries(_, entries) => entries,
             Tail::Idle(_) => return Ok(FeedRead::Idle),
             Tail::Lost => return Ok(FeedRead::Lost),

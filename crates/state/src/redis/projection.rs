@@ -1,6 +1,7 @@
 //! The projection: hashes for each tenant, a text for each service, and a status that is written last.
 
 mod apply;
+mod batch;
 mod damage;
 mod index;
 mod load;
@@ -119,10 +120,10 @@ impl Projection for RedisProjection {
     async fn apply(
         &self,
         token: FencingToken,
-        event: &Event,
+        events: &[Event],
         reached: &ProjectionStatus,
     ) -> Result<(), Error> {
-        apply::apply(self, token, event, reached).await
+        apply::apply(self, token, events, reached).await
     }
 
     async fn rebuild(

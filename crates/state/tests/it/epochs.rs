@@ -48,8 +48,11 @@ async fn past_tables_are_those_of_the_present_epoch() {
     assert!(tables.at(Revision(4)).is_none(), "the saved table is of another epoch");
 
     let event = Event { revision: Revision(6), ..Event::default() };
-    let appended =
-        state.feed.append(token, Epoch(2), &FeedEntry { event, digests: Digests::unknown() }).await.unwrap();
+    let appended = state
+        .feed
+        .append(token, Epoch(2), &[FeedEntry { event, digests: Digests::unknown() }])
+        .await
+        .unwrap();
     assert_eq!(appended, Append::Appended);
     assert!(tables.wait_until(|position| position.contains(at(2, 6)), DEADLINE).await);
     for (revision, kept) in [(4, None), (5, Some(at(2, 5))), (6, Some(at(2, 6)))] {

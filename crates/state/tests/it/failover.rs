@@ -35,7 +35,7 @@ async fn publish(state: State, progress: Arc<Progress>) {
     let mut lost_after = u64::MAX;
     let mut next = 1;
     while !progress.stop.load(Relaxed) {
-        match state.feed.append(TOKEN, EPOCH, &entry(next)).await {
+        match state.feed.append(TOKEN, EPOCH, &[entry(next)]).await {
             Ok(Append::Appended) => {
                 let times = acknowledged.entry(next).or_default();
                 *times += 1;

@@ -29,7 +29,7 @@ fn impatient(url: String) -> Options {
 }
 
 async fn append(state: &State, revision: u64) -> Result<Append, Error> {
-    state.feed.append(TOKEN, EPOCH, &entry(revision)).await
+    state.feed.append(TOKEN, EPOCH, &[entry(revision)]).await
 }
 
 /// Waits for the connection to be back.

@@ -46,7 +46,7 @@ fn begin() -> Arc<Log> {
     for v in ["v1", "v2"] {
         let (service, version) = (service(), version(v));
         let declared = ServiceVersion { service, version, window: SchemaWindow::default() };
-        log.commit(vec![Change::Put(Fact::Version(declared))]);
+        log.commit(vec![Change::Put(Fact::Version(Box::new(declared)))]);
     }
     for i in 0..3 {
         let name = |text| Name::new(text).unwrap();

@@ -44,14 +44,15 @@ fn change() -> impl Strategy<Value = Change> {
     let pin = |(t, s, v, locked)| {
         Change::Put(Fact::Pin(tenant(t), service(s), Pin { version: version(v), locked }))
     };
-    let overlay = |(s, o, weight)| Change::Put(Fact::Overlay(service(s), canary(&format!("o{o}"), weight)));
+    let overlay =
+        |(s, o, weight)| Change::Put(Fact::Overlay(service(s), Box::new(canary(&format!("o{o}"), weight))));
     prop_oneof![
         2 => (0..4u8).prop_map(|t| tenant_put(Tenant::new(tenant(t)))),
         1 => (0..4u8).prop_map(|t| Change::Removed(Key::Tenant(tenant(t)))),
         2 => (0..3u8, 0..3u8).prop_map(|(s, v)| service_put(&service(s), &version(v))),
-        2 => (0..3u8, 0..3u8).prop_map(|(s, v)| Change::Put(Fact::Version(ServiceVersion {
+        2 => (0..3u8, 0..3u8).prop_map(|(s, v)| Change::Put(Fact::Version(Box::new(ServiceVersion {
             service: service(s), version: version(v), window: SchemaWindow::default()
-        }))),
+        })))),
         5 => (0..4u8, 0..3u8, 0..3u8, any::<bool>()).prop_map(pin),
         2 => (0..4u8, 0..3u8).prop_map(|(t, s)| Change::Removed(Key::Pin(tenant(t), service(s)))),
         2 => (0..3u8, 0..2u8, 0..300u32).prop_map(overlay),
@@ -117,7 +118,7 @@ async fn run(state: State, redis: Option<&Redis>, steps: Vec<Step>) {
                 let event = Event { revision: old, ..Event::default() };
                 let entry = FeedEntry { event, digests: Digests::one(1) };
                 // A late write of an old leader: refused, or out of place; never an entry.
-                drop(state.feed.append(FencingToken(1), log.position().epoch, &entry).await);
+                drop(state.feed.append(FencingToken(1), log.position().epoch, &[entry]).await);
             }
             Step::TrimFeed => {
                 if let Some(redis) = redis {

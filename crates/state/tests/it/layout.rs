@@ -72,7 +72,7 @@ async fn rebuild(state: &State, records: Vec<Record>, revision: u64) {
 
 async fn apply(state: &State, revision: u64, changes: Vec<Change>) -> Result<(), Error> {
     let reached = status(revision, 0xcd);
-    state.projection.apply(TOKEN, &event(revision, changes), &reached).await
+    state.projection.apply(TOKEN, &[event(revision, changes)], &reached).await
 }
 
 /// The whole projection of one tenant and one service, as the changes that make it.
@@ -83,12 +83,12 @@ fn changes() -> Vec<Change> {
     let seen = Observation { schema: SchemaVersion::new("1.2").unwrap(), at_ms: 1_700_000_000_000 };
     vec![
         service_put(&service, &version("v1")),
-        Change::Put(Fact::Version(ServiceVersion {
+        Change::Put(Fact::Version(Box::new(ServiceVersion {
             service: service.clone(),
             version: version("v2.1"),
             window,
-        })),
-        Change::Put(Fact::Overlay(service.clone(), canary("next", 250))),
+        }))),
+        Change::Put(Fact::Overlay(service.clone(), Box::new(canary("next", 250)))),
         tenant_put(acme()),
         tenant_put(Tenant { status: TenantStatus::Suspended, ..Tenant::new(tenant_id("asleep")) }),
         Change::Put(Fact::Pin(tenant.clone(), service.clone(), pin("v2.1", false))),
@@ -152,7 +152,7 @@ async fn projection_reads_as_documented_however_it_was_written() {
 async fn feeds_instances_and_leases_read_as_documented() {
     let (_redis, state, mut raw) = start().await;
     state.feed.reset(TOKEN, &position(3, 41)).await.unwrap();
-    state.feed.append(TOKEN, EPOCH, &entry(42)).await.unwrap();
+    state.feed.append(TOKEN, EPOCH, &[entry(42)]).await.unwrap();
     let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> = ask(&mut raw, "XRANGE grey:changes - +").await;
     let ids: Vec<&str> = entries.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(ids, ["41-1", "42-0"]);
@@ -463,7 +463,7 @@ async fn a_late_write_of_an_old_leader_is_refused_by_the_unit() {
     let default = service_put(&service_id("payment"), &version("v9"));
     for change in [rename, default] {
         let reached = status(2, 0);
-        let late = state.projection.apply(FencingToken(5), &event(2, vec![change]), &reached).await;
+        let late = state.projection.apply(FencingToken(5), &[event(2, vec![change])], &reached).await;
         assert!(matches!(late, Err(Error::Fenced { newest, .. }) if newest == TOKEN.0), "{late:?}");
     }
     assert_layout(&mut raw, "1700000000001 1 3").await;
@@ -481,7 +481,7 @@ async fn scripts_survive_a_flush_of_the_script_cache() {
     rebuild(&state, vec![], 0).await;
     for revision in 1..4 {
         ask::<()>(&mut raw, "SCRIPT FLUSH").await;
-        let appended = state.feed.append(TOKEN, EPOCH, &entry(revision)).await.unwrap();
+        let appended = state.feed.append(TOKEN, EPOCH, &[entry(revision)]).await.unwrap();
         assert_eq!(appended, Append::Appended);
         ask::<()>(&mut raw, "SCRIPT FLUSH").await;
         apply(&state, revision, changes()).await.unwrap();

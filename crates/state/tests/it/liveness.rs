@@ -74,8 +74,13 @@ struct CutOff {
 
 #[async_trait]
 impl Feed for CutOff {
-    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
-        self.feed.append(token, epoch, entry).await
+    async fn append(
+        &self,
+        token: FencingToken,
+        epoch: Epoch,
+        entries: &[FeedEntry],
+    ) -> Result<Append, Error> {
+        self.feed.append(token, epoch, entries).await
     }
 
     async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {
@@ -144,10 +149,10 @@ impl Projection for Stalling {
     async fn apply(
         &self,
         token: FencingToken,
-        event: &Event,
+        events: &[Event],
         reached: &ProjectionStatus,
     ) -> Result<(), Error> {
-        self.projection.apply(token, event, reached).await
+        self.projection.apply(token, events, reached).await
     }
 
     async fn rebuild(

@@ -7,6 +7,7 @@
 )]
 
 mod backend;
+mod batches;
 mod conformance;
 mod epochs;
 mod failover;

@@ -31,7 +31,7 @@ pub(crate) fn position(epoch: u64, revision: u64) -> Position {
 }
 
 pub(crate) fn tenant_put(tenant: Tenant) -> Change {
-    Change::Put(Fact::Tenant(tenant))
+    Change::Put(Fact::Tenant(Box::new(tenant)))
 }
 
 pub(crate) fn service_put(service: &ServiceId, default: &Version) -> Change {
@@ -137,14 +137,15 @@ fn about(change: Change, tenant: usize, service: usize) -> Change {
     let (tenant, service) = (tenant_id(&format!("t{tenant}")), service_id(&format!("s{service}")));
     match change {
         Change::Put(fact) => Change::Put(match fact {
-            Fact::Tenant(put) => Fact::Tenant(Tenant { id: tenant, ..put }),
+            Fact::Tenant(put) => Fact::Tenant(Box::new(Tenant { id: tenant, ..*put })),
             Fact::Service(put) => Fact::Service(Service { id: service, ..put }),
-            Fact::Version(put) => Fact::Version(ServiceVersion { service, ..put }),
+            Fact::Version(put) => Fact::Version(Box::new(ServiceVersion { service, ..*put })),
             Fact::Policy(_, policy) => Fact::Policy(service, policy),
-            Fact::Overlay(_, put) => Fact::Overlay(service, Overlay { id: overlay, ..put }),
+            Fact::Overlay(_, put) => Fact::Overlay(service, Box::new(Overlay { id: overlay, ..*put })),
             Fact::Pin(_, _, pin) => Fact::Pin(tenant, service, pin),
             Fact::Schema(_, _, seen) => Fact::Schema(tenant, service, seen),
             Fact::Hold(_, _, hold) => Fact::Hold(tenant, service, hold),
+            Fact::Database(_, _, database) => Fact::Database(tenant, service, database),
         }),
         Change::Removed(key) => Change::Removed(match key {
             Key::Tenant(_) => Key::Tenant(tenant),
@@ -155,6 +156,7 @@ fn about(change: Change, tenant: usize, service: usize) -> Change {
             Key::Pin(_, _) => Key::Pin(tenant, service),
             Key::Schema(_, _) => Key::Schema(tenant, service),
             Key::Hold(_, _) => Key::Hold(tenant, service),
+            Key::Database(_, _) => Key::Database(tenant, service),
         }),
     }
 }

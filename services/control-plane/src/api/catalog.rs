@@ -164,7 +164,7 @@ impl Api {
     ) -> Result<PutVersionResponse, ApiError> {
         let version: ServiceVersion = required("version", version)?;
         let mut message = control::ServiceVersion::from(&version);
-        let change = Change::Put(Fact::Version(version));
+        let change = Change::Put(Fact::Version(Box::new(version)));
         let Written { result, revision, .. } = self.write(caller, change, write).await?;
         message.revision = revision;
         Ok(PutVersionResponse { result: Some(result), version: Some(message) })
@@ -270,11 +270,11 @@ impl Api {
     ) -> Result<PutOverlayResponse, ApiError> {
         clear_output(&mut asked);
         let (service, overlay): (ServiceId, Overlay) = required("overlay", Some(asked))?;
-        let change = Change::Put(Fact::Overlay(service, overlay));
+        let change = Change::Put(Fact::Overlay(service, Box::new(overlay)));
         let Written { result, revision, completed } = self.write(caller, change, write).await?;
         let overlay = completed.and_then(|fact| match fact {
             Fact::Overlay(service, overlay) => {
-                Some(control::Overlay { revision, ..(&service, &overlay).into() })
+                Some(control::Overlay { revision, ..(&service, &*overlay).into() })
             }
             _ => None,
         });

@@ -1,23 +1,29 @@
 //! The tenants' databases. Credentials come in and are sealed; nothing here gives them out.
 
-use grey_core::error::Reason;
+use std::sync::Arc;
+
+use grey_core::change::Change;
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::key::{Fact, Key};
 use grey_edge::Caller;
 use grey_proto::control::{
     self, DatabaseKind, DeleteDatabaseRequest, DeleteDatabaseResponse, ListDatabasesRequest,
     ListDatabasesResponse, ListSealedDatabasesRequest, ListSealedDatabasesResponse, PutDatabaseRequest,
     PutDatabaseResponse, RotateKeysRequest, RotateKeysResponse, SealedDatabase,
 };
-use grey_proto::convert::InvalidMessage;
+use grey_proto::convert::{InvalidMessage, timestamp};
 use grey_proto::status::ApiError;
 use grey_runtime::Secret;
 use grey_vault::Vault;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
-use super::{Api, after, cut, id, invalid, one_more, optional_id, page_size, unavailable};
+use super::{
+    Api, Written, after, command, cut, id, invalid, one_more, optional_id, page_size, unavailable, wait,
+};
+use crate::command::{Command, Credentials, Intent, Proposed};
 use crate::entity::tenant_databases::{Column, Entity};
 use crate::entity::tenant_keys;
-use crate::registered::{self, Registration};
+use crate::registered;
 
 /// Most tenants that one listing may name.
 const MAX_TENANTS: usize = 1_000;
@@ -26,8 +32,8 @@ impl Api {
     /// Registers a tenant's database for a service, or replaces it.
     ///
     /// # Errors
-    /// A malformed or contradictory registration, an unknown tenant or service, no master key to seal with, or the
-    /// control database is away. No error repeats the URL.
+    /// As for every write, or a malformed or contradictory registration, an unknown tenant or service, or no master key
+    /// to seal with. No error repeats the URL.
     pub async fn put_database(
         &self,
         caller: &Caller,
@@ -40,20 +46,30 @@ impl Api {
         let kind = DatabaseKind::try_from(wanted.kind);
         let kind = kind.map_err(|_| invalid("database.kind", "is not one of the kinds"))?;
         let kind = if kind == DatabaseKind::Unspecified { DatabaseKind::Database } else { kind };
-        let place = registered::place(kind, &wanted.schema, url.expose());
-        let place =
-            place.map_err(|fault| if fault.field == "url" { fault } else { fault.under("database") })?;
-        let (schema, actor) = (wanted.schema, caller.name().to_owned());
-        let registration = Registration { tenant, service, kind, schema, place, url, actor };
-        let row = self.0.database.register(self.vault()?, registration).await?;
-        tracing::info!(
-            tenant.id = row.tenant,
-            service.id = row.service,
-            actor = row.actor,
-            database.server = row.server,
-            "registered a tenant's database"
-        );
-        Ok(PutDatabaseResponse { database: Some(row.message()?) })
+        let database = registered::place(kind.into(), &wanted.schema, url.expose());
+        let database =
+            database.map_err(|fault| if fault.field == "url" { fault } else { fault.under("database") })?;
+        let mut told = control::TenantDatabase::from((&tenant, &service, &database));
+        let credentials = Some(Credentials { url, vault: Arc::clone(self.vault()?) });
+        let options = request.write.unwrap_or_default();
+        let wait = wait(options.wait, "write.wait")?;
+        let change = Change::Put(Fact::Database(tenant, service, database));
+        let intent = Intent::Changes(vec![Proposed { change, expected: options.expected_revision }]);
+        let command = Command { credentials, ..command(caller, options, intent)? };
+        let (committed, result) = self.run(command, wait).await?;
+        if !result.dry_run {
+            tracing::info!(
+                tenant.id = told.tenant,
+                service.id = told.service,
+                actor = %caller,
+                database.server = told.server,
+                "registered a tenant's database"
+            );
+            told.revision = result.revision;
+            told.updated_at = Some(timestamp(committed.at_ms));
+        }
+        told.actor = caller.to_string();
+        Ok(PutDatabaseResponse { database: Some(told), result: Some(result) })
     }
 
     /// Lists registered databases, without credentials, by tenant and service.
@@ -87,21 +103,20 @@ impl Api {
     /// Forgets a tenant's database for a service; the database itself is left alone.
     ///
     /// # Errors
-    /// A malformed id, no such registration, or the control database is away.
+    /// As for every write, or there is no such registration.
     pub async fn delete_database(
         &self,
         caller: &Caller,
         request: DeleteDatabaseRequest,
     ) -> Result<DeleteDatabaseResponse, ApiError> {
-        let (tenant, service) = (id("tenant", &request.tenant)?, id("service", &request.service)?);
-        if !self.0.database.unregister(&tenant, &service).await? {
-            let message = format!("no database of tenant `{tenant}` is registered for service `{service}`");
-            let unknown = ApiError::new(Reason::UnknownDatabase, message);
-            return Err(unknown.with("tenant", tenant.as_str()).with("service", service.as_str()));
+        let tenant: TenantId = id("tenant", &request.tenant)?;
+        let service: ServiceId = id("service", &request.service)?;
+        let change = Change::Removed(Key::Database(tenant.clone(), service.clone()));
+        let Written { result, .. } = self.write(caller, change, request.write).await?;
+        if !result.dry_run {
+            tracing::info!(tenant.id = %tenant, service.id = %service, actor = %caller, "forgot a tenant's database");
         }
-        let actor = caller.name();
-        tracing::info!(tenant.id = %tenant, service.id = %service, actor, "forgot a tenant's database");
-        Ok(DeleteDatabaseResponse {})
+        Ok(DeleteDatabaseResponse { result: Some(result) })
     }
 
     /// Lists registered databases with sealed credentials: nobody without the master keys can use them.
@@ -160,11 +175,11 @@ impl Api {
     ) -> Result<RotateKeysResponse, ApiError> {
         let vault = self.vault()?;
         let rotated = self.0.database.rotate_keys(vault).await?;
-        tracing::info!(rotated, actor = caller.name(), vault.key = vault.active(), "rotated data keys");
+        tracing::info!(rotated, actor = %caller, vault.key = vault.active(), "rotated data keys");
         Ok(RotateKeysResponse { rotated, active_key: vault.active().to_owned() })
     }
 
-    fn vault(&self) -> Result<&Vault, ApiError> {
+    fn vault(&self) -> Result<&Arc<Vault>, ApiError> {
         self.0.vault.as_ref().ok_or_else(|| {
             unavailable(
                 "this control plane has no master key to seal credentials with: configure `keys` and `active` in \

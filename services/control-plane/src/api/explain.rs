@@ -1,7 +1,7 @@
 //! Explains the decision of a call as of any revision of the log.
 //!
 //! The log tells everything that a decision depends on but the instances, which come and go without an event: those are
-//! always the present ones. So the version is exact for every revision, the instance only for the present.
+//! always the present ones. Of a past revision only the events of the call's tenant and service are read. So the version is exact for every revision, the instance only for the present.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use grey_core::decide::Call;
 use grey_core::error::Reason;
 use grey_core::explain::explain;
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::key::Key;
+use grey_core::key::{Key, RecordKey};
 use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::table::Table;
 use grey_edge::Caller;
@@ -27,8 +27,8 @@ use super::{Api, id, invalid, unavailable};
 use crate::database::head;
 use crate::entity::{holds, observed_schemas, overlays, pins, policies, services, tenants, versions};
 
-/// Events folded at once.
-const CHUNK: usize = 200;
+/// Events read at once.
+const CHUNK: u64 = 200;
 /// For reading the instances.
 const INSTANCES_DEADLINE: Duration = Duration::from_secs(5);
 /// Most entries and bytes of a call's metadata, as the router takes them.
@@ -38,8 +38,8 @@ impl Api {
     /// Explains a decision.
     ///
     /// # Errors
-    /// A malformed call, a revision that is not in the log or too far from its start, or database or shared state
-    /// are away.
+    /// A malformed call, a revision that is not in the log or has too many events of tenant and service before it, or
+    /// database or shared state are away.
     pub async fn explain_at(
         &self,
         _: &Caller,
@@ -81,29 +81,47 @@ impl Api {
         if revision == Revision(0) || revision == head.revision {
             return self.present_table(tenant, service).await;
         }
-        let limit = self.0.limits.max_explained_events;
-        if revision.0 > limit {
-            let message =
-                format!("revision {revision} is {revision} events from the log's start, more than {limit}");
-            return Err(ApiError::new(Reason::RevisionUnavailable, message));
-        }
-        let mut table = Table::default();
-        table.set_position(Position { epoch: head.epoch, revision: Revision(0) });
-        while table.position().revision < revision {
+        let position = Position { epoch: head.epoch, revision };
+        self.past_table(tenant, service, position).await
+    }
+
+    /// Folds the events that changed the tenant or the service, up to and with a position.
+    async fn past_table(
+        &self,
+        tenant: &TenantId,
+        service: &ServiceId,
+        position: Position,
+    ) -> Result<Table, ApiError> {
+        let records = [RecordKey::Tenant(tenant), RecordKey::Service(service)];
+        let (mut table, mut left) = (Table::default(), self.0.limits.max_explained_events);
+        loop {
             let reached = table.position().revision;
-            let left = usize::try_from(revision.0 - reached.0).unwrap_or(CHUNK);
-            let events = self.0.database.events(reached, CHUNK.min(left)).await?;
-            if events.is_empty() {
-                return Err(unavailable("the log ended early"));
+            let rows = self.0.database.events_of(&records, reached, position.revision, CHUNK).await?;
+            if rows.is_empty() {
+                break;
             }
-            for event in events {
+            for row in rows {
+                left =
+                    left.checked_sub(1).ok_or_else(|| self.too_many(tenant, service, position.revision))?;
+                let event = row.event()?;
                 let changes =
                     event.changes.into_iter().filter(|change| concerns(&change.key(), tenant, service));
-                let event = Event { changes: changes.collect(), ..event };
-                table.apply(&event).map_err(|gap| ApiError::new(Reason::Internal, gap.to_string()))?;
+                // What lies between it and the one before changed nothing here.
+                table.apply_again(&Event { changes: changes.collect(), ..event });
             }
         }
+        table.set_position(position);
         Ok(table)
+    }
+
+    #[cold]
+    fn too_many(&self, tenant: &TenantId, service: &ServiceId, revision: Revision) -> ApiError {
+        let limit = self.0.limits.max_explained_events;
+        let message = format!(
+            "more than {limit} events up to revision {revision} changed tenant `{tenant}` or service `{service}`; \
+             raise limits.max_explained_events, or ask for an earlier revision"
+        );
+        ApiError::new(Reason::RevisionUnavailable, message)
     }
 
     /// The present state needs no fold: it is a handful of rows.

@@ -72,9 +72,9 @@ impl Api {
         if reason.is_empty() || reason.len() > MAX_REASON {
             return Err(invalid("reason", format!("must say why, in at most {MAX_REASON} bytes")));
         }
-        let remark = format!("dismissed by {}: {reason}", caller.name());
+        let remark = format!("dismissed by {caller}: {reason}");
         let dismissed = self.0.fleet.dismiss(router.as_str(), remark).await?;
-        tracing::warn!(router.id = %router, actor = caller.name(), reason, "router dismissed");
+        tracing::warn!(router.id = %router, actor = %caller, reason, "router dismissed");
         Ok(DismissRouterResponse { router: Some(dismissed) })
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::{self, StreamExt};
-use grey_core::change::{Position, Revision};
+use grey_core::change::{Change, Event, Position, Revision};
 use grey_core::error::Reason;
+use grey_core::key::Key;
 use grey_edge::Caller;
 use grey_proto::control::{
     self, ListEventsRequest, ListEventsResponse, VerifyEventsRequest, VerifyEventsResponse,
@@ -19,6 +20,8 @@ use super::{Api, MAX_PAGE, MAX_PAGE_BYTES, page_size};
 
 /// Events read from the database at once: each may hold a thousand changes.
 const CHUNK: usize = 50;
+/// Changes of one message.
+const PART: usize = 1_000;
 /// How often a stream looks for commits of other replicas.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -42,9 +45,9 @@ impl Api {
             let chunk = CHUNK.min(limit - events.len());
             let read =
                 self.0.database.events_between(Revision(after), before, chunk, request.newest_first).await?;
-            let complete = read.len() < chunk;
+            let complete = read.is_empty();
             for event in &read {
-                let message = control::Event::from(event);
+                let message = first_part(event);
                 bytes += message.encoded_len();
                 if bytes > MAX_PAGE_BYTES && !events.is_empty() {
                     return Ok(listed(events, &head));
@@ -125,6 +128,38 @@ fn listed(events: Vec<control::Event>, head: &Position) -> ListEventsResponse {
     ListEventsResponse { events, revision: head.revision.0, epoch: head.epoch.0 }
 }
 
+/// The event without the pins beyond the first thousand; whatever else it changes is told.
+fn first_part(event: &Event) -> control::Event {
+    let mut pins = 0;
+    let told = |change: &&Change| {
+        let is_pin = matches!(change.key(), Key::Pin(..));
+        pins += usize::from(is_pin);
+        !is_pin || pins <= PART
+    };
+    let changes: Vec<control::Change> = event.changes.iter().filter(told).map(Into::into).collect();
+    let omitted = (event.changes.len() - changes.len()) as u64;
+    control::Event { changes, omitted, ..envelope(event) }
+}
+
+/// The event in messages that clients take by default.
+fn parts(event: &Event) -> impl Iterator<Item = control::Event> {
+    let parts = event.changes.chunks(PART).enumerate();
+    parts.map(|(at, changes)| {
+        let omitted = event.changes.len() - at * PART - changes.len();
+        let changes = changes.iter().map(Into::into).collect();
+        control::Event { changes, omitted: omitted as u64, ..envelope(event) }
+    })
+}
+
+/// The event without its changes.
+fn envelope(event: &Event) -> control::Event {
+    let Event { revision, at_ms, principal, reason, cause, level, previous, sealed, changes: _ } = event;
+    let (principal, reason, cause) = (principal.clone(), reason.clone(), cause.clone());
+    let (revision, at_ms, level, previous) = (*revision, *at_ms, *level, *previous);
+    let (sealed, changes) = (sealed.clone(), Vec::new());
+    (&Event { revision, at_ms, principal, reason, cause, level, previous, sealed, changes }).into()
+}
+
 /// A stream of events under way.
 struct Watch {
     api: Api,
@@ -142,8 +177,8 @@ impl Watch {
             let events = self.api.0.database.events(self.after, CHUNK).await?;
             if let Some(last) = events.last() {
                 self.after = last.revision;
-                let message = |event| Ok(WatchEventsResponse { event: Some(control::Event::from(event)) });
-                return Ok(Some(events.iter().map(message).collect()));
+                let message = |event| Ok(WatchEventsResponse { event: Some(event) });
+                return Ok(Some(events.iter().flat_map(parts).map(message).collect()));
             }
             tokio::select! {
                 _ = self.commits.changed() => {}

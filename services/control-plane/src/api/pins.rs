@@ -15,10 +15,8 @@ use grey_proto::status::ApiError;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::catalog::clear_output;
-use super::{
-    Api, Written, after, command, cut, id, invalid, one_more, optional_id, page_size, required, wait,
-};
-use crate::command::{Command, Proposed, now_ms};
+use super::{Api, Written, after, cut, id, invalid, one_more, optional_id, page_size, required};
+use crate::command::{Intent, Proposed, now_ms};
 use crate::entity::pins;
 
 impl Api {
@@ -66,6 +64,8 @@ impl Api {
     /// schema, or what an upgrade is refused for. Nothing was changed then.
     pub async fn put_pin(&self, caller: &Caller, request: PutPinRequest) -> Result<PutPinResponse, ApiError> {
         let (tenant, service, pin): (TenantId, ServiceId, Pin) = required("pin", request.pin)?;
+        // A dry run starts no upgrade.
+        let migrate = request.migrate && !request.write.as_ref().is_some_and(|write| write.dry_run);
         if request.strict && request.migrate {
             return Err(invalid("strict", "cannot be combined with migrate; upgrade first, then move"));
         }
@@ -77,7 +77,7 @@ impl Api {
         };
         let Written { result, revision, .. } = match written {
             // The window is the last thing that a pin is checked for: nothing else speaks against it.
-            Err(refusal) if request.migrate && refusal.reason == Reason::NoLegalVersion => {
+            Err(refusal) if migrate && refusal.reason == Reason::NoLegalVersion => {
                 let options = request.write.unwrap_or_default();
                 let upgrade = self.migrate_and_pin(caller, message, options).await?.id;
                 return Ok(PutPinResponse { result: None, pin: None, upgrade });
@@ -113,7 +113,6 @@ impl Api {
         request: ApplyChangeSetRequest,
     ) -> Result<ApplyChangeSetResponse, ApiError> {
         let options = request.write.unwrap_or_default();
-        let wait = wait(options.wait, "write.wait")?;
         let now_ms = now_ms();
         let mut changes = Vec::with_capacity(request.changes.len());
         for (i, proposed) in request.changes.into_iter().enumerate() {
@@ -127,15 +126,17 @@ impl Api {
             if let Change::Put(Fact::Hold(..)) = change {
                 return Err(invalid(&field, "holds are made by strict moves only; pin with strict"));
             }
+            if let Key::Database(..) = change.key() {
+                let why = "databases are registered with their URL, and forgotten, by themselves only";
+                return Err(invalid(&field, why));
+            }
             if !is_operators(&change) {
                 caller.require(Role::Admin, "apply change sets of more than pins and schemas")?;
             }
             changes.push(Proposed { change, expected: proposed.expected_revision });
         }
         let expected_log = options.expected_revision;
-        let command = Command { expected_log, ..command(caller, options, changes)? };
-        let committed = self.0.commands.execute(command).await?;
-        let result = self.result(&committed.position, wait).await;
+        let (_, result) = self.execute(caller, options, Intent::Changes(changes), expected_log).await?;
         Ok(ApplyChangeSetResponse { result: Some(result) })
     }
 }

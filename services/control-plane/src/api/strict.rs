@@ -12,14 +12,14 @@ use grey_core::ids::{ServiceId, TenantId};
 use grey_core::key::{Fact, Key};
 use grey_core::service::{Hold, Pin};
 use grey_edge::Caller;
-use grey_proto::control::WriteOptions;
+use grey_proto::control::{WriteOptions, WriteResult};
 use grey_proto::status::ApiError;
 use sea_orm::EntityTrait;
 use tokio::time::Instant;
 
 use super::fleet::USUAL_WAIT;
 use super::{Api, Written, command, wait};
-use crate::command::{Applied, Committed, Proposed, chain, now_ms};
+use crate::command::{Applied, Committed, Intent, Proposed, chain, now_ms};
 use crate::entity::pins;
 use crate::fleet::missing;
 
@@ -48,7 +48,7 @@ impl Api {
     ) -> Result<Written, ApiError> {
         let options = options.unwrap_or_default();
         let limit = wait(options.wait, "write.wait")?.unwrap_or(USUAL_WAIT);
-        if self.is_pinned(&tenant, &service, &pin).await? {
+        if options.dry_run || self.is_pinned(&tenant, &service, &pin).await? {
             // No version changes, so none needs to be kept from serving.
             return self.write(caller, Change::Put(Fact::Pin(tenant, service, pin)), Some(options)).await;
         }
@@ -69,7 +69,7 @@ impl Api {
 
     async fn carry_out(&self, moving: Move, limit: Duration) -> Result<Written, ApiError> {
         let begun = Instant::now();
-        let (prepared, _) = self.prepare(&moving, limit).await?;
+        let prepared = self.prepare(&moving, limit).await?.position;
         let progress = self.0.fleet.wait(&prepared, limit).await;
         if !progress.complete {
             self.take_back(&moving, &prepared).await;
@@ -80,7 +80,7 @@ impl Api {
             );
             return Err(ApiError::new(Reason::RoutersBehind, message).with("routers", missing));
         }
-        let (flipped, pinned) = match self.flip(&moving, &prepared).await {
+        let mut flipped = match self.flip(&moving, &prepared).await {
             Ok(flipped) => flipped,
             Err(error) => {
                 self.take_back(&moving, &prepared).await;
@@ -88,12 +88,14 @@ impl Api {
             }
         };
         let left = limit.saturating_sub(begun.elapsed()).max(LEAST_WAIT);
-        let Applied { revision, completed } = pinned;
-        Ok(Written { result: self.result(&flipped, Some(left)).await, revision, completed })
+        let Applied { revision, completed } = flipped.applied.pop().unwrap_or_default();
+        let result = self.result(&flipped.position, Some(left)).await;
+        let result = WriteResult { moves: Some((&flipped.moves).into()), ..result };
+        Ok(Written { result, revision, completed })
     }
 
     /// From here on the tenant's calls are refused.
-    async fn prepare(&self, moving: &Move, limit: Duration) -> Result<(Position, Applied), ApiError> {
+    async fn prepare(&self, moving: &Move, limit: Duration) -> Result<Committed, ApiError> {
         let until = u64::try_from((limit + MARGIN).as_millis()).unwrap_or(u64::MAX);
         let hold = Hold { to: moving.pin.version.clone(), until_ms: now_ms().saturating_add(until) };
         let change = Change::Put(Fact::Hold(moving.tenant.clone(), moving.service.clone(), hold));
@@ -102,7 +104,7 @@ impl Api {
     }
 
     /// The tenant's calls are served again, by the other version.
-    async fn flip(&self, moving: &Move, prepared: &Position) -> Result<(Position, Applied), ApiError> {
+    async fn flip(&self, moving: &Move, prepared: &Position) -> Result<Committed, ApiError> {
         let Move { tenant, service, pin, .. } = moving;
         let change = Change::Put(Fact::Pin(tenant.clone(), service.clone(), pin.clone()));
         let expected = moving.options.expected_revision;
@@ -126,11 +128,10 @@ impl Api {
         }
     }
 
-    /// Commits a step of the move; also gives what became of its last change.
-    async fn commit(&self, moving: &Move, changes: Vec<Proposed>) -> Result<(Position, Applied), ApiError> {
-        let command = command(&moving.caller, moving.options.clone(), changes)?;
-        let Committed { position, mut applied } = self.0.commands.execute(command).await?;
-        Ok((position, applied.pop().unwrap_or(Applied { revision: 0, completed: None })))
+    /// Commits a step of the move.
+    async fn commit(&self, moving: &Move, changes: Vec<Proposed>) -> Result<Committed, ApiError> {
+        let command = command(&moving.caller, moving.options.clone(), Intent::Changes(changes))?;
+        Ok(self.0.commands.execute(command).await?)
     }
 }
 

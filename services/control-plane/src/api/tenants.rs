@@ -177,7 +177,7 @@ impl Api {
     ) -> Result<PutTenantResponse, ApiError> {
         let tenant: Tenant = required("tenant", tenant)?;
         let mut message = control::Tenant::from(&tenant);
-        let change = Change::Put(Fact::Tenant(tenant));
+        let change = Change::Put(Fact::Tenant(Box::new(tenant)));
         let Written { result, revision, .. } = self.write(caller, change, write).await?;
         message.revision = revision;
         Ok(PutTenantResponse { result: Some(result), tenant: Some(message) })

@@ -51,7 +51,7 @@ impl Api {
             tenant.id = %tenant,
             service.id = %service,
             upgrade.id = upgrade.id,
-            actor = caller.name(),
+            actor = %caller,
             "queued an upgrade"
         );
         Ok(upgrade)
@@ -66,7 +66,12 @@ impl Api {
     ) -> Result<Upgrade, ApiError> {
         let target = Target { schema: String::new(), service_version: pin.version.clone() };
         let (tenant, service) = (pin.tenant.clone(), pin.service.clone());
-        let flip = Flip { pin: Some(pin), expected_revision: write.expected_revision, ..Flip::default() };
+        let flip = Flip {
+            pin: Some(pin),
+            expected_revision: write.expected_revision,
+            expected_epoch: write.expected_epoch,
+            ..Flip::default()
+        };
         let request = StartUpgradeRequest {
             tenant,
             service,
@@ -107,7 +112,7 @@ impl Api {
     /// It is unknown or has ended, or the migrator is not configured or does not answer.
     pub async fn cancel_upgrade(&self, caller: &Caller, id: &str) -> Result<Upgrade, ApiError> {
         let upgrade = self.migrator()?.cancel(caller, upgrade_id(id)?).await?;
-        tracing::info!(upgrade.id = upgrade.id, actor = caller.name(), "asked an upgrade to stop");
+        tracing::info!(upgrade.id = upgrade.id, actor = %caller, "asked an upgrade to stop");
         Ok(upgrade)
     }
 

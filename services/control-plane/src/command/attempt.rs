@@ -17,15 +17,19 @@ use sea_orm::{
 };
 
 use super::error::Error;
-use super::proposal::Proposed;
+use super::proposal::{Command, Proposed};
 use crate::database;
 use crate::entity::{overlays, policies, services, tenants, unsigned, versions};
 
 /// What is needed to check and apply a change.
 pub(super) struct Attempt<'a> {
     pub(super) transaction: &'a DatabaseTransaction,
+    /// The command that is carried out.
+    pub(super) command: &'a Command,
     /// The revision of the command's event.
     pub(super) revision: i64,
+    /// The time of the command's event, in milliseconds since the Unix epoch.
+    pub(super) at_ms: u64,
     /// Versions that some change of the command declares.
     pub(super) declares: BTreeSet<(&'a ServiceId, &'a Version)>,
 }
@@ -219,6 +223,12 @@ impl Attempt<'_> {
     pub(super) async fn require_service(&self, id: &ServiceId) -> Result<(), Error> {
         let found = self.find::<services::Entity>(id.as_str(), "read the service").await?;
         if found.is_some() { Ok(()) } else { Err(unknown_service(id.as_str()).into()) }
+    }
+
+    /// Refuses a tenant that is not declared.
+    pub(super) async fn require_tenant(&self, id: &TenantId) -> Result<(), Error> {
+        let found = self.find::<tenants::Entity>(id.as_str(), "read the tenant").await?;
+        if found.is_some() { Ok(()) } else { Err(unknown_tenant(id.as_str()).into()) }
     }
 
     /// A version's row.

@@ -5,35 +5,63 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grey_core::change::{Change, EntryHash, Epoch, Event, Position, Revision};
 use grey_core::error::Reason;
-use grey_core::key::{Fact, Key};
+use grey_core::key::{Fact, Key, RecordKey};
+use grey_core::table::Table;
 use grey_proto::status::ApiError;
 use grey_state::Heartbeats;
 use sea_orm::{DatabaseTransaction, EntityTrait, IntoActiveModel};
 
 use super::attempt::{Attempt, Outcome, during, mismatch};
 use super::error::{Error, chain};
+use super::head::HeadTable;
+use super::intent::{self, Resolved};
 use super::levels::refuse_above;
-use super::proposal::{Applied, Command, Committed, Proposed};
-use super::rules::{hold, overlay, pin, policy, schema, service, tenant, version};
+use super::moves::{self, Foreseen};
+use super::proposal::{Applied, Command, Committed, Intent, Proposed, pin_of};
+use super::rules::{
+    database as registration, hold, overlay, pin, pins, policy, schema, service, tenant, version,
+};
 use crate::database::{self, Database, advance, put_newest, within};
 use crate::entity::{events, record_history, signed, unsigned};
 
-/// Rows of the index of records that one statement writes.
-const INDEXED_AT_ONCE: usize = 1_000;
+/// Times that the present state is loaded to go on from.
+const MAX_LOADS: usize = 3;
 
 /// Carries out a command that has been validated.
 pub(super) async fn carry_out(
     database: &Database,
+    table: &mut HeadTable,
     heartbeats: &dyn Heartbeats,
     command: &Command,
     deadline: Duration,
 ) -> Result<Committed, Error> {
+    for _ in 0..MAX_LOADS {
+        if !table.is_there() {
+            table.load().await?;
+        }
+        if let Some(committed) = attempt(database, table, heartbeats, command, deadline).await? {
+            return Ok(committed);
+        }
+        table.load().await?;
+    }
+    let message = "the log moves on faster than it can be read; nothing was changed, retry later";
+    Err(ApiError::new(Reason::Unavailable, message).into())
+}
+
+/// Carries it out, unless the table is too far from the log's head.
+async fn attempt(
+    database: &Database,
+    table: &mut HeadTable,
+    heartbeats: &dyn Heartbeats,
+    command: &Command,
+    deadline: Duration,
+) -> Result<Option<Committed>, Error> {
     let transaction = database.begin_write().await?;
     let attempted = "carry out a command";
     let late = |_| Error::Database(database::Error::Timeout { attempted, deadline });
-    let prepared =
-        tokio::time::timeout(deadline, prepare(&transaction, heartbeats, command)).await.map_err(late);
-    let (committed, changed) = match prepared.flatten() {
+    let prepare = prepare(&transaction, table, heartbeats, command);
+    let prepared = tokio::time::timeout(deadline, prepare).await.map_err(late);
+    let prepared = match prepared.flatten() {
         Ok(prepared) => prepared,
         Err(error) => {
             // Whether this arrives or not, what was not committed does not count.
@@ -43,24 +71,35 @@ pub(super) async fn carry_out(
             return Err(error);
         }
     };
-    if !changed {
-        // The present state is the wanted one: the transaction holds nothing but the unused revision.
+    let Some(Prepared { committed, after: Some(after) }) = prepared else {
+        // Nothing is wanted, or it is so already: the transaction holds nothing but the unused revision.
         within("roll back a command", deadline, transaction.rollback()).await?;
-        return Ok(committed);
-    }
+        return Ok(prepared.map(|prepared| prepared.committed));
+    };
     match within("commit a command", deadline, transaction.commit()).await {
-        Ok(()) => Ok(committed),
+        Ok(()) => {
+            table.committed(after);
+            Ok(Some(committed))
+        }
         Err(error) if error.is_refusal() => Err(Error::Database(error)),
         Err(error) => Err(Error::Unknown(error)),
     }
 }
 
-/// Does everything but the commit; tells whether there is anything to commit.
+/// A command that is ready to be committed.
+struct Prepared {
+    committed: Committed,
+    /// The table once it is committed; none if there is nothing to commit.
+    after: Option<Table>,
+}
+
+/// Does everything but the commit; none if the table is too far from the log's head.
 async fn prepare(
     transaction: &DatabaseTransaction,
+    table: &mut HeadTable,
     heartbeats: &dyn Heartbeats,
     command: &Command,
-) -> Result<(Committed, bool), Error> {
+) -> Result<Option<Prepared>, Error> {
     let (head, previous) = advance(transaction).await.map_err(during("take the next revision"))?;
     let mut position: Position = head.try_into()?;
     let (epoch, revision) = (position.epoch, position.revision);
@@ -71,26 +110,54 @@ async fn prepare(
     if let Some(expected) = command.expected_epoch.filter(|expected| *expected != epoch) {
         return Err(another_epoch(expected, epoch).into());
     }
-    let declares = command.changes.iter().filter_map(|proposed| match &proposed.change {
+    let Some(table) = table.reach(transaction, Position { epoch, revision: before }).await? else {
+        return Ok(None);
+    };
+    let Resolved { changes: proposed, selected } = resolve(&command.intent, &table).await?;
+    let declares = proposed.iter().filter_map(|proposed| match &proposed.change {
         Change::Put(Fact::Version(version)) => Some((&version.service, &version.version)),
         _ => None,
     });
-    let attempt = Attempt { transaction, revision: signed(revision.0), declares: declares.collect() };
-    let mut applied = Vec::with_capacity(command.changes.len());
-    let mut changes = Vec::with_capacity(command.changes.len());
-    for outcome in apply(&attempt, &command.changes).await? {
+    let (at_ms, declares) = (now_ms(), declares.collect());
+    let attempt = Attempt { transaction, command, revision: signed(revision.0), at_ms, declares };
+    let mut applied = Vec::with_capacity(proposed.len());
+    let mut changes = Vec::with_capacity(proposed.len());
+    let outcomes = match command.is_bulk() {
+        true => apply_bulk(&attempt, &proposed).await?,
+        false => apply(&attempt, &proposed).await?,
+    };
+    for outcome in outcomes {
         let revision = unsigned("revision", outcome.revision)?;
         applied.push(Applied { revision, completed: outcome.completed });
         changes.extend(outcome.changes);
     }
-    let changed = !changes.is_empty();
-    if changed {
-        refuse_above(changes.iter().map(Change::level).max().unwrap_or_default(), heartbeats).await?;
-        append(&attempt, command, revision, previous, changes).await?;
+    let Foreseen { moves, changes, mut after } = moves::foresee(table, changes).await?;
+    moves::hold_to_budget(command, &changes, &moves)?;
+    refuse_above(changes.iter().map(Change::level).max().unwrap_or_default(), heartbeats).await?;
+    let is_wanted = !changes.is_empty() && !command.dry_run;
+    let after = if is_wanted {
+        append(&attempt, revision, previous, changes).await?;
+        after.set_position(position);
+        Some(after)
     } else {
         position.revision = before;
+        None
+    };
+    Ok(Some(Prepared { committed: Committed { position, at_ms, applied, selected, moves }, after }))
+}
+
+/// What the command means at the log's head.
+async fn resolve<'a>(intent: &'a Intent, table: &Table) -> Result<Resolved<'a>, Error> {
+    if let Intent::Changes(_) = intent {
+        return Ok(intent::resolve(intent, table)?);
     }
-    Ok((Committed { position, applied }, changed))
+    let (intent, table) = (intent.clone(), table.clone());
+    let resolved = moves::apart(move || {
+        let resolved = intent::resolve(&intent, &table)?;
+        Ok::<_, ApiError>((resolved.changes.into_owned(), resolved.selected))
+    });
+    let (changes, selected) = resolved.await??;
+    Ok(Resolved { changes: changes.into(), selected })
 }
 
 /// A revision of another history says nothing of this one, whichever is the greater.
@@ -105,14 +172,14 @@ fn another_epoch(expected: Epoch, present: Epoch) -> ApiError {
 /// Appends the event, and indexes it by the records that it changed.
 async fn append(
     attempt: &Attempt<'_>,
-    command: &Command,
     revision: Revision,
     previous: EntryHash,
     changes: Vec<Change>,
 ) -> Result<(), Error> {
+    let command = attempt.command;
     let event = Event {
         revision,
-        at_ms: now_ms(),
+        at_ms: attempt.at_ms,
         principal: command.principal.clone(),
         reason: command.reason.clone(),
         cause: command.cause.clone(),
@@ -129,21 +196,21 @@ async fn append(
     noted.map_err(during("note the event's hash"))?;
     let keys: Vec<Key> = event.changes.iter().map(Change::key).collect();
     let records: BTreeSet<_> = keys.iter().map(Key::record).collect();
-    let records: Vec<_> = records.into_iter().collect();
-    for some in records.chunks(INDEXED_AT_ONCE) {
-        let rows = some.iter().map(|record| record_history::Model::of(*record, attempt.revision));
-        let insert = record_history::Entity::insert_many(rows.map(IntoActiveModel::into_active_model));
-        insert.exec_without_returning(attempt.transaction).await.map_err(during("index the event"))?;
+    let (mut tenants, mut services) = (Vec::new(), Vec::new());
+    for record in records {
+        match record {
+            RecordKey::Tenant(tenant) => tenants.push(tenant.as_str()),
+            RecordKey::Service(_) => services.push(record_history::Model::of(record, attempt.revision)),
+        }
     }
-    Ok(())
+    pins::index(attempt, &tenants).await?;
+    attempt.write(record_history::Entity, services, "index the event").await
 }
 
 /// Checks and applies the changes in order. Neighbouring changes of pins go together: a wave of a rollout is one
 /// query and one statement instead of two thousand.
 async fn apply(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcome>, Error> {
-    let is_pin = |proposed: &&Proposed| {
-        matches!(proposed.change, Change::Put(Fact::Pin(..)) | Change::Removed(Key::Pin(..)))
-    };
+    let is_pin = |proposed: &&Proposed| pin_of(&proposed.change).is_some();
     let mut outcomes = Vec::with_capacity(changes.len());
     let mut rest = changes;
     while let Some(first) = rest.first() {
@@ -152,6 +219,15 @@ async fn apply(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcom
         outcomes.extend(apply_run(attempt, first, run).await?);
         rest = more;
     }
+    Ok(outcomes)
+}
+
+/// The same for changes that were worked out at the log's head: pins first, then what else there is.
+async fn apply_bulk(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcome>, Error> {
+    let is_pin = |proposed: &Proposed| pin_of(&proposed.change).is_some();
+    let (first, rest) = changes.split_at(changes.partition_point(is_pin));
+    let mut outcomes = pins::apply(attempt, first).await?;
+    outcomes.extend(apply(attempt, rest).await?);
     Ok(outcomes)
 }
 
@@ -169,6 +245,9 @@ async fn apply_run(attempt: &Attempt<'_>, first: &Proposed, run: &[Proposed]) ->
                 schema::observe(attempt, first, (tenant, service), Some(seen)).await
             }
             Fact::Hold(tenant, service, held) => hold::put(attempt, first, (tenant, service), held).await,
+            Fact::Database(tenant, service, database) => {
+                registration::put(attempt, first, (tenant, service), database).await
+            }
         },
         Change::Removed(key) => match key {
             Key::Tenant(tenant) => tenant::remove(attempt, first, tenant).await,
@@ -179,6 +258,7 @@ async fn apply_run(attempt: &Attempt<'_>, first: &Proposed, run: &[Proposed]) ->
             Key::Pin(..) => return pin::apply(attempt, run).await,
             Key::Schema(tenant, service) => schema::observe(attempt, first, (tenant, service), None).await,
             Key::Hold(tenant, service) => hold::remove(attempt, first, (tenant, service)).await,
+            Key::Database(tenant, service) => registration::remove(attempt, first, (tenant, service)).await,
         },
     };
     Ok(vec![outcome?])

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use grey_core::change::Position;
 use grey_runtime::config::{Faults, Validate, duration};
+use grey_state::follower::Tables;
 use grey_state::{Heartbeats, publisher};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Error, chain};
+use super::head::HeadTable;
 use super::proposal::{Command, Committed};
 use super::transaction;
 use crate::database::Database;
@@ -29,6 +31,9 @@ pub struct Options {
     /// How long it may take once begun.
     #[serde(with = "duration")]
     pub timeout: Duration,
+    /// How long one that selects many tenants may take once begun.
+    #[serde(with = "duration")]
+    pub bulk_timeout: Duration,
 }
 
 impl Validate for Options {
@@ -36,6 +41,7 @@ impl Validate for Options {
         faults.check((1..=100_000).contains(&self.queue), "queue", "must be between 1 and 100000");
         faults.check(!self.wait.is_zero(), "wait", "must be longer than nothing");
         faults.check(!self.timeout.is_zero(), "timeout", "must be longer than nothing");
+        faults.check(self.bulk_timeout >= self.timeout, "bulk_timeout", "must not be shorter than timeout");
     }
 }
 
@@ -56,6 +62,7 @@ pub struct Commands {
 /// The other end of [`Commands`].
 pub struct Writer {
     database: Database,
+    table: HeadTable,
     queue: mpsc::Receiver<Job>,
     head: watch::Sender<Position>,
     options: Options,
@@ -88,12 +95,14 @@ impl Commands {
 }
 
 impl Writer {
-    /// A writer to `database`, whose log is at `position`, and its handle. Each commit wakes `publisher`; what
-    /// not every router of `heartbeats` obeys is refused.
+    /// A writer to `database`, whose log is at `position`, and its handle. Each commit wakes `publisher`. What commands
+    /// would do is seen on the tables of a follower, which may be behind; what not every router of `heartbeats` obeys is
+    /// refused.
     #[must_use]
     pub fn new(
         database: Database,
         position: Position,
+        tables: Tables,
         options: Options,
         publisher: publisher::Handle,
         heartbeats: Arc<dyn Heartbeats>,
@@ -102,7 +111,8 @@ impl Writer {
         let (jobs, queue) = mpsc::channel(options.queue);
         let head = watch::Sender::new(position);
         let commands = Commands { queue: jobs, head: head.subscribe(), wait: options.wait };
-        (Self { database, queue, head, options, publisher, heartbeats, metrics }, commands)
+        let table = HeadTable::new(database.clone(), tables);
+        (Self { database, table, queue, head, options, publisher, heartbeats, metrics }, commands)
     }
 
     /// Carries commands out until `token` is cancelled; those taken by then are still carried out.
@@ -121,13 +131,16 @@ impl Writer {
         }
     }
 
-    async fn carry_out(&self, job: Job) {
+    async fn carry_out(&mut self, job: Job) {
         let begun = Instant::now();
         let result = if begun > job.begin_by {
             Err(Error::Late(self.options.wait))
         } else {
-            let (command, timeout) = (&job.command, self.options.timeout);
-            transaction::carry_out(&self.database, &*self.heartbeats, command, timeout).await
+            let is_bulk = job.command.is_bulk();
+            let deadline = if is_bulk { self.options.bulk_timeout } else { self.options.timeout };
+            let heartbeats = Arc::clone(&self.heartbeats);
+            transaction::carry_out(&self.database, &mut self.table, &*heartbeats, &job.command, deadline)
+                .await
         };
         self.metrics.command(&result, begun.elapsed());
         if let Ok(committed) = &result {

@@ -1,7 +1,7 @@
 //! Where the tenants' databases are; how to connect is sealed.
 
 use grey_proto::control::{self, DatabaseKind};
-use pbjson_types::Timestamp;
+use grey_proto::convert::timestamp;
 use sea_orm::entity::prelude::*;
 
 use super::unsigned;
@@ -23,6 +23,7 @@ pub struct Model {
     pub sealed_url: String,
     pub actor: String,
     pub updated_at_ms: i64,
+    pub revision: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -47,13 +48,8 @@ impl Model {
             server: self.server.clone(),
             database: self.database_name.clone(),
             actor: self.actor.clone(),
-            updated_at: Some(time(at_ms)),
+            updated_at: Some(timestamp(at_ms)),
+            revision: unsigned(TABLE, self.revision)?,
         })
     }
-}
-
-fn time(at_ms: u64) -> Timestamp {
-    let seconds = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(at_ms % 1_000 * 1_000_000).unwrap_or_default();
-    Timestamp { seconds, nanos }
 }

@@ -11,6 +11,8 @@ use crate::entity::{routers, signed, unsigned};
 /// Rows written by one statement.
 const AT_ONCE: usize = 500;
 const TABLE: &str = "routers";
+/// Most routers that are remembered, those that no longer count included.
+pub(super) const MAX_MEMBERS: usize = 10_000;
 
 /// Whether a router counts, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +166,17 @@ impl Database {
             .filter(Column::State.eq(Standing::Member.as_str()))
             .filter(Column::LastSeenMs.eq(signed(member.last_seen_ms)));
         Ok(self.read("write a router", update.exec(self.writer())).await?.rows_affected > 0)
+    }
+
+    /// Stops counting a router because a person says so, whatever a replica is about to write that saw it before.
+    pub(super) async fn dismiss_router(&self, dismissed: &Member) -> Result<(), Error> {
+        use routers::Column;
+        let update = routers::Entity::update_many()
+            .col_expr(Column::State, Expr::value(Standing::Dismissed.as_str()))
+            .col_expr(Column::Remark, Expr::value(dismissed.remark.as_str()))
+            .col_expr(Column::LastSeenMs, Expr::value(signed(dismissed.last_seen_ms)))
+            .filter(Column::Id.eq(&dismissed.id));
+        self.read("dismiss a router", update.exec(self.writer())).await.map(drop)
     }
 
     /// Forgets routers that do not count.

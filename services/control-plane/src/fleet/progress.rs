@@ -9,7 +9,7 @@ use grey_proto::convert::timestamp;
 use grey_state::heartbeats::Heartbeat;
 
 use super::Look;
-use super::members::{Member, Standing};
+use super::members::{MAX_MEMBERS, Member, Standing};
 
 /// Most routers that one answer names.
 const NAMED: usize = 1_000;
@@ -23,7 +23,9 @@ pub(super) struct Known {
     members: BTreeMap<String, Member>,
     /// As last seen, noted or not: a router that was seen once counts, though it may be forgotten everywhere else.
     seen: BTreeMap<String, Member>,
+    /// Who is live, and before when that was asked.
     live: BTreeMap<String, Heartbeat>,
+    at_ms: u64,
     left: BTreeSet<String>,
     /// Who has applied what is waited for, though it may have fallen silent since.
     applied: BTreeSet<String>,
@@ -38,9 +40,20 @@ impl Known {
     /// Takes over what shared state tells.
     pub(super) fn see(&mut self, look: &Look) {
         self.live.clone_from(&look.live);
+        self.at_ms = look.at_ms;
         self.left.clone_from(&look.left);
         let seen = look.live.iter().map(|(id, beat)| (id.clone(), Member::seen(beat, 0)));
         self.seen.extend(seen);
+    }
+
+    /// The live routers that are not noted as members, as they are to be noted; of so many that there is no room, none.
+    pub(super) fn newcomers(&self) -> Vec<Member> {
+        let is_noted =
+            |id: &String| self.members.get(id).is_some_and(|member| member.standing == Standing::Member);
+        let new =
+            self.live.iter().filter(|(id, _)| !is_noted(id)).map(|(_, beat)| Member::seen(beat, self.at_ms));
+        let new: Vec<Member> = new.collect();
+        if self.members.len() + new.len() > MAX_MEMBERS { Vec::new() } else { new }
     }
 
     /// Shared state tells nothing: nobody is known to have applied anything.
@@ -212,7 +225,7 @@ mod tests {
 
     fn look(beats: Vec<Heartbeat>, left: &[&str]) -> Look {
         let live = beats.into_iter().map(|beat| (beat.router.clone(), beat)).collect();
-        Look { live, left: left.iter().map(|id| (*id).to_owned()).collect() }
+        Look { at_ms: 2, live, left: left.iter().map(|id| (*id).to_owned()).collect() }
     }
 
     fn told(progress: &RouterProgress) -> Vec<(&str, RouterStatus)> {
@@ -246,6 +259,19 @@ mod tests {
             missing(&progress),
             "`foreign` is behind, at revision 9, `older` is behind, at revision 9, `stale` is not current"
         );
+    }
+
+    #[test]
+    fn whoever_is_live_and_no_member_is_to_be_noted() {
+        let beats = ["a", "b", "c"].map(|id| beat(id, at(2, 5), false));
+        let member = |index: usize, standing| Member { standing, ..Member::seen(&beats[index], 1) };
+        let mut known = Known::default();
+        known.see(&look(beats.to_vec(), &[]));
+        known.read(vec![member(0, Standing::Member), member(1, Standing::Gone)]);
+        let noted: Vec<String> = known.newcomers().into_iter().map(|member| member.id).collect();
+        assert_eq!(noted, ["b", "c"]);
+        known.see_nobody();
+        assert!(known.newcomers().is_empty());
     }
 
     #[test]

@@ -10,15 +10,13 @@ use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::members::{Member, Standing};
+use super::members::{MAX_MEMBERS, Member, Standing};
 use super::probe::Prober;
 use super::{Error, Fleet, Look};
 use crate::command::{chain, now_ms};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// Most routers that are remembered, those that no longer count included.
-const MAX_MEMBERS: usize = 10_000;
 
 /// Keeps up which routers count. Every replica does so.
 pub(crate) struct Watch {
@@ -211,7 +209,7 @@ mod tests {
 
     fn look(live: &[&str], left: &[&str]) -> Look {
         let live = live.iter().map(|id| ((*id).to_owned(), beat(id))).collect();
-        Look { live, left: left.iter().map(|id| (*id).to_owned()).collect() }
+        Look { at_ms: 0, live, left: left.iter().map(|id| (*id).to_owned()).collect() }
     }
 
     fn member(id: &str, standing: Standing, seen_ms: u64) -> Member {

@@ -15,7 +15,7 @@ use crate::entity::{
 const BATCH: u64 = 200;
 
 impl Database {
-    pub(super) async fn send_snapshot(&self, to: &mpsc::Sender<Vec<Record>>) -> Result<Snapshot, Error> {
+    pub(crate) async fn send_snapshot(&self, to: &mpsc::Sender<Vec<Record>>) -> Result<Snapshot, Error> {
         let transaction = self.begin_snapshot().await?;
         let position: Position = self.read("read the log's head", head(&transaction)).await?.try_into()?;
         let last = events::Entity::find_by_id(signed(position.revision.0)).one(&transaction);

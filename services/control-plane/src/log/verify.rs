@@ -40,7 +40,8 @@ impl Database {
         let end = Position::try_from(head)?.revision;
         let last = events::Entity::find_by_id(signed(after.0)).one(&snapshot);
         let last = self.read("read an event", last).await?;
-        let mut chain = Chain { reached: after, hash: last.map_or(EntryHash::default(), |row| row.hash()) };
+        let mut chain =
+            Chain { from: after, reached: after, hash: last.map_or(EntryHash::default(), |row| row.hash()) };
         let mut fault = None;
         let until = Revision(after.0.saturating_add(u64::try_from(limit).unwrap_or(u64::MAX)).min(end.0));
         while fault.is_none() && chain.reached < until {
@@ -59,7 +60,7 @@ impl Database {
         let is_complete = fault.is_none() && chain.reached >= end;
         if is_complete && chain.reached == end && chain.hash != newest {
             let fault = Some(Fault { revision: end, why: NOT_THE_LAST });
-            return Ok(Verified { reached: chain.reached, fault, is_complete: false });
+            return Ok(Verified { reached: end.before(), fault, is_complete: false });
         }
         Ok(Verified { reached: chain.reached, fault, is_complete })
     }
@@ -68,11 +69,14 @@ impl Database {
 const MISSING: &str = "it is missing";
 const UNREADABLE: &str = "it does not read back";
 const ANOTHER: &str = "it is another event than its place says";
-const UNLINKED: &str = "the event before it is not the one that it was written after";
+const UNLINKED: &str = "it is not the one that the next event was written after";
+const NOT_THE_FIRST: &str = "it was written after another event than there is before it";
 const NOT_THE_LAST: &str = "it is not the one that was committed last";
 
 /// How far the events are linked.
 struct Chain {
+    /// Taken as it is.
+    from: Revision,
     reached: Revision,
     hash: EntryHash,
 }
@@ -90,7 +94,13 @@ impl Chain {
             return fault(ANOTHER);
         }
         if event.previous != self.hash {
-            return fault(UNLINKED);
+            if self.reached == self.from {
+                return fault(NOT_THE_FIRST);
+            }
+            // Whatever was altered in this one, the next would not know it either: it is the one before that is another.
+            let altered = self.reached;
+            self.reached = altered.before();
+            return Some(Fault { revision: altered, why: UNLINKED });
         }
         (self.reached, self.hash) = (revision, row.hash());
         None

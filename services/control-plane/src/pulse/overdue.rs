@@ -7,7 +7,7 @@ use grey_core::error::Reason;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Command, Commands, Error, Proposed, chain, now_ms};
+use crate::command::{Command, Commands, Error, Intent, Proposed, chain, now_ms};
 use crate::database::Database;
 use crate::entity::{holds, signed, unsigned};
 
@@ -61,7 +61,9 @@ impl Overdue {
         }
         let reason = "the strict move did not end in time".to_owned();
         let principal = Principal::named("control-plane");
-        self.commands.execute(Command { principal, reason, changes, ..Command::default() }).await?;
+        self.commands
+            .execute(Command { principal, reason, intent: Intent::Changes(changes), ..Command::default() })
+            .await?;
         Ok(overdue.len())
     }
 }

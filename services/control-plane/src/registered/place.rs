@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use grey_proto::control::DatabaseKind;
+use grey_core::database::{Database, DatabaseKind, Dialect};
 use grey_proto::convert::InvalidMessage;
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -15,27 +15,27 @@ const MAX_SCHEMA: usize = 63;
 const MISLEADING: [&str; 9] =
     ["host", "hostaddr", "port", "dbname", "database", "user", "username", "password", "socket"];
 
-/// Where a database is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// `postgres`, `mysql` or `sqlite`.
-    pub(crate) dialect: &'static str,
+/// Where a URL leads.
+struct Place {
+    dialect: Dialect,
     /// Host and port, or the file.
-    pub(crate) server: String,
+    server: String,
     /// The database on the server; empty for a file.
-    pub(crate) database: String,
+    name: String,
 }
 
 /// Reads where a URL leads, and whether it fits what is told beside it. No error repeats the URL: it has a password.
-pub(crate) fn read(kind: DatabaseKind, schema: &str, url: &str) -> Result<Place, InvalidMessage> {
-    let place = locate(url)?;
-    match (kind, place.dialect) {
-        (DatabaseKind::File, "sqlite") | (DatabaseKind::Schema, "postgres") => {}
+pub(crate) fn read(kind: DatabaseKind, schema: &str, url: &str) -> Result<Database, InvalidMessage> {
+    let Place { dialect, server, name } = locate(url)?;
+    match (kind, dialect) {
+        (DatabaseKind::File, Dialect::Sqlite) | (DatabaseKind::Schema, Dialect::Postgres) => {}
         (DatabaseKind::Schema, _) => {
             return Err(fault("kind", "a schema of its own needs a postgres:// url"));
         }
         (DatabaseKind::File, _) => return Err(fault("kind", "a file of its own needs a sqlite:// url")),
-        (_, "sqlite") => return Err(fault("kind", "a sqlite:// url is of a file: say DATABASE_KIND_FILE")),
+        (_, Dialect::Sqlite) => {
+            return Err(fault("kind", "a sqlite:// url is of a file: say DATABASE_KIND_FILE"));
+        }
         _ => {}
     }
     match kind {
@@ -44,10 +44,11 @@ pub(crate) fn read(kind: DatabaseKind, schema: &str, url: &str) -> Result<Place,
                 "must be the name of a schema: 1 to 63 letters, digits, `_` or `-`, not beginning with pg_";
             Err(fault("schema", why))
         }
-        DatabaseKind::Schema => Ok(place),
+        DatabaseKind::Schema => Ok(()),
         _ if !schema.is_empty() => Err(fault("schema", "is only for DATABASE_KIND_SCHEMA")),
-        _ => Ok(place),
-    }
+        _ => Ok(()),
+    }?;
+    Ok(Database { kind, dialect, server, name, schema: schema.to_owned() })
 }
 
 fn is_schema(name: &str) -> bool {
@@ -73,14 +74,14 @@ fn locate(url: &str) -> Result<Place, InvalidMessage> {
         return Err(fault("url", "must name host, user, password and database before the `?`"));
     }
     match parsed.scheme() {
-        "postgres" | "postgresql" => on_server("postgres", &parsed, 5_432),
-        "mysql" => on_server("mysql", &parsed, 3_306),
+        "postgres" | "postgresql" => on_server(Dialect::Postgres, &parsed, 5_432),
+        "mysql" => on_server(Dialect::MySql, &parsed, 3_306),
         "sqlite" => file(url, &parsed),
         _ => Err(fault("url", "must begin with postgres://, mysql:// or sqlite://")),
     }
 }
 
-fn on_server(dialect: &'static str, url: &Url, port: u16) -> Result<Place, InvalidMessage> {
+fn on_server(dialect: Dialect, url: &Url, port: u16) -> Result<Place, InvalidMessage> {
     let host = url.host_str().filter(|host| !host.is_empty());
     let host = decoded(host.ok_or_else(|| fault("url", "names no host"))?)?;
     if url.username().is_empty() {
@@ -99,7 +100,7 @@ fn on_server(dialect: &'static str, url: &Url, port: u16) -> Result<Place, Inval
     } else {
         format!("{}:{port}", host.to_ascii_lowercase())
     };
-    Ok(Place { dialect, server, database: name.into_owned() })
+    Ok(Place { dialect, server, name: name.into_owned() })
 }
 
 fn file(text: &str, url: &Url) -> Result<Place, InvalidMessage> {
@@ -114,7 +115,7 @@ fn file(text: &str, url: &Url) -> Result<Place, InvalidMessage> {
     if in_memory || path.contains(":memory:") {
         return Err(fault("url", "must be of a file, not of memory"));
     }
-    Ok(Place { dialect: "sqlite", server: path.into_owned(), database: String::new() })
+    Ok(Place { dialect: Dialect::Sqlite, server: path.into_owned(), name: String::new() })
 }
 
 fn decoded(part: &str) -> Result<Cow<'_, str>, InvalidMessage> {
@@ -132,26 +133,29 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "test code panics")]
     use super::*;
 
-    fn place(dialect: &'static str, server: &str, database: &str) -> Place {
-        Place { dialect, server: server.to_owned(), database: database.to_owned() }
+    fn place(dialect: Dialect, server: &str, name: &str) -> Database {
+        let (kind, server, name) = (DatabaseKind::Database, server.to_owned(), name.to_owned());
+        Database { kind, dialect, server, name, schema: String::new() }
     }
 
     #[test]
     fn a_url_tells_where_the_database_is() {
+        use Dialect::{MySql, Postgres, Sqlite};
         let database = |url| read(DatabaseKind::Database, "", url).unwrap();
-        assert_eq!(database("postgres://app:s3cret@Db/acme"), place("postgres", "db:5432", "acme"));
+        assert_eq!(database("postgres://app:s3cret@Db/acme"), place(Postgres, "db:5432", "acme"));
         assert_eq!(
             database("postgresql://app:p%40ss%2F@db:6000/acme?sslmode=verify-full"),
-            place("postgres", "db:6000", "acme")
+            place(Postgres, "db:6000", "acme")
         );
-        assert_eq!(database("postgres://app@%2Fvar%2Frun/a%20b"), place("postgres", "/var/run", "a b"));
-        assert_eq!(database("postgres://app:x@[::1]/acme"), place("postgres", "[::1]:5432", "acme"));
-        assert_eq!(database("mysql://app:s3cret@db/acme"), place("mysql", "db:3306", "acme"));
-        assert_eq!(database("mysql://app:s3cret@db/acme?ssl-mode=REQUIRED").database, "acme");
+        assert_eq!(database("postgres://app@%2Fvar%2Frun/a%20b"), place(Postgres, "/var/run", "a b"));
+        assert_eq!(database("postgres://app:x@[::1]/acme"), place(Postgres, "[::1]:5432", "acme"));
+        assert_eq!(database("mysql://app:s3cret@db/acme"), place(MySql, "db:3306", "acme"));
+        assert_eq!(database("mysql://app:s3cret@db/acme?ssl-mode=REQUIRED").name, "acme");
         let schema = read(DatabaseKind::Schema, "tenant_acme", "postgres://app:x@db/all").unwrap();
-        assert_eq!(schema, place("postgres", "db:5432", "all"));
+        let (kind, own) = (DatabaseKind::Schema, "tenant_acme".to_owned());
+        assert_eq!(schema, Database { kind, schema: own, ..place(Postgres, "db:5432", "all") });
         let file = read(DatabaseKind::File, "", "sqlite:///data/acme%20orders.db?mode=rwc").unwrap();
-        assert_eq!(file, place("sqlite", "/data/acme orders.db", ""));
+        assert_eq!(file, Database { kind: DatabaseKind::File, ..place(Sqlite, "/data/acme orders.db", "") });
     }
 
     #[test]

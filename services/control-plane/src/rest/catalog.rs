@@ -2,14 +2,15 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use grey_proto::control::{
     DeleteOverlayRequest, DeleteOverlayResponse, DeleteServiceRequest, DeleteServiceResponse,
     DeleteVersionRequest, DeleteVersionResponse, GetServiceRequest, GetServiceResponse, ListServicesRequest,
-    ListServicesResponse, Overlay, Policy, PutOverlayRequest, PutOverlayResponse, PutPolicyRequest,
-    PutPolicyResponse, PutServiceRequest, PutServiceResponse, PutVersionRequest, PutVersionResponse, Service,
-    ServiceVersion,
+    ListServicesResponse, Overlay, Policy, PromoteOverlayRequest, PromoteOverlayResponse, PutOverlayRequest,
+    PutOverlayResponse, PutPolicyRequest, PutPolicyResponse, PutServiceRequest, PutServiceResponse,
+    PutVersionRequest, PutVersionResponse, Service, ServiceVersion,
 };
+use serde::Deserialize;
 
 use super::input::adopt;
 use super::output::tag_of;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/api/services/{id}/versions/{version}", put(write_version).delete(remove_version))
         .route("/api/services/{id}/policy", get(read_policy).put(write_policy))
         .route("/api/services/{id}/overlays/{overlay}", put(write_overlay).delete(remove_overlay))
+        .route("/api/services/{id}/overlays/{overlay}/promotion", post(promote_overlay))
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListServicesResponse> {
@@ -112,4 +114,20 @@ async fn remove_overlay(State(api): State<Api>, input: Input) -> Answer<DeleteOv
     let (service, id) = (input.path("id"), input.path("overlay"));
     let request = DeleteOverlayRequest { service, id, write: input.write()? };
     Ok(Reply::new(api.delete_overlay(&caller, request).await?))
+}
+
+/// Which arm of an experiment won; nothing for a canary.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Winner {
+    #[serde(default)]
+    variant: String,
+}
+
+async fn promote_overlay(State(api): State<Api>, input: Input) -> Answer<PromoteOverlayResponse> {
+    let caller = input.admit(Operation::PromoteOverlay)?;
+    let Winner { variant } = input.object_if_any()?;
+    let (service, id) = (input.path("id"), input.path("overlay"));
+    let request = PromoteOverlayRequest { service, id, variant, write: input.write()? };
+    Ok(Reply::new(api.promote_overlay(&caller, request).await?))
 }

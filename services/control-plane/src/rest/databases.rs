@@ -11,6 +11,7 @@ use grey_proto::convert::InvalidMessage;
 use grey_runtime::Secret;
 use serde::Deserialize;
 
+use super::output::tag_of;
 use super::{Answer, Input, Reply};
 use crate::access::Operation;
 use crate::api::Api;
@@ -47,13 +48,15 @@ async fn list(State(api): State<Api>, input: Input) -> Answer<ListDatabasesRespo
 
 async fn write(State(api): State<Api>, input: Input) -> Answer<PutDatabaseResponse> {
     let caller = input.admit(Operation::PutDatabase)?;
-    input.allow(&[])?;
-    input.unconditional()?;
-    let Wanted { kind, schema, url } = input.json()?;
+    let write = input.write()?;
+    let Wanted { kind, schema, url } =
+        input.secret_json("texts: `url`, and if need be `kind` and `schema`")?;
     let (tenant, service, kind) = (input.path("id"), input.path("service"), read_kind(&kind)?.into());
     let database = TenantDatabase { tenant, service, kind, schema, ..TenantDatabase::default() };
-    let request = PutDatabaseRequest { database: Some(database), url: url.expose().to_owned() };
-    Ok(Reply::new(api.put_database(&caller, request).await?))
+    let request = PutDatabaseRequest { database: Some(database), url: url.expose().to_owned(), write };
+    let response = api.put_database(&caller, request).await?;
+    let tag = tag_of(response.result.as_ref(), response.database.as_ref().map(|database| database.revision));
+    Ok(Reply::tagged(response, tag))
 }
 
 /// Both the contract's name of a kind and its last word are understood.
@@ -70,9 +73,8 @@ fn read_kind(text: &str) -> Result<DatabaseKind, InvalidMessage> {
 
 async fn remove(State(api): State<Api>, input: Input) -> Answer<DeleteDatabaseResponse> {
     let caller = input.admit(Operation::DeleteDatabase)?;
-    input.allow(&[])?;
-    input.unconditional()?;
-    let request = DeleteDatabaseRequest { tenant: input.path("id"), service: input.path("service") };
+    let (tenant, service) = (input.path("id"), input.path("service"));
+    let request = DeleteDatabaseRequest { tenant, service, write: input.write()? };
     Ok(Reply::new(api.delete_database(&caller, request).await?))
 }
 

@@ -69,6 +69,13 @@ impl Input {
         Ok(read.map_err(|error| InvalidMessage::new("body", json_fault(&error)))?)
     }
 
+    /// As [`Input::json`], for a body that may hold a secret anywhere: what is wrong with it is told without repeating it.
+    pub(super) fn secret_json<T: DeserializeOwned>(&self, takes: &str) -> Result<T, Failure> {
+        self.check_type()?;
+        let read = serde_json::from_slice(&self.body);
+        Ok(read.map_err(|_| InvalidMessage::new("body", format!("must be an object of {takes}")))?)
+    }
+
     /// As [`Input::json`], for a type whose fields may all be left out: a list of none would be taken for it.
     pub(super) fn object<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let object: serde_json::Map<String, serde_json::Value> = self.json()?;
@@ -124,14 +131,14 @@ impl Input {
         }
     }
 
-    /// The options of a write: the query's `wait` and `reason`, the conditional headers.
+    /// The options of a write: the query's `wait`, `reason`, `maxMoves` and `dryRun`, the conditional headers.
     pub(super) fn write(&self) -> Result<Option<WriteOptions>, ApiError> {
         self.write_with(&[])
     }
 
     /// As [`Input::write`], where the query may say `more`.
     pub(super) fn write_with(&self, more: &[&str]) -> Result<Option<WriteOptions>, ApiError> {
-        self.allow(&[&["wait", "reason"], more].concat())?;
+        self.allow(&[&["wait", "reason", "maxMoves", "dryRun"], more].concat())?;
         let wait = match self.text("wait").as_str() {
             "" => None,
             text => {
@@ -146,7 +153,12 @@ impl Input {
             Some((epoch, revision)) => (epoch, Some(revision)),
         };
         let (reason, cause) = (self.text("reason"), String::new());
-        Ok(Some(WriteOptions { expected_revision, reason, wait, expected_epoch, cause }))
+        let max_moves = match self.text("maxMoves").as_str() {
+            "" => None,
+            _ => Some(self.value("maxMoves")?),
+        };
+        let dry_run = self.value("dryRun")?;
+        Ok(Some(WriteOptions { expected_revision, reason, wait, expected_epoch, cause, max_moves, dry_run }))
     }
 
     /// Refuses conditions, for writes of what has no revision.

@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::routing::{get, post, put};
 use grey_proto::control::{
     ApplyChangeSetRequest, ApplyChangeSetResponse, DeletePinRequest, DeletePinResponse, ListPinsRequest,
-    ListPinsResponse, Pin, PutPinRequest, PutPinResponse,
+    ListPinsResponse, Pin, PutPinRequest, PutPinResponse, PutPinsRequest, PutPinsResponse,
 };
+use grey_proto::convert::InvalidMessage;
 use serde::Deserialize;
 
 use super::output::tag_of;
@@ -16,7 +17,7 @@ use crate::api::Api;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
-        .route("/api/pins", get(list))
+        .route("/api/pins", get(list).post(write_many))
         .route("/api/change-sets", post(apply))
         .route("/api/tenants/{id}/services/{service}/version", put(write).delete(remove))
 }
@@ -63,6 +64,17 @@ async fn write(State(api): State<Api>, input: Input) -> Answer<PutPinResponse> {
     }
     let tag = tag_of(response.result.as_ref(), response.pin.as_ref().map(|pin| pin.revision));
     Ok(Reply::tagged(response, tag))
+}
+
+async fn write_many(State(api): State<Api>, input: Input) -> Answer<PutPinsResponse> {
+    let caller = input.admit(Operation::PutPins)?;
+    let body: PutPinsRequest = input.json()?;
+    if body.write.is_some() {
+        return Err(InvalidMessage::new("write", "is said by the query").into());
+    }
+    input.unconditional()?;
+    let request = PutPinsRequest { write: input.write()?, ..body };
+    Ok(Reply::new(api.put_pins(&caller, request).await?))
 }
 
 async fn remove(State(api): State<Api>, input: Input) -> Answer<DeletePinResponse> {

@@ -14,7 +14,7 @@ use crate::fixture::{Backend, Plane, Store, config, pin, reason, tenant};
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
 
 /// The least role of each method, by its place in [`ROLES`].
-const METHODS: [(&str, usize); 30] = [
+const METHODS: [(&str, usize); 32] = [
     ("TenantService/GetTenant", 0),
     ("TenantService/ListTenants", 0),
     ("TenantService/PutTenant", 2),
@@ -29,9 +29,11 @@ const METHODS: [(&str, usize); 30] = [
     ("CatalogService/PutPolicy", 2),
     ("CatalogService/PutOverlay", 2),
     ("CatalogService/DeleteOverlay", 2),
+    ("CatalogService/PromoteOverlay", 2),
     ("PinService/ListPins", 0),
     ("PinService/PutPin", 1),
     ("PinService/DeletePin", 1),
+    ("PinService/PutPins", 1),
     ("PinService/ApplyChangeSet", 1),
     ("DatabaseService/PutDatabase", 2),
     ("DatabaseService/ListDatabases", 0),
@@ -48,7 +50,7 @@ const METHODS: [(&str, usize); 30] = [
 ];
 
 /// The least role of each route.
-pub(crate) const ROUTES: [(Method, &str, usize); 38] = [
+pub(crate) const ROUTES: [(Method, &str, usize); 40] = [
     (Method::GET, "/api/tenants", 0),
     (Method::GET, "/api/tenants/acme", 0),
     (Method::PUT, "/api/tenants/acme", 2),
@@ -77,7 +79,9 @@ pub(crate) const ROUTES: [(Method, &str, usize); 38] = [
     (Method::PUT, "/api/services/payment/policy", 2),
     (Method::PUT, "/api/services/payment/overlays/c", 2),
     (Method::DELETE, "/api/services/payment/overlays/c", 2),
+    (Method::POST, "/api/services/payment/overlays/c/promotion", 2),
     (Method::GET, "/api/pins?tenant=acme", 0),
+    (Method::POST, "/api/pins", 1),
     (Method::POST, "/api/change-sets", 1),
     (Method::GET, "/api/events", 0),
     (Method::GET, "/api/events/verify", 0),

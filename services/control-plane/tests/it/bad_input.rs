@@ -101,9 +101,14 @@ async fn wrong_values_are_refused_by_every_method(plane: Plane) {
             let observe = ObserveSchemaRequest { schema: Some(seen), write: None };
             assert_eq!(reason(tenants.observe_schema(observe).await), bad, "{id}");
             let call = RouteRequest { tenant: tenant.into(), service: service.into(), ..Default::default() };
-            let put = PutDatabaseRequest { database: Some(database(tenant, service)), url: URL.into() };
+            let put = PutDatabaseRequest {
+                database: Some(database(tenant, service)),
+                url: URL.into(),
+                write: None,
+            };
             assert_eq!(reason(plane.databases().put_database(put).await), bad, "{id}");
-            let delete = DeleteDatabaseRequest { tenant: tenant.into(), service: service.into() };
+            let delete =
+                DeleteDatabaseRequest { tenant: tenant.into(), service: service.into(), write: None };
             assert_eq!(reason(plane.databases().delete_database(delete).await), bad, "{id}");
             let explain = ExplainAtRequest { call: Some(call), revision: 0 };
             assert_eq!(reason(history.explain_at(explain).await), bad, "{id}");
@@ -184,7 +189,7 @@ async fn out_of_range(plane: &Plane) {
         assert_eq!(reason(plane.databases().list_sealed_databases(list).await), bad);
     }
     let unheard_of = TenantDatabase { kind: 9, ..database("acme", "payment") };
-    let put = PutDatabaseRequest { database: Some(unheard_of), url: URL.into() };
+    let put = PutDatabaseRequest { database: Some(unheard_of), url: URL.into(), write: None };
     assert_eq!(reason(plane.databases().put_database(put).await), bad);
     let list = ListEventsRequest { limit: 1001, ..Default::default() };
     assert_eq!(reason(plane.history().list_events(list).await), bad);

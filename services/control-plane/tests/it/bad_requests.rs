@@ -35,7 +35,7 @@ fn invalid(code: u16) -> (u16, String) {
 
 /// Whether all that there is to say may be in the path.
 fn needs_no_body(path: &str) -> bool {
-    path.contains("/upgrade-schema/") || path.ends_with("/cancel")
+    path.contains("/upgrade-schema/") || path.ends_with("/cancel") || path.ends_with("/promotion")
 }
 
 fn takes_a_body(method: &Method) -> bool {

@@ -3,10 +3,12 @@
 use grey_core::error::Reason;
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{
-    ApplyChangeSetRequest, Change, GetTenantRequest, ListPinsRequest, PinRemoved, ProposedChange, Service,
-    ServiceRemoved, ServiceVersion, TenantRemoved, VersionRemoved, WriteOptions,
+    ApplyChangeSetRequest, Change, DatabaseRemoved, GetTenantRequest, ListPinsRequest, PinRemoved,
+    ProposedChange, Service, ServiceRemoved, ServiceVersion, TenantDatabase, TenantRemoved, VersionRemoved,
+    WriteOptions,
 };
 
+use crate::databases::database;
 use crate::fixture::{Plane, fact, on_both, pin, reason, revision, tenant};
 
 on_both! {
@@ -16,6 +18,20 @@ on_both! {
     too_many_and_double_changes_are_refused
     expectations_hold_for_each_thing_and_for_the_log
     what_is_so_already_is_not_written
+    databases_are_not_registered_beside_other_changes
+}
+
+async fn databases_are_not_registered_beside_other_changes(plane: Plane) {
+    plane.acme().await;
+    let before = plane.revision().await;
+    let placed = TenantDatabase { dialect: "postgres".into(), ..database("acme", "payment") };
+    let removed = DatabaseRemoved { tenant: "acme".into(), service: "payment".into() };
+    for change in [Kind::DatabasePut(placed), Kind::DatabaseRemoved(removed)] {
+        let refused = apply(&plane, set([Kind::TenantPut(tenant("beta")), change])).await;
+        assert_eq!(fact(refused.clone(), "field"), "changes[1]");
+        assert_eq!(reason(refused), Reason::InvalidArgument);
+    }
+    assert_eq!(plane.revision().await, before);
 }
 
 fn propose(change: Kind) -> ProposedChange {

@@ -64,6 +64,13 @@ async fn whatever_belongs_to_a_service_or_a_tenant_counts(plane: Plane) {
         (acme, Method::PUT, format!("{acme}/services/payment/schema"), json!({"schema": "1.0"})),
         (acme, Method::PUT, format!("{acme}/services/payment/version"), json!({"version": "1.0"})),
         (acme, Method::DELETE, format!("{acme}/services/payment/version"), Value::Null),
+        (
+            acme,
+            Method::PUT,
+            format!("{acme}/services/payment/database"),
+            json!({"url": "mysql://app@db/acme"}),
+        ),
+        (acme, Method::DELETE, format!("{acme}/services/payment/database"), Value::Null),
     ] {
         let seen = tag(&plane, owner).await;
         let (status, answer) = plane.call(method.clone(), &path, body).await;

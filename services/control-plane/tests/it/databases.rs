@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use grey_core::error::Reason;
+use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{
-    DatabaseKind, DeleteDatabaseRequest, DeleteServiceRequest, DeleteTenantRequest, ListDatabasesRequest,
-    ListDatabasesResponse, ListSealedDatabasesRequest, PutDatabaseRequest, RotateKeysRequest,
-    RotateKeysResponse, SealedDatabase, TenantDatabase,
+    self as control, DatabaseKind, DatabaseRemoved, DeleteDatabaseRequest, DeleteServiceRequest,
+    DeleteTenantRequest, ListDatabasesRequest, ListDatabasesResponse, ListSealedDatabasesRequest,
+    PutDatabaseRequest, RotateKeysRequest, RotateKeysResponse, SealedDatabase, TenantDatabase, WriteOptions,
 };
 use grey_state::State;
 use grey_testkit::eventually;
@@ -21,7 +22,9 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::fixture::{Backend, Plane, SOON, Store, config, fact, on_both, reason, vault};
+use crate::fixture::{
+    Backend, Plane, SOON, Store, config, expecting, fact, on_both, reason, revision, vault,
+};
 
 pub(crate) const PASSWORD: &str = "hunter2-Zw9";
 pub(crate) const URL: &str = "postgres://app:hunter2-Zw9@Db:6000/acme?sslmode=disable";
@@ -29,6 +32,8 @@ pub(crate) const URL: &str = "postgres://app:hunter2-Zw9@Db:6000/acme?sslmode=di
 on_both! {
     a_database_is_registered_replaced_and_forgotten
     a_database_needs_its_tenant_and_service
+    the_log_tells_who_registered_what_and_why
+    a_database_is_written_over_what_was_seen_only
     only_the_master_keys_open_what_is_listed_sealed
     databases_are_listed_by_page
     a_removed_tenant_takes_its_key_along
@@ -41,7 +46,7 @@ pub(crate) fn database(tenant: &str, service: &str) -> TenantDatabase {
 }
 
 async fn put(plane: &Plane, database: TenantDatabase, url: &str) -> Result<TenantDatabase, Status> {
-    let request = PutDatabaseRequest { database: Some(database), url: url.to_owned() };
+    let request = PutDatabaseRequest { database: Some(database), url: url.to_owned(), write: None };
     Ok(plane.databases().put_database(request).await?.into_inner().database.unwrap())
 }
 
@@ -96,7 +101,74 @@ async fn a_database_is_registered_replaced_and_forgotten(plane: Plane) {
     let (code, answer) = plane.call(Method::DELETE, path, json!({})).await;
     assert_eq!((code, answer["error"]["reason"].as_str()), (StatusCode::NOT_FOUND, Some("UNKNOWN_DATABASE")));
     assert!(list(&plane, "", "").await.is_empty());
-    assert_eq!(plane.revision().await, before, "the log tells nothing of databases");
+    assert_eq!(plane.revision().await, before + 4, "each is an event");
+}
+
+/// What the newest event tells of a database.
+async fn newest(plane: &Plane) -> (control::Event, Option<Kind>) {
+    let mut event = plane.events().await.pop().unwrap();
+    let change = event.changes.pop().unwrap().change;
+    assert!(event.changes.is_empty(), "{event:?}");
+    (event, change)
+}
+
+async fn the_log_tells_who_registered_what_and_why(plane: Plane) {
+    plane.acme().await;
+    let write = |reason: &str| Some(WriteOptions { reason: reason.into(), ..WriteOptions::default() });
+    let request = PutDatabaseRequest {
+        database: Some(database("acme", "payment")),
+        url: URL.into(),
+        write: write("moved"),
+    };
+    let answer = plane.databases().put_database(request).await.unwrap().into_inner();
+    let (registered, at) = (answer.database.unwrap(), revision(answer.result));
+    assert_eq!((registered.revision, registered.actor.as_str()), (at, "anonymous"));
+    let (event, told) = newest(&plane).await;
+    assert_eq!((event.revision, event.reason.as_str(), event.at), (at, "moved", registered.updated_at));
+    assert_eq!(event.principal.unwrap().id, "anonymous");
+    let expected = TenantDatabase {
+        kind: DatabaseKind::Database.into(),
+        dialect: "postgres".into(),
+        server: "db:6000".into(),
+        database: "acme".into(),
+        ..database("acme", "payment")
+    };
+    assert_eq!(told, Some(Kind::DatabasePut(expected)));
+
+    let (tenant, service) = ("acme".to_owned(), "payment".to_owned());
+    let request = DeleteDatabaseRequest { tenant, service, write: write("gone") };
+    let answer = plane.databases().delete_database(request.clone()).await.unwrap().into_inner();
+    let (event, told) = newest(&plane).await;
+    assert_eq!((event.revision, event.reason.as_str()), (revision(answer.result), "gone"));
+    let DeleteDatabaseRequest { tenant, service, .. } = request;
+    assert_eq!(told, Some(Kind::DatabaseRemoved(DatabaseRemoved { tenant, service })));
+    // The tables of routers are as they were, and go on.
+    plane.put_pin("acme", "payment", "1.0").await.unwrap();
+}
+
+async fn a_database_is_written_over_what_was_seen_only(plane: Plane) {
+    plane.acme().await;
+    let put = async |url: &str, write| {
+        let request =
+            PutDatabaseRequest { database: Some(database("acme", "payment")), url: url.into(), write };
+        Ok::<_, Status>(plane.databases().put_database(request).await?.into_inner())
+    };
+    let first = put(URL, expecting(0)).await.unwrap().database.unwrap().revision;
+    assert_eq!(reason(put(URL, expecting(0)).await), Reason::RevisionMismatch);
+    let dry_run = Some(WriteOptions { dry_run: true, ..WriteOptions::default() });
+    let told = put("postgres://app:x@elsewhere/acme", dry_run).await.unwrap().database.unwrap();
+    assert_eq!((told.server.as_str(), told.revision, told.updated_at), ("elsewhere:5432", 0, None));
+    assert_eq!(list(&plane, "acme", "payment").await[0].server, "db:6000");
+    assert_eq!(open(&["first"], &sealed(&plane).await[0]).unwrap(), URL);
+    let second = put(URL, expecting(first)).await.unwrap().database.unwrap().revision;
+    assert_eq!(second, first + 1);
+    let path = "/api/tenants/acme/services/payment/database";
+    let tag = |revision: u64| format!("\"1-{revision}\"");
+    let delete = async |revision| {
+        plane.call_if(Method::DELETE, path, json!(null), &[("if-match", &tag(revision))]).await
+    };
+    assert_eq!(delete(first).await.0, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(delete(second).await.0, StatusCode::OK);
 }
 
 async fn a_database_needs_its_tenant_and_service(plane: Plane) {
@@ -108,7 +180,7 @@ async fn a_database_needs_its_tenant_and_service(plane: Plane) {
     assert_eq!(reason(refused), Reason::InvalidArgument);
     let named = TenantDatabase { schema: "acme".into(), ..database("acme", "payment") };
     assert_eq!(fact(put(&plane, named, URL).await, "field"), "database.schema");
-    let delete = DeleteDatabaseRequest { tenant: "acme".into(), service: "payment".into() };
+    let delete = DeleteDatabaseRequest { tenant: "acme".into(), service: "payment".into(), write: None };
     assert_eq!(reason(plane.databases().delete_database(delete).await), Reason::UnknownDatabase);
     assert!(sealed(&plane).await.is_empty());
 }
@@ -185,7 +257,7 @@ async fn a_service_with_databases_stays(plane: Plane) {
     let delete = || DeleteServiceRequest { id: "payment".into(), write: None };
     let refused = plane.catalog().delete_service(delete()).await;
     assert_eq!(fact(refused.map(drop), "databases"), "1");
-    let forget = DeleteDatabaseRequest { tenant: "acme".into(), service: "payment".into() };
+    let forget = DeleteDatabaseRequest { tenant: "acme".into(), service: "payment".into(), write: None };
     plane.databases().delete_database(forget).await.unwrap();
     plane.catalog().delete_service(delete()).await.unwrap();
 }

@@ -9,15 +9,18 @@ use grey_proto::router::route_outcome::Outcome;
 use grey_proto::router::{DecisionReason, Explanation, RouteRequest};
 use grey_state::FencingToken;
 use grey_state::instances::ServiceInstances;
+use sea_orm::ConnectionTrait;
 
 use crate::fixture::{Plane, on_both, reason};
 
 on_both! {
     every_revision_explains_itself
     what_is_not_in_the_log_is_not_explained
+    only_events_of_the_tenant_and_the_service_are_read
+    an_event_of_theirs_that_is_gone_is_not_left_out
 }
 
-fn instance(id: &str, version: &str) -> Instance {
+pub(crate) fn instance(id: &str, version: &str) -> Instance {
     Instance {
         id: InstanceId::new(id).unwrap(),
         version: Version::new(version).unwrap(),
@@ -46,10 +49,14 @@ fn version(explanation: &Explanation) -> Result<(String, DecisionReason), String
     }
 }
 
-async fn every_revision_explains_itself(plane: Plane) {
+async fn run_instances(plane: &Plane) {
     let service = ServiceId::new("payment").unwrap();
     let instances = vec![instance("a", "1.0"), instance("b", "1.5")];
     plane.state.instances.replace(FencingToken(1), &ServiceInstances { service, instances }).await.unwrap();
+}
+
+async fn every_revision_explains_itself(plane: Plane) {
+    run_instances(&plane).await;
     let known = plane.acme().await;
     plane.put_version("payment", "1.5", None).await;
     let pinned = plane.put_pin("acme", "payment", "1.5").await.unwrap();
@@ -90,4 +97,64 @@ async fn what_is_not_in_the_log_is_not_explained(plane: Plane) {
     assert_eq!(reason(explain(&plane, 99).await), Reason::RevisionUnavailable);
     let request = ExplainAtRequest { call: None, revision: 0 };
     assert_eq!(reason(plane.history().explain_at(request).await), Reason::InvalidArgument);
+}
+
+async fn execute(plane: &Plane, sql: &str) {
+    let database = sea_orm::Database::connect(&plane.store.url).await.unwrap();
+    database.execute_unprepared(sql).await.unwrap();
+}
+
+/// A history in which every third event is about acme and payment; tells the revisions of those that are not.
+async fn shared_history(plane: &Plane) -> Vec<u64> {
+    run_instances(plane).await;
+    plane.acme().await;
+    let mut others = vec![plane.put_service("users", "1.0").await, plane.put_tenant("beta").await];
+    // More than are read at once.
+    for round in 0..210 {
+        let version = ["1.0", "1.5"][round % 2];
+        if round == 0 {
+            plane.put_version("payment", "1.5", None).await;
+        }
+        plane.put_pin("acme", "payment", version).await.unwrap();
+        others.push(plane.put_pin("beta", "payment", version).await.unwrap());
+    }
+    others
+}
+
+async fn only_events_of_the_tenant_and_the_service_are_read(plane: Plane) {
+    let others = shared_history(&plane).await;
+    let head = plane.revision().await;
+    let asked = [3, 4, 7, 8, 150, head - 3, head - 2, head - 1];
+    let mut before = Vec::new();
+    for revision in asked {
+        before.push(explain(&plane, revision).await.unwrap());
+    }
+    // Whoever reads one of them fails.
+    let others: Vec<String> = others.iter().map(u64::to_string).collect();
+    execute(
+        &plane,
+        &format!("UPDATE events SET body = substr(body, 1, 5) WHERE revision IN ({})", others.join(",")),
+    )
+    .await;
+    for (revision, expected) in asked.into_iter().zip(before) {
+        let explanation = explain(&plane, revision).await.unwrap();
+        assert_eq!(explanation.revision, revision);
+        assert_eq!(explanation, expected, "revision {revision}");
+    }
+    let (odd, even) = (version_at(&plane, head - 1).await, version_at(&plane, head - 3).await);
+    assert_eq!((odd.as_str(), even.as_str()), ("v1.5", "v1.0"), "the last pins of acme");
+}
+
+async fn version_at(plane: &Plane, revision: u64) -> String {
+    version(&explain(plane, revision).await.unwrap()).map_or_else(|reason| reason, |(version, _)| version)
+}
+
+async fn an_event_of_theirs_that_is_gone_is_not_left_out(plane: Plane) {
+    plane.acme().await;
+    plane.put_version("payment", "1.5", None).await;
+    let pinned = plane.put_pin("acme", "payment", "1.5").await.unwrap();
+    plane.put_tenant("beta").await;
+    execute(&plane, &format!("DELETE FROM events WHERE revision = {pinned}")).await;
+    assert!(explain(&plane, pinned - 1).await.is_ok());
+    assert_eq!(reason(explain(&plane, pinned).await), Reason::Internal);
 }

@@ -18,6 +18,7 @@ use grey_proto::status::from_status;
 use grey_runtime::config::{Source, load};
 use grey_runtime::{Secret, Shutdown, Telemetry};
 use grey_state::State;
+use grey_state::follower::{Follower, Tables};
 use grey_testkit::Postgres;
 use grey_vault::MasterKey;
 use tempfile::TempDir;
@@ -85,6 +86,11 @@ impl Store {
             }
         }
     }
+}
+
+/// Tables of a follower that never runs.
+pub(crate) fn unfollowed() -> Tables {
+    Follower::new(State::memory(), Default::default()).1
 }
 
 /// A name that no other test has.

@@ -12,6 +12,7 @@ use grey_state::State;
 use grey_state::heartbeats::Heartbeat;
 use grey_testkit::{ReservedPort, eventually};
 use pbjson_types::Duration as WireDuration;
+use sea_orm::{ConnectionTrait, Statement};
 use tokio::net::TcpListener;
 
 use crate::fixture::{Backend, Plane, SOON, Store, config, on_both, reason, tenant};
@@ -19,6 +20,7 @@ use crate::fixture::{Backend, Plane, SOON, Store, config, on_both, reason, tenan
 on_both! {
     a_router_counts_until_it_says_goodbye
     a_silent_router_counts_until_it_is_dismissed_and_again_when_it_is_back
+    a_router_that_is_told_of_is_noted_by_then
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -110,6 +112,23 @@ async fn a_write_waits_for_every_router() {
     assert_eq!((result.revision, routers.applied, routers.total, routers.complete), (2, 2, 2, true));
     let applied = RouterStatus::Applied;
     assert_eq!(standing(&routers.routers), [("r1", applied), ("r2", applied)]);
+}
+
+#[tokio::test]
+async fn whom_one_answer_counts_the_next_one_counts_too() {
+    let plane = Plane::start(Backend::Sqlite).await;
+    let epoch = write(&plane, "first", None).await.epoch;
+    // The control plane looks by itself only once a second: most of these it hears of by the answer alone.
+    for router in ["r1", "r2", "r3", "r4"] {
+        beat(&plane, router, epoch, 1).await;
+        let counted = wait(&plane, seconds(60)).await;
+        assert!(counted.routers.iter().any(|state| state.id == router), "{counted:?}");
+        let lost = Heartbeat { lease: Duration::from_millis(1), ..heartbeat(router, epoch, 1) };
+        plane.state.heartbeats.beat(&lost).await.unwrap();
+        until(&plane, router, RouterStatus::Unreachable).await;
+        let request = DismissRouterRequest { id: router.into(), reason: "lost".into() };
+        plane.fleet().dismiss_router(request).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -215,6 +234,26 @@ async fn a_silent_router_counts_until_it_is_dismissed_and_again_when_it_is_back(
     .await;
     falls_silent(&plane, heartbeat("sold", epoch, 1)).await;
     assert!(!wait(&plane, BRIEF).await.complete, "who was heard of again counts again");
+}
+
+/// Otherwise it would be forgotten if shared state were lost right after.
+async fn a_router_that_is_told_of_is_noted_by_then(plane: Plane) {
+    let epoch = write(&plane, "first", None).await.epoch;
+    let database = sea_orm::Database::connect(&plane.store.url).await.unwrap();
+    let noted = async || {
+        let sql = "SELECT id FROM routers WHERE state = 'member' ORDER BY id";
+        let rows = database.query_all_raw(Statement::from_string(database.get_database_backend(), sql)).await;
+        rows.unwrap().iter().map(|row| row.try_get("", "id").unwrap()).collect::<Vec<String>>()
+    };
+    for round in 0..4 {
+        beat(&plane, &format!("r{round}-listed"), epoch, 1).await;
+        let listed: Vec<String> = list(&plane, false).await.into_iter().map(|router| router.id).collect();
+        assert_eq!(noted().await, listed);
+        beat(&plane, &format!("r{round}-waited"), epoch, 1).await;
+        let progress = wait(&plane, seconds(30)).await;
+        assert!(progress.complete && progress.total == 2 * (round + 1), "{progress:?}");
+        assert_eq!(noted().await.len(), progress.routers.len());
+    }
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use grey_control_plane::command::{Command, Commands, Proposed, Writer};
+use grey_control_plane::command::{Command, Commands, Intent, Proposed, Writer};
 use grey_control_plane::database::Database;
 use grey_control_plane::metrics::Metrics;
 use grey_core::change::{Change, Event, Principal, Revision};
 use grey_core::ids::{Name, OverlayId, ServiceId, TenantId};
 use grey_core::key::{Fact, Key};
+use grey_core::moves::moves;
 use grey_core::policy::{Buckets, Canary, Failover, Match, Overlay, OverlayKind, Policy, Unit};
 use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
@@ -24,7 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Backend, Store, config};
+use crate::fixture::{Backend, Store, config, unfollowed};
 
 fn a_tenant() -> impl Strategy<Value = TenantId> {
     select(vec!["a", "a.b", "a-b", "b"]).prop_map(|id| TenantId::new(id).unwrap())
@@ -45,7 +46,7 @@ fn a_schema() -> impl Strategy<Value = Option<SchemaVersion>> {
 fn tenant_put() -> impl Strategy<Value = Change> {
     (a_tenant(), select(vec!["Z", "Ä"]), prop::option::of(Just(Name::new("gold").unwrap()))).prop_map(
         |(id, name, tier)| {
-            Change::Put(Fact::Tenant(Tenant { name: name.to_owned(), tier, ..Tenant::new(id) }))
+            Change::Put(Fact::Tenant(Box::new(Tenant { name: name.to_owned(), tier, ..Tenant::new(id) })))
         },
     )
 }
@@ -73,7 +74,10 @@ fn overlay_put() -> impl Strategy<Value = Change> {
             let (baseline, buckets) = (Version::new("3").unwrap(), Buckets::first(weight).unwrap());
             let kind = OverlayKind::Canary(Canary { baseline, canary, buckets });
             let (order, salt, matching) = (0, "of a request".to_owned(), Match::default());
-            Change::Put(Fact::Overlay(service, Overlay { id, order, layer, salt, unit, matching, kind }))
+            Change::Put(Fact::Overlay(
+                service,
+                Box::new(Overlay { id, order, layer, salt, unit, matching, kind }),
+            ))
         },
     )
 }
@@ -81,11 +85,11 @@ fn overlay_put() -> impl Strategy<Value = Change> {
 fn version_put() -> impl Strategy<Value = Change> {
     (a_service(), a_version(), a_schema()).prop_map(|(service, version, min)| {
         let window = SchemaWindow { min, max: None };
-        Change::Put(Fact::Version(ServiceVersion { service, version, window }))
+        Change::Put(Fact::Version(Box::new(ServiceVersion { service, version, window })))
     })
 }
 
-fn a_change() -> impl Strategy<Value = Change> {
+pub(crate) fn a_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => tenant_put(),
         1 => a_tenant().prop_map(|id| Change::Removed(Key::Tenant(id))),
@@ -139,8 +143,8 @@ impl Folded {
     fn put(&mut self, fact: Fact) {
         match fact {
             Fact::Tenant(tenant) => {
-                let record = self.tenants.entry(tenant.id.clone()).or_insert_with(|| tenant.clone().into());
-                record.tenant = tenant;
+                let record = self.tenants.entry(tenant.id.clone());
+                record.or_insert_with(|| Tenant::clone(&tenant).into()).tenant = Tenant::clone(&tenant);
             }
             Fact::Service(service) => {
                 let record =
@@ -150,13 +154,13 @@ impl Folded {
             Fact::Version(version) => {
                 let record = self.services.get_mut(&version.service).unwrap();
                 record.versions.retain(|known| known.version != version.version);
-                record.versions.push(version);
+                record.versions.push(*version);
             }
             Fact::Policy(service, policy) => self.services.get_mut(&service).unwrap().policy = policy,
             Fact::Overlay(service, overlay) => {
                 let record = self.services.get_mut(&service).unwrap();
                 record.overlays.retain(|known| known.id != overlay.id);
-                record.overlays.push(overlay);
+                record.overlays.push(*overlay);
             }
             Fact::Pin(tenant, service, pin) => {
                 let record = self.tenants.get_mut(&tenant).unwrap();
@@ -173,6 +177,7 @@ impl Folded {
                 assert!(record.holds.iter().all(|(known, _)| *known != service), "two moves at once");
                 record.holds.push((service, hold));
             }
+            Fact::Database(..) => unreachable!("none is proposed"),
         }
     }
 
@@ -193,6 +198,7 @@ impl Folded {
             Key::Hold(tenant, service) => {
                 self.tenants.get_mut(tenant).unwrap().holds.retain(|(known, _)| known != service);
             }
+            Key::Database(..) => unreachable!("none is proposed"),
             Key::Schema(tenant, service) => {
                 self.tenants.get_mut(tenant).unwrap().schemas.retain(|(known, _)| known != service);
             }
@@ -242,7 +248,7 @@ impl Folded {
 }
 
 fn command(changes: Vec<Proposed>) -> Command {
-    Command { principal: Principal::named("tester"), changes, ..Command::default() }
+    Command { principal: Principal::named("tester"), intent: Intent::Changes(changes), ..Command::default() }
 }
 
 struct Bench {
@@ -264,6 +270,7 @@ impl Bench {
         let (writer, commands) = Writer::new(
             database.clone(),
             position,
+            unfollowed(),
             config.commands,
             publisher,
             grey_state::State::memory().heartbeats,
@@ -297,11 +304,15 @@ impl Bench {
 
 async fn check(backend: Backend, commands: Vec<Vec<Proposed>>) {
     let bench = Bench::new(backend).await;
-    let mut revision = 0;
+    let (mut revision, mut table) = (0, Table::default());
     for changes in commands {
         if let Ok(committed) = bench.commands.execute(command(changes)).await {
             let reached = committed.position.revision.0;
             assert!(reached == revision || reached == revision + 1);
+            let since = bench.database.events(Revision(revision), 1).await.unwrap();
+            let changes = since.first().map_or(&[][..], |event| &event.changes);
+            assert_eq!(committed.moves, moves(&table, changes, 5), "told on a table at the log's head");
+            since.iter().for_each(|event| table.apply(event).unwrap());
             revision = reached;
         }
     }
@@ -363,7 +374,7 @@ async fn a_snapshot_of_several_batches_is_complete() {
         bench.commands.execute(put).await.unwrap();
         let id = |i: u32| TenantId::new(&format!("t{i}")).unwrap();
         let propose = |change| Proposed { change, expected: None };
-        let tenants = (0..450).map(|i| propose(Change::Put(Fact::Tenant(Tenant::new(id(i))))));
+        let tenants = (0..450).map(|i| propose(Change::Put(Fact::Tenant(Box::new(Tenant::new(id(i)))))));
         let pins = (0..450).map(|i| {
             let pin = Pin { version: Version::new("1").unwrap(), locked: false };
             propose(Change::Put(Fact::Pin(id(i), ServiceId::new("x").unwrap(), pin)))
@@ -386,7 +397,7 @@ async fn a_snapshot_amid_writes_is_exact_at_its_position() {
         let service = || ServiceId::new("x").unwrap();
         let id = |i: usize| TenantId::new(&format!("t{i}")).unwrap();
         let put = Service { id: service(), default: Version::new("1").unwrap() };
-        let tenants = (0..300).map(|i| propose(Change::Put(Fact::Tenant(Tenant::new(id(i))))));
+        let tenants = (0..300).map(|i| propose(Change::Put(Fact::Tenant(Box::new(Tenant::new(id(i)))))));
         let changes = std::iter::once(propose(Change::Put(Fact::Service(put)))).chain(tenants).collect();
         bench.commands.execute(command(changes)).await.unwrap();
 

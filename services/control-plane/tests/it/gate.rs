@@ -56,7 +56,7 @@ async fn an_upgrade_comes_before_the_pin(backend: Backend) {
     let migrator = Migrator::start().await;
     let plane = plane(backend, &migrator).await;
     let before = plane.revision().await;
-    let write = WriteOptions { reason: "wave 2".into(), ..expecting(0).unwrap() };
+    let write = WriteOptions { reason: "wave 2".into(), expected_epoch: 1, ..expecting(0).unwrap() };
     let started = migrate(&plane, ("acme", "payment", "2.0"), Some(write)).await.unwrap();
     assert_eq!(started, PutPinResponse { upgrade: "up-1".into(), ..PutPinResponse::default() });
     {
@@ -67,6 +67,7 @@ async fn an_upgrade_comes_before_the_pin(backend: Backend) {
         assert_eq!(asked.reason, "wave 2");
         let flip = asked.flip.clone().unwrap();
         assert_eq!((flip.pin.unwrap().version.as_str(), flip.expected_revision), ("v2.0", Some(0)));
+        assert_eq!(flip.expected_epoch, 1);
     }
     assert_eq!(plane.revision().await, before, "nothing is pinned before the upgrade has succeeded");
     assert!(pins(&plane).await.is_empty());

@@ -33,8 +33,8 @@ pub(crate) struct Script {
     pub started: Vec<StartUpgradeRequest>,
     /// Every listing that was asked for.
     pub listed: Vec<ListUpgradesRequest>,
-    /// Whom it heard of, and with which token, call by call.
-    pub callers: Vec<(String, String)>,
+    /// Whom it heard of, in which role, and with which token, call by call.
+    pub callers: Vec<[String; 3]>,
     /// What the next calls are refused with.
     pub refusals: VecDeque<ApiError>,
     /// It never answers.
@@ -102,8 +102,8 @@ impl Answers {
     /// Notes the call, and refuses it if a test wants so.
     async fn take<T>(&self, request: Request<T>, note: impl FnOnce(&mut Script, &T)) -> Result<T, Status> {
         let header = |name| request.metadata().get(name).map(|value| value.to_str().unwrap().to_owned());
-        let caller =
-            (header("x-grey-actor").unwrap_or_default(), header("authorization").unwrap_or_default());
+        let caller = ["x-grey-principal", "x-grey-principal-role", "authorization"]
+            .map(|name| header(name).unwrap_or_default());
         let message = request.into_inner();
         let (hangs, refusal) = {
             let mut script = self.0.lock().unwrap();

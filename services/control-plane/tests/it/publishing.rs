@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use grey_core::change::{FormatLevel, Revision};
+use grey_core::change::{Event, FormatLevel, Revision};
 use grey_core::table::Table;
+use grey_proto::codec;
 use grey_state::feed::FeedRead;
 use grey_state::{State, redis};
 use grey_testkit::{Redis, eventually, free_port};
+use sea_orm::{ConnectionTrait, Statement};
 
 use crate::fixture::{Backend, Plane, SOON, Store, config, on_both};
 
@@ -50,6 +52,32 @@ async fn every_event_reaches_the_feed_and_the_projection(plane: Plane) {
     let FeedRead::Entries(entries) = read else { panic!("{read:?}") };
     let published: Vec<_> = entries.into_iter().map(|entry| entry.event.revision.0).collect();
     assert_eq!((start.revision.0, published), (0, vec![1, 2, 3, 4, 5]));
+}
+
+/// The publisher reads its last event again with each batch: that must leave room for another one.
+#[tokio::test]
+async fn what_follows_a_very_large_event_is_published() {
+    let plane = Plane::start(Backend::Sqlite).await;
+    let large = plane.acme().await + 1;
+    let event = Event { revision: Revision(large), reason: "x".repeat(17 << 20), ..Event::default() };
+    let database = sea_orm::Database::connect(&plane.store.url).await.unwrap();
+    let (backend, revision) = (database.get_database_backend(), large.cast_signed());
+    for (sql, values) in [
+        (
+            "INSERT INTO events (revision, at_ms, principal, reason, body) VALUES ($1, 0, '', '', $2)",
+            vec![revision.into(), codec::encode_event(&event).into()],
+        ),
+        ("UPDATE log_head SET revision = $1", vec![revision.into()]),
+    ] {
+        database.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await.unwrap();
+    }
+    let last = Revision(plane.put_tenant("beta").await);
+    assert_eq!(last, Revision(large + 1));
+    eventually(SOON, "the projection has every event", async || {
+        let status = plane.state.projection.status().await;
+        status.is_ok_and(|status| status.is_some_and(|status| status.position.revision == last))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use grey_state::{State, publisher};
 use grey_testkit::{Postgres, eventually};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Backend, Plane, SOON, Store, config, expecting, fact, reason, tenant};
+use crate::fixture::{Backend, Plane, SOON, Store, config, expecting, fact, reason, tenant, unfollowed};
 
 async fn writer(store: &Store, options: Options) -> (Database, Writer, Commands) {
     let config = config(&store.url);
@@ -26,20 +26,21 @@ async fn writer(store: &Store, options: Options) -> (Database, Writer, Commands)
     let database = Database::open(&config.database).await.unwrap();
     let position = database.head().await.unwrap();
     let (handle, metrics) = (publisher::Handle::default(), Metrics::new(telemetry.meter()));
+    let heartbeats = State::memory().heartbeats;
     let (writer, commands) =
-        Writer::new(database.clone(), position, options, handle, State::memory().heartbeats, metrics);
+        Writer::new(database.clone(), position, unfollowed(), options, handle, heartbeats, metrics);
     (database, writer, commands)
 }
 
 fn put(id: &str) -> Command {
     let tenant = Tenant::new(TenantId::new(id).unwrap());
-    Command::single(Principal::named("tester"), Change::Put(Fact::Tenant(tenant)))
+    Command::single(Principal::named("tester"), Change::Put(Fact::Tenant(Box::new(tenant))))
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_an_ended_writer_says_so() {
     let store = Store::new(Backend::Sqlite).await;
-    let options = Options { queue: 1, wait: SOON, timeout: SOON };
+    let options = Options { queue: 1, wait: SOON, timeout: SOON, bulk_timeout: SOON };
     let (database, writer, commands) = writer(&store, options).await;
     // The writer does not run yet, so the first command takes the only place.
     let mut waiting = pin!(commands.execute(put("first")));
@@ -57,7 +58,7 @@ async fn a_full_queue_refuses_and_an_ended_writer_says_so() {
 #[tokio::test]
 async fn a_write_that_waited_too_long_is_not_begun() {
     let store = Store::new(Backend::Sqlite).await;
-    let options = Options { queue: 8, wait: Duration::from_nanos(1), timeout: SOON };
+    let options = Options { queue: 8, wait: Duration::from_nanos(1), timeout: SOON, bulk_timeout: SOON };
     let (database, writer, commands) = writer(&store, options).await;
     let stop = CancellationToken::new();
     let running = tokio::spawn(writer.run(stop.clone()));

@@ -24,7 +24,7 @@ use pbjson_types::Duration as WireDuration;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::fixture::{Backend, Plane, SOON, Store, config, fact, on_both, pin, reason};
+use crate::fixture::{Backend, Plane, SOON, Store, config, fact, on_both, pin, reason, unfollowed};
 use crate::fleet::beat;
 
 on_both! {
@@ -226,8 +226,15 @@ async fn a_hold_that_was_left_behind_is_taken_back_at_its_deadline() {
     let position = database.head().await.unwrap();
     let (handle, metrics) = (publisher::Handle::default(), Metrics::new(telemetry.meter()));
     let heartbeats = grey_state::State::memory().heartbeats;
-    let (writer, commands) =
-        Writer::new(database.clone(), position, config.commands.clone(), handle, heartbeats, metrics);
+    let (writer, commands) = Writer::new(
+        database.clone(),
+        position,
+        unfollowed(),
+        config.commands.clone(),
+        handle,
+        heartbeats,
+        metrics,
+    );
     let stop = CancellationToken::new();
     let writing = tokio::spawn(writer.run(stop.clone()));
     let (tenant, service) = (TenantId::new("acme").unwrap(), ServiceId::new("payment").unwrap());

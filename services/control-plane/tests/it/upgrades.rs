@@ -45,7 +45,7 @@ async fn an_upgrade_is_asked_for_on_behalf_of_the_caller() {
     let mut config = config(&store.url);
     config.migrator.url.clone_from(&migrator.url);
     config.migrator.token = Secret::new("secret-of-control");
-    let (name, role) = ("release-bot".to_owned(), "operator".to_owned());
+    let (name, role) = ("Ann Ö.".to_owned(), "operator".to_owned());
     config.access.tokens = vec![Token { name, role, sha256: TokenHash::of("secret") }];
     let plane = Plane::start_with(store, config, State::memory()).await;
     let body = json!({
@@ -70,7 +70,10 @@ async fn an_upgrade_is_asked_for_on_behalf_of_the_caller() {
     assert_eq!((asked.reason.as_str(), asked.idempotency_key.as_str()), ("wave 2", "k1"));
     let options = asked.options.clone().unwrap();
     assert!(options.backup && options.accept == ["destructive"] && asked.flip.is_none());
-    assert_eq!(script.callers, [("release-bot".to_owned(), "Bearer secret-of-control".to_owned())]);
+    assert_eq!(
+        script.callers,
+        [["Ann%20%C3%96.", "operator", "Bearer secret-of-control"].map(str::to_owned)]
+    );
 }
 
 #[tokio::test]
@@ -190,6 +193,13 @@ async fn a_migrator_that_cannot_be_asked_is_told_of() {
             );
         }
     };
+    // What the caller itself may not do, it is told.
+    for (method, path, body) in requests() {
+        migrator.refuse(ApiError::new(Reason::Denied, "role viewer of `ann`").with("principal", "ann"));
+        let (code, answer) = plane.call(method.clone(), path, body).await;
+        let told = (code, answer["error"]["reason"].as_str());
+        assert_eq!(told, (StatusCode::FORBIDDEN, Some("DENIED")), "{method} {path}");
+    }
     // Its quarrel with the control plane is not the caller's.
     for refusal in [Reason::Unauthenticated, Reason::Denied] {
         for _ in requests() {

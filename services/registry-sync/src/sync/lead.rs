@@ -28,7 +28,7 @@ const TELL_SOON: Duration = Duration::from_millis(100);
 /// Pauses between readings of everything for a reason, doubling while nothing is found to be mended.
 const REREADS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Pauses after failures, doubling.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The lead, and what is going on under it.
 pub(super) struct Leading {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use grey_core::change::{Epoch, FormatLevel, Position};
 use grey_core::error::Reason;
+use grey_core::ids::Name;
 use grey_state::feed::{Append, FeedEntry, FeedRead, Head};
-use grey_state::{Error, Feed, FencingToken, State};
+use grey_state::{Digests, Error, Feed, FencingToken, State};
 
 use crate::world::{Router, World, call, eventually, pin, told};
 
@@ -19,8 +20,13 @@ struct Cut {
 
 #[tonic::async_trait]
 impl Feed for Cut {
-    async fn append(&self, token: FencingToken, epoch: Epoch, entry: &FeedEntry) -> Result<Append, Error> {
-        self.feed.append(token, epoch, entry).await
+    async fn append(
+        &self,
+        token: FencingToken,
+        epoch: Epoch,
+        entries: &[FeedEntry],
+    ) -> Result<Append, Error> {
+        self.feed.append(token, epoch, entries).await
     }
 
     async fn reset(&self, token: FencingToken, base: &Position) -> Result<(), Error> {
@@ -74,6 +80,38 @@ async fn stale_snapshot_keeps_serving_and_is_marked_until_contact_is_back() {
     eventually("it catches up", async || {
         let answer = router.route(call("acme", "payment")).await.unwrap();
         answer.version == "v2.0" && !answer.stale
+    })
+    .await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_that_differs_from_the_publishers_is_marked_told_and_asked_about() {
+    let mut world = World::memory().await.with_payment().await;
+    let router = world.start().await;
+    router.follows(&world).await;
+    eventually("answers are fresh", async || !router.route(call("acme", "payment")).await.unwrap().stale)
+        .await;
+    // The same event led to another table elsewhere.
+    let revision = world.publish_as(vec![pin("acme", "payment", "v2.0")], |_| Digests::one(7)).await;
+    router.reached(revision).await;
+    assert!(router.route(call("acme", "payment")).await.unwrap().stale, "with the first answer from it");
+    eventually("readiness tells, and the router stays ready", async || {
+        let (code, body) = router.get("/health/ready").await;
+        code == 200 && body.contains("differs from the publisher's")
+    })
+    .await;
+    eventually("its heartbeat tells", async || {
+        world.state.heartbeats.live().await.unwrap().iter().any(|beat| beat.stale)
+    })
+    .await;
+    let requests = Name::new("projection").unwrap();
+    let asked = async || !world.state.requests.take(&requests, Duration::ZERO).await.unwrap().is_empty();
+    eventually("the publisher is asked", asked).await;
+    world.publish(vec![pin("acme", "payment", "v1.0")]).await;
+    eventually("they agree again", async || {
+        let answer = router.route(call("acme", "payment")).await.unwrap();
+        answer.version == "v1.0" && !answer.stale
     })
     .await;
     router.stop().await;

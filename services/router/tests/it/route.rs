@@ -199,7 +199,7 @@ async fn overlay_is_named_in_the_answer() {
         matching: Match::default(),
         kind: OverlayKind::Canary(Canary { baseline: version("v1.0"), canary: version("v2.0"), buckets }),
     };
-    world.publish(vec![Change::Put(Fact::Overlay(service("payment"), overlay))]).await;
+    world.publish(vec![Change::Put(Fact::Overlay(service("payment"), Box::new(overlay)))]).await;
     let router = world.start().await;
     router.follows(&world).await;
     let answer = router.route(call("acme", "payment")).await.unwrap();

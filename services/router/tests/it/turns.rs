@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use grey_core::error::Reason;
 use grey_core::ids::{Name, ServiceId};
 use grey_core::instance::Instance;
 use grey_core::policy::{Balancing, Policy, Scope};
@@ -12,8 +13,9 @@ use grey_core::version::Version;
 use grey_proto::router::route_outcome::Outcome;
 use grey_proto::router::{RouteBatchRequest, RouteRequest};
 use grey_state::{Error, Turns};
+use tokio::sync::Semaphore;
 
-use crate::world::{Router, World, call, eventually, put_policy, within};
+use crate::world::{DEADLINE, Router, World, call, eventually, hold, pin, put_policy, told, within};
 
 const INSTANCES: [(&str, &str); 4] = [("a", "v1.0"), ("b", "v1.0"), ("c", "v1.0"), ("d", "v1.0")];
 
@@ -149,5 +151,99 @@ async fn turns_that_do_not_come_are_taken_locally_until_they_do() {
         away.granted.load(Relaxed) > 0
     })
     .await;
+    router.stop().await;
+}
+
+/// Turns that come when the test says so.
+struct Gate {
+    asked: Semaphore,
+    granted: Semaphore,
+}
+
+#[tonic::async_trait]
+impl Turns for Gate {
+    async fn next(&self, _: &ServiceId, _: &Version, _: Locality<'_>) -> Result<u64, Error> {
+        self.asked.add_permits(1);
+        self.granted.acquire().await.unwrap().forget();
+        Ok(1)
+    }
+}
+
+/// A router whose turns wait for the gate, with acme served by v1.0.
+async fn gated() -> (World, Arc<Gate>, Router) {
+    let mut world = world().await;
+    let gate = Arc::new(Gate { asked: Semaphore::new(0), granted: Semaphore::new(0) });
+    world.state.turns = Arc::clone(&gate) as Arc<dyn Turns>;
+    let router = Router::start(world.state.clone(), |c| c.limits.turn_deadline = DEADLINE).await;
+    router.follows(&world).await;
+    (world, gate, router)
+}
+
+impl Gate {
+    /// Returns once `calls` wait for their turns.
+    async fn until_asked(&self, calls: u32) {
+        within(self.asked.acquire_many(calls)).await.unwrap().forget();
+    }
+}
+
+/// Returns once the router has told that it has the world's table.
+async fn until_acknowledged(world: &World) {
+    eventually("the router acknowledges", async || {
+        let live = world.state.heartbeats.live().await.unwrap();
+        live.iter().any(|beat| beat.position == world.table.position() && !beat.stale)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_obeys_a_hold_that_was_acknowledged_meanwhile() {
+    let (mut world, gate, router) = gated().await;
+    let mut client = router.client.clone();
+    let waiting = tokio::spawn(async move { client.route(call("acme", "payment")).await });
+    gate.until_asked(1).await;
+    world.publish(vec![hold("acme", "payment", "v2.0")]).await;
+    until_acknowledged(&world).await;
+    gate.granted.add_permits(1);
+    assert_eq!(told(within(waiting).await.unwrap()).reason, Reason::TenantMoving);
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_its_turns_obeys_a_hold_that_was_acknowledged_meanwhile() {
+    let (mut world, gate, router) = gated().await;
+    let mut client = router.client.clone();
+    let calls = vec![call("acme", "payment"); 2];
+    let waiting = tokio::spawn(async move { client.route_batch(RouteBatchRequest { calls }).await });
+    // The first has its turn, and is not decided before the last has it too.
+    gate.until_asked(1).await;
+    gate.granted.add_permits(1);
+    gate.until_asked(1).await;
+    world.publish(vec![hold("acme", "payment", "v2.0")]).await;
+    until_acknowledged(&world).await;
+    gate.granted.add_permits(1);
+    let batch = within(waiting).await.unwrap().unwrap().into_inner();
+    for outcome in batch.outcomes {
+        let Some(Outcome::Error(error)) = outcome.outcome else { panic!("refused") };
+        assert_eq!(error.reason, Reason::TenantMoving.as_str());
+    }
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn a_turn_among_other_instances_than_those_that_serve_by_now_is_not_taken() {
+    let (mut world, gate, router) = gated().await;
+    world.run("payment", &[("a", "v1.0"), ("b", "v1.0"), ("c", "v2.0"), ("d", "v2.0")]).await;
+    router.follows(&world).await;
+    let mut client = router.client.clone();
+    let waiting = tokio::spawn(async move { client.route(call("acme", "payment")).await });
+    gate.until_asked(1).await;
+    world.publish(vec![pin("acme", "payment", "v2.0")]).await;
+    until_acknowledged(&world).await;
+    gate.granted.add_permits(1);
+    let answer = within(waiting).await.unwrap().unwrap().into_inner();
+    assert_eq!(answer.version, "v2.0");
+    let metrics = router.get("/metrics").await.1;
+    let fallback = metrics.lines().find(|line| line.starts_with("grey_router_turn_fallbacks_total"));
+    assert!(fallback.is_some_and(|line| line.ends_with(" 1")), "{fallback:?}");
     router.stop().await;
 }

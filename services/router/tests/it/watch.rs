@@ -133,6 +133,25 @@ async fn snapshot_of_many_tenants_arrives_whole() {
 }
 
 #[tokio::test]
+async fn event_of_very_many_changes_comes_as_a_snapshot() {
+    let mut world = World::memory().await.with_payment().await;
+    let router = world.start().await;
+    router.follows(&world).await;
+    let mut client = Client::open(&router, WatchRequest::default()).await;
+    client.until(&world).await;
+    let held = client.table.position();
+    // As one message it would be more than clients take by default.
+    world.publish((0..30_000).map(|i| put_tenant(&format!("{i:060}"))).collect()).await;
+    client.until(&world).await;
+    assert_eq!(client.snapshots, 2);
+    let request = WatchRequest { epoch: held.epoch.0, revision: held.revision.0, services: Vec::new() };
+    let mut late = Client::open(&router, request).await;
+    late.until(&world).await;
+    assert_eq!(late.snapshots, 1, "nor can a client continue over it");
+    router.stop().await;
+}
+
+#[tokio::test]
 async fn lagging_client_gets_a_fresh_snapshot() {
     let mut world = World::memory().await.with_payment().await;
     let router = world.start().await;
@@ -143,7 +162,7 @@ async fn lagging_client_gets_a_fresh_snapshot() {
     let labels = (0..20).map(|i| (format!("note{i}").parse().unwrap(), "x".repeat(100))).collect();
     let tenant = Tenant { labels, ..Tenant::new("acme".parse().unwrap()) };
     for _ in 0..2_500 {
-        world.publish(vec![Change::Put(Fact::Tenant(tenant.clone()))]).await;
+        world.publish(vec![Change::Put(Fact::Tenant(Box::new(tenant.clone())))]).await;
     }
     router.reached(world.table.position().revision).await;
     client.until(&world).await;

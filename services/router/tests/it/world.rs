@@ -95,16 +95,26 @@ impl World {
 
     /// Commits one event.
     pub(crate) async fn publish(&mut self, changes: Vec<Change>) -> Revision {
+        self.publish_as(changes, Digests::of).await
+    }
+
+    /// Commits one event after which a publisher has a table of these digests.
+    pub(crate) async fn publish_as(
+        &mut self,
+        changes: Vec<Change>,
+        digests: impl Fn(&Table) -> Digests,
+    ) -> Revision {
         let position = self.table.position();
         let revision = position.revision.next();
         let event = Event { revision, at_ms: 1, changes, ..Event::default() };
         self.table.apply(&event).unwrap();
-        let entry = FeedEntry { event: event.clone(), digests: Digests::of(&self.table) };
+        let entry = FeedEntry { event: event.clone(), digests: digests(&self.table) };
         assert_eq!(
-            self.state.feed.append(self.token, position.epoch, &entry).await.unwrap(),
+            self.state.feed.append(self.token, position.epoch, &[entry]).await.unwrap(),
             Append::Appended
         );
-        self.state.projection.apply(self.token, &event, &self.status()).await.unwrap();
+        let reached = ProjectionStatus { digests: digests(&self.table), ..self.status() };
+        self.state.projection.apply(self.token, &[event], &reached).await.unwrap();
         revision
     }
 
@@ -173,7 +183,7 @@ pub(crate) fn version(text: &str) -> Version {
 }
 
 pub(crate) fn put_tenant(id: &str) -> Change {
-    Change::Put(Fact::Tenant(Tenant::new(TenantId::new(id).unwrap())))
+    Change::Put(Fact::Tenant(Box::new(Tenant::new(TenantId::new(id).unwrap()))))
 }
 
 pub(crate) fn put_service(id: &str, default: &str) -> Change {
@@ -182,7 +192,7 @@ pub(crate) fn put_service(id: &str, default: &str) -> Change {
 
 pub(crate) fn put_version(id: &str, text: &str) -> Change {
     let (service, version) = (service(id), version(text));
-    Change::Put(Fact::Version(ServiceVersion { service, version, window: SchemaWindow::default() }))
+    Change::Put(Fact::Version(Box::new(ServiceVersion { service, version, window: SchemaWindow::default() })))
 }
 
 pub(crate) fn put_policy(id: &str, policy: Policy) -> Change {

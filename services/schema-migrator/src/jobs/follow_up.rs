@@ -9,7 +9,7 @@ use crate::control::{Control, is_transient};
 use crate::metrics::Metrics;
 use grey_core::error::Reason;
 use grey_core::version::Version;
-use grey_proto::control::{ObservedSchema, Pin};
+use grey_proto::control::{ObservedSchema, Pin, WriteOptions};
 use grey_proto::schema::{Flip, FlipState};
 use grey_proto::status::ApiError;
 use std::time::Duration;
@@ -146,9 +146,18 @@ impl FollowUp {
         let mut pin = flip.pin.clone().unwrap_or_default();
         pin.tenant.clone_from(&upgrade.tenant);
         pin.service.clone_from(&upgrade.service);
-        let reason = format!("upgrade {} of {}", upgrade.id, upgrade.actor);
-        let reason: String = reason.chars().take(120).collect();
-        let answer = self.control.pin(pin.clone(), flip.expected_revision, reason).await;
+        let reason = match upgrade.reason.as_str() {
+            "" => format!("upgrade of the database to {}", upgrade.schema),
+            reason => reason.to_owned(),
+        };
+        let write = WriteOptions {
+            expected_revision: flip.expected_revision,
+            expected_epoch: flip.expected_epoch,
+            reason,
+            cause: format!("upgrade/{}", upgrade.id),
+            ..WriteOptions::default()
+        };
+        let answer = self.control.pin(&job.asker, pin.clone(), write).await;
         let (state, error) = match answer {
             Ok(()) => (FlipState::Done, String::new()),
             Err(error) if is_transient(&error) => return self.flip_later(job, &error.to_string()).await,

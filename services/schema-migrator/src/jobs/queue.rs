@@ -2,6 +2,7 @@
 
 use super::database::{Database, Error, column};
 use super::record::{Changed, Job, flip_word, json, read, state_word};
+use grey_core::change::Principal;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_proto::schema::{
@@ -46,7 +47,7 @@ pub struct Wanted {
     /// What is allowed.
     pub options: UpgradeOptions,
     /// Who asks.
-    pub actor: String,
+    pub asker: Principal,
     /// Why.
     pub reason: String,
     /// The schema when it was planned; empty: none.
@@ -266,15 +267,15 @@ impl Queue {
         let (started, ended) = if done { (now, now) } else { ("NULL", "NULL") };
         let sql = format!(
             "INSERT INTO upgrades (id, tenant, service, direction, target_schema, target_version, options, state, \
-             from_schema, schema_now, steps, error, reason_code, actor, reason, server, created_ms, started_ms, \
-             ended_ms, attempts, worker, lease_until_ms, lease_token, flip, flip_state, flip_claim_ms, backup, \
+             from_schema, schema_now, steps, error, reason_code, asker, asker_role, asker_via, reason, server, created_ms, \
+             started_ms, ended_ms, attempts, worker, lease_until_ms, lease_token, flip, flip_state, flip_claim_ms, backup, \
              cancelling, idempotency_key, request_hash, change) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, '', '', $11, $12, $13, {now}, {started}, {ended}, \
-             0, '', 0, 0, $14, $15, 0, '', false, $16, $17, 1) {on_conflict} RETURNING *"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, '', '', $11, $12, $13, $14, $15, {now}, {started}, \
+             {ended}, 0, '', 0, 0, $16, $17, 0, '', false, $18, $19, 1) {on_conflict} RETURNING *"
         );
         let direction = if wanted.direction == UpgradeDirection::Down { "down" } else { "up" };
         let key = (!wanted.idempotency_key.is_empty()).then(|| wanted.idempotency_key.clone());
-        let values: [Value; 17] = [
+        let values: [Value; 19] = [
             uuid::Uuid::now_v7().to_string().into(),
             wanted.tenant.to_string().into(),
             wanted.service.to_string().into(),
@@ -285,7 +286,9 @@ impl Queue {
             state_word(state).into(),
             wanted.from.as_str().into(),
             json(&wanted.steps).into(),
-            wanted.actor.as_str().into(),
+            wanted.asker.id.as_str().into(),
+            wanted.asker.role.as_str().into(),
+            wanted.asker.via.as_str().into(),
             wanted.reason.as_str().into(),
             wanted.server.as_str().into(),
             wanted.flip.as_ref().map(json).into(),

@@ -1,6 +1,7 @@
 //! An upgrade as a row and as a message.
 
 use super::database::{Error, column};
+use grey_core::change::Principal;
 use grey_proto::schema::{
     Flip, FlipState, Target, Upgrade, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep,
 };
@@ -17,6 +18,8 @@ const TABLE: &str = "upgrades";
 pub struct Job {
     /// What callers see.
     pub upgrade: Upgrade,
+    /// Who asked for it, and in which role: whatever follows from it is done on their behalf.
+    pub asker: Principal,
     /// What it may do.
     pub options: UpgradeOptions,
     /// The database server, for the limit per server.
@@ -103,6 +106,7 @@ pub(super) fn read(row: &QueryResult) -> Result<Job, Error> {
     };
     let attempts: i32 = column(row, TABLE, "attempts")?;
     let steps: Vec<UpgradeStep> = parsed(row, "steps")?;
+    let asker = Principal { id: text("asker")?, role: text("asker_role")?, via: text("asker_via")? };
     let upgrade = Upgrade {
         id: text("id")?,
         tenant: text("tenant")?,
@@ -114,7 +118,7 @@ pub(super) fn read(row: &QueryResult) -> Result<Job, Error> {
         schema: text("schema_now")?,
         steps,
         error: text("error")?,
-        actor: text("actor")?,
+        actor: asker.to_string(),
         reason: text("reason")?,
         created_at: Some(timestamp(column(row, TABLE, "created_ms")?)),
         started_at: time("started_ms")?,
@@ -128,6 +132,7 @@ pub(super) fn read(row: &QueryResult) -> Result<Job, Error> {
     };
     Ok(Job {
         upgrade,
+        asker,
         options: parsed(row, "options")?,
         server: text("server")?,
         change: column(row, TABLE, "change")?,

@@ -1,6 +1,6 @@
 //! Checking files, and declaring where a database is.
 
-use super::{Api, Asker, reason, service_id, tenant_id};
+use super::{Api, reason, service_id, tenant_id};
 use crate::files::{Dialect, Scripts};
 use crate::fleet;
 use crate::jobs::{Refused, Seen, timestamp};
@@ -8,6 +8,7 @@ use crate::prepare::{database_error, invalid};
 use crate::tenant::{self, Connection, Stop};
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
+use grey_edge::Caller;
 use grey_proto::schema::{
     BaselineRequest, BaselineResponse, Finding, TenantSchema, ValidateRequest, ValidateResponse,
 };
@@ -21,7 +22,7 @@ const TIME: Duration = Duration::from_secs(60);
 impl Api {
     pub(super) async fn validate(
         &self,
-        _: &Asker,
+        _: &Caller,
         request: ValidateRequest,
     ) -> Result<ValidateResponse, ApiError> {
         let service = service_id(&request.service)?;
@@ -47,7 +48,7 @@ impl Api {
 
     pub(super) async fn baseline(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: BaselineRequest,
     ) -> Result<BaselineResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
@@ -59,13 +60,14 @@ impl Api {
         let connection = Box::pin(self.locked(&tenant, &service)).await?;
         let scripts = self.grounds.scripts(&service, connection.dialect()).await?;
         let id = uuid::Uuid::now_v7().to_string();
-        let declared = Box::pin(tenant::baseline(&connection, schema.as_ref(), &asker.actor, &id)).await;
+        let declared =
+            Box::pin(tenant::baseline(&connection, schema.as_ref(), &asker.to_string(), &id)).await;
         let schema = declared.map_err(|error| database_error(&error))?;
         tracing::info!(
             tenant.id = %tenant,
             service.id = %service,
             schema.version = %schema,
-            actor = asker.actor,
+            actor = %asker,
             reason = why,
             "baseline is declared"
         );

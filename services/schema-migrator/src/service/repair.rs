@@ -1,12 +1,13 @@
 //! What is half done, and declaring what became of it.
 
-use super::{Api, Asker, reason, service_id, tenant_id};
+use super::{Api, reason, service_id, tenant_id};
 use crate::files::{Checksum, Migration, Scripts, Step};
 use crate::jobs::timestamp;
 use crate::plan::Direction;
 use crate::prepare::{database_error, invalid};
 use crate::tenant::{self, Connection, Declared, Mark, Record, Repair};
 use grey_core::schema::SchemaVersion;
+use grey_edge::Caller;
 use grey_proto::schema::{
     GetJournalRequest, GetJournalResponse, HalfDone, JournalStep, RepairOutcome, RepairRequest,
     RepairResponse, StepState, UpgradeDirection,
@@ -16,7 +17,7 @@ use grey_proto::status::ApiError;
 impl Api {
     pub(super) async fn get_journal(
         &self,
-        _: &Asker,
+        _: &Caller,
         request: GetJournalRequest,
     ) -> Result<GetJournalResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
@@ -40,7 +41,7 @@ impl Api {
 
     pub(super) async fn repair(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: RepairRequest,
     ) -> Result<RepairResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
@@ -57,8 +58,13 @@ impl Api {
         let connection = Box::pin(self.locked(&tenant, &service)).await?;
         let scripts = self.grounds.scripts(&service, connection.dialect()).await?;
         let id = uuid::Uuid::now_v7().to_string();
-        let repair =
-            Repair { version: schema.as_ref(), declared, scripts: &scripts, actor: &asker.actor, id: &id };
+        let repair = Repair {
+            version: schema.as_ref(),
+            declared,
+            scripts: &scripts,
+            actor: &asker.to_string(),
+            id: &id,
+        };
         let repaired = Box::pin(tenant::repair(&connection, &repair)).await;
         let version = repaired.map_err(|error| database_error(&error))?;
         tracing::info!(
@@ -66,7 +72,7 @@ impl Api {
             service.id = %service,
             schema.version = %version,
             outcome = ?declared,
-            actor = asker.actor,
+            actor = %asker,
             reason = why,
             "half-done migration is declared ended"
         );

@@ -1,7 +1,7 @@
 //! Where databases are: as seen last, or asked now.
 
 use super::baseline::now_ms;
-use super::{Api, Asker, MAX_TENANTS, page_size, service_id, tenant_id};
+use super::{Api, MAX_TENANTS, page_size, service_id, tenant_id};
 use crate::files::{Dialect, Scripts};
 use crate::fleet::{Standing, check};
 use crate::jobs::{Observed, Seen, timestamp};
@@ -9,6 +9,7 @@ use crate::plan;
 use crate::prepare::invalid;
 use crate::run::Goal;
 use grey_core::ids::ServiceId;
+use grey_edge::Caller;
 use grey_proto::control::SealedDatabase;
 use grey_proto::schema::{ListSchemasRequest, ListSchemasResponse, TenantSchema};
 use grey_proto::status::ApiError;
@@ -28,7 +29,7 @@ impl From<&Standing> for Seen {
 impl Api {
     pub(super) async fn list_schemas(
         &self,
-        _: &Asker,
+        _: &Caller,
         request: ListSchemasRequest,
     ) -> Result<ListSchemasResponse, ApiError> {
         let service = match request.service.as_str() {

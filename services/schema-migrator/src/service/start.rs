@@ -1,6 +1,6 @@
 //! Planning and starting upgrades, of one tenant or of many.
 
-use super::{Api, Asker, MAX_TENANTS, reason, service_id, tenant_id};
+use super::{Api, MAX_TENANTS, reason, service_id, tenant_id};
 use crate::files::{Dialect, Scripts};
 use crate::fleet::check;
 use crate::jobs::{Refused, Seen, Wanted};
@@ -10,7 +10,7 @@ use crate::run::Goal;
 use crate::tenant::facts_of_many;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
-use grey_edge::Role;
+use grey_edge::{Caller, Role};
 use grey_proto::schema::{
     Flip, FlipState, PlanRequest, PlanResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest,
     StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse, StartedUpgrade, Target, Upgrade,
@@ -24,7 +24,7 @@ use std::sync::Arc;
 const MAX_KEY: usize = 64;
 
 impl Api {
-    pub(super) async fn plan(&self, _: &Asker, request: PlanRequest) -> Result<PlanResponse, ApiError> {
+    pub(super) async fn plan(&self, _: &Caller, request: PlanRequest) -> Result<PlanResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
         let options = self.grounds.options(&request.options.unwrap_or_default())?;
         let registered = self.grounds.registered(&tenant, &service).await?;
@@ -37,7 +37,7 @@ impl Api {
 
     pub(super) async fn start_upgrade(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: StartUpgradeRequest,
     ) -> Result<StartUpgradeResponse, ApiError> {
         if request.idempotency_key.len() > MAX_KEY {
@@ -58,7 +58,7 @@ impl Api {
 
     pub(super) async fn rollback(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: RollbackRequest,
     ) -> Result<RollbackResponse, ApiError> {
         let target = Target { schema: request.schema, service_version: String::new() };
@@ -76,7 +76,7 @@ impl Api {
     /// Checks a request without asking anyone.
     fn wanted(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         direction: UpgradeDirection,
         (tenant, service): (&str, &str),
         target: Option<Target>,
@@ -86,7 +86,7 @@ impl Api {
         let options = options.unwrap_or_default();
         self.grounds.options(&options)?;
         if options.out_of_order || !options.accept.is_empty() {
-            asker.caller.require(Role::Admin, "accept what speaks against an upgrade")?;
+            asker.require(Role::Admin, "accept what speaks against an upgrade")?;
         }
         if options.backup && !self.settings.backups {
             let text = "back the database up first: no folder for backups is configured";
@@ -108,7 +108,7 @@ impl Api {
             direction,
             target: target.unwrap_or_default(),
             options,
-            actor: asker.actor.clone(),
+            asker: asker.principal(),
             reason: reason(why)?,
             from: String::new(),
             steps: Vec::new(),
@@ -151,7 +151,7 @@ impl Api {
 
     pub(super) async fn start_upgrades(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: StartUpgradesRequest,
     ) -> Result<StartUpgradesResponse, ApiError> {
         if request.tenants.is_empty() || request.tenants.len() > MAX_TENANTS {

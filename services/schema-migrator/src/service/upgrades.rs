@@ -1,10 +1,11 @@
 //! Reading, following and cancelling upgrades.
 
-use super::{Api, Asker, page_size, service_id, tenant_id};
+use super::{Api, page_size, service_id, tenant_id};
 use crate::jobs::{Filter, watch};
 use crate::prepare::invalid;
 use futures::{Stream, StreamExt};
 use grey_core::error::Reason;
+use grey_edge::Caller;
 use grey_proto::schema::{
     CancelUpgradeRequest, CancelUpgradeResponse, GetUpgradeRequest, GetUpgradeResponse, ListUpgradesRequest,
     ListUpgradesResponse, Upgrade, UpgradeState, WatchUpgradeRequest,
@@ -15,7 +16,7 @@ use std::sync::Arc;
 impl Api {
     pub(super) async fn get_upgrade(
         &self,
-        _: &Asker,
+        _: &Caller,
         request: GetUpgradeRequest,
     ) -> Result<GetUpgradeResponse, ApiError> {
         let job = self.queue.get(&request.id).await?;
@@ -24,7 +25,7 @@ impl Api {
 
     pub(super) async fn list_upgrades(
         &self,
-        _: &Asker,
+        _: &Caller,
         request: ListUpgradesRequest,
     ) -> Result<ListUpgradesResponse, ApiError> {
         let size = page_size(request.page_size)?;
@@ -57,7 +58,7 @@ impl Api {
 
     pub(super) async fn cancel_upgrade(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: CancelUpgradeRequest,
     ) -> Result<CancelUpgradeResponse, ApiError> {
         let job = self.queue.cancel(&request.id).await?;
@@ -66,7 +67,7 @@ impl Api {
             upgrade.id = upgrade.id,
             tenant.id = upgrade.tenant,
             service.id = upgrade.service,
-            actor = asker.actor,
+            actor = %asker,
             "upgrade is to stop"
         );
         Ok(CancelUpgradeResponse { upgrade: Some(upgrade) })

@@ -1,11 +1,12 @@
 //! Schemas of views: which there are, which one new sessions should use, and which may go.
 
-use super::{Api, Asker, reason, service_id, tenant_id};
+use super::{Api, reason, service_id, tenant_id};
 use crate::prepare::{database_error, invalid};
 use crate::tenant::Connection;
 use crate::views::{Recorded, drop_unused, list, switch};
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
+use grey_edge::Caller;
 use grey_proto::schema::{
     DropViewsRequest, DropViewsResponse, ListViewsRequest, ListViewsResponse, SwitchViewsRequest,
     SwitchViewsResponse, ViewSchema,
@@ -21,7 +22,7 @@ const LONGEST_ROLE: usize = 63;
 impl Api {
     pub(super) async fn list_views(
         &self,
-        _: &Asker,
+        _: &Caller,
         request: ListViewsRequest,
     ) -> Result<ListViewsResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
@@ -33,7 +34,7 @@ impl Api {
 
     pub(super) async fn switch_views(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: SwitchViewsRequest,
     ) -> Result<SwitchViewsResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
@@ -56,7 +57,7 @@ impl Api {
             service.id = %service,
             schema.version = %schema,
             roles = request.roles.join(","),
-            actor = asker.actor,
+            actor = %asker,
             reason = why,
             "new sessions should use other views"
         );
@@ -65,7 +66,7 @@ impl Api {
 
     pub(super) async fn drop_views(
         &self,
-        asker: &Asker,
+        asker: &Caller,
         request: DropViewsRequest,
     ) -> Result<DropViewsResponse, ApiError> {
         let (tenant, service) = (tenant_id(&request.tenant)?, service_id(&request.service)?);
@@ -92,7 +93,7 @@ impl Api {
                 tenant.id = %tenant,
                 service.id = %service,
                 schema.version = %it.version,
-                actor = asker.actor,
+                actor = %asker,
                 reason = why,
                 "schema of views is dropped"
             );

@@ -134,7 +134,7 @@ async fn declare(ann: &Client, database: &str) -> Result<(), ApiError> {
     let (tenant, service) = ("acme".into(), "shop".into());
     let registered =
         TenantDatabase { tenant, service, kind: DatabaseKind::File.into(), ..TenantDatabase::default() };
-    let request = PutDatabaseRequest { database: Some(registered), url: database.into() };
+    let request = PutDatabaseRequest { database: Some(registered), url: database.into(), write: None };
     ann.call(databases.put_database(request)).await.map(drop)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::run_world::postgres;
 use crate::service_world::unique;
+use grey_core::change::Principal;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_proto::schema::{Target, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep};
 use grey_runtime::Secret;
@@ -50,7 +51,7 @@ fn wanted(tenant: &str, server: &str) -> Wanted {
         direction: UpgradeDirection::Up,
         target: Target::default(),
         options: UpgradeOptions::default(),
-        actor: "ann".to_owned(),
+        asker: Principal::named("ann"),
         reason: String::new(),
         from: String::new(),
         steps: vec![UpgradeStep { schema: "1.1".to_owned(), ..UpgradeStep::default() }],

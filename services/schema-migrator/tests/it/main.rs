@@ -6,6 +6,7 @@ mod app_limits;
 mod app_replicas;
 mod app_secrets;
 mod app_tls;
+mod asker;
 mod backfill;
 mod encrypted;
 mod examples;

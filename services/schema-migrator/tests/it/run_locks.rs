@@ -1,11 +1,11 @@
 //! Two sessions on one tenant's database.
 
 use crate::files::load;
-use crate::run_world::{LONG, U1, V1, World, job, scripts, timeouts, version};
+use crate::run_world::{LONG, U1, V1, World, job, lenient, patient, scripts, timeouts, version};
 use grey_core::error::Reason;
 use grey_schema_migrator::files::Dialect;
 use grey_schema_migrator::plan::Target;
-use grey_schema_migrator::run::{Goal, MigrateError, Outcome};
+use grey_schema_migrator::run::{Goal, MigrateError, Migration, Outcome, Progress, migrate};
 use grey_schema_migrator::tenant::{Connection, Error, Stop};
 use sea_orm::{ConnectionTrait, Database, TransactionTrait};
 use std::time::Duration;
@@ -23,10 +23,13 @@ async fn of_two_migrators_one_runs_and_the_other_finds_nothing_to_do() {
         let goal = || Goal::Up(Target::Newest);
         let (mut one, mut two) = (0, 0);
         let (mut count_one, mut count_two) = (|_| one += 1, |_| two += 1);
-        let (first, second) = tokio::join!(
-            world.migrate_as("u1", &scripts, goal(), stop(), &mut count_one),
-            world.migrate_as("u2", &scripts, goal(), stop(), &mut count_two)
-        );
+        // The other one waits for as long as the first takes.
+        let run = async |upgrade: &str, listener: &mut (dyn FnMut(Progress) + Send + Sync)| {
+            let (target, options) = (&world.target, lenient());
+            let migration = Migration { target, timeouts: patient(), goal: goal(), options };
+            Box::pin(migrate(&migration, &job(upgrade, &scripts, stop()), listener)).await
+        };
+        let (first, second) = tokio::join!(run("u1", &mut count_one), run("u2", &mut count_two));
         assert_eq!(first.unwrap().outcome, Outcome::Succeeded, "{dialect}");
         assert_eq!(second.unwrap().outcome, Outcome::Succeeded, "{dialect}");
         assert_eq!(world.history().await, ["1 applied", "2 applied"], "{dialect}");

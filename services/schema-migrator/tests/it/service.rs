@@ -2,6 +2,7 @@
 
 use crate::service_world::{PLAIN, SOON, Stage, reason, sqlite_ask, to_schema, to_version, unique, up};
 use grey_core::error::Reason;
+use grey_edge::{PRINCIPAL_HEADER, PRINCIPAL_ROLE_HEADER};
 use grey_proto::control::{DatabaseKind, Pin};
 use grey_proto::schema::{
     BaselineRequest, CancelUpgradeRequest, Flip, FlipState, ListSchemasRequest, ListUpgradesRequest,
@@ -67,6 +68,8 @@ async fn a_tenant_is_pinned_once_its_upgrade_has_succeeded() {
     assert_eq!((flip.state(), flip.error.as_str()), (FlipState::Done, ""));
     assert_eq!(stage.plane.pinned("acme").await, "v2.0");
     assert_eq!(stage.plane.observed("acme").await, "1.2");
+    let pinned = stage.plane.newest_event().await;
+    assert_eq!(pinned.cause, format!("upgrade/{}", queued.id), "{pinned:?}");
     replica.stop().await;
 }
 
@@ -286,19 +289,24 @@ async fn roles_say_who_may_upgrade_and_who_may_accept() {
         config.access.tokens.push(token);
     }
     let replica = crate::service_world::Replica::start(config).await;
-    let send = async |role: &str, request: StartUpgradeRequest| {
+    let send_for = async |ann: &str, role: &str, request: StartUpgradeRequest| {
         let mut request = Request::new(request);
         let bearer = Secret::new(format!("Bearer {role}"));
         request.metadata_mut().insert("authorization", bearer.expose().parse().unwrap());
-        request.metadata_mut().insert("x-grey-actor", "ann".parse().unwrap());
+        request.metadata_mut().insert(PRINCIPAL_HEADER, "ann".parse().unwrap());
+        request.metadata_mut().insert(PRINCIPAL_ROLE_HEADER, ann.parse().unwrap());
         replica.grpc().start_upgrade(request).await.map(|answer| answer.into_inner().upgrade.unwrap())
     };
+    let send = async |role: &str, request| send_for("admin", role, request).await;
     assert_eq!(reason(send("viewer", up("acme")).await), Reason::Denied);
     let refused = from_status(&send("operator", up("acme")).await.unwrap_err());
     assert_eq!((refused.reason, refused.get("rules")), (Reason::MigrationRefused, Some("destructive")));
     let options = UpgradeOptions { accept: vec!["destructive".into()], ..UpgradeOptions::default() };
     let accepting = StartUpgradeRequest { options: Some(options), ..up("acme") };
     assert_eq!(reason(send("operator", accepting.clone()).await), Reason::Denied);
+    // The token may, and whoever it asks for may not.
+    let refused = from_status(&send_for("operator", "admin", accepting.clone()).await.unwrap_err());
+    assert_eq!((refused.reason, refused.get("principal")), (Reason::Denied, Some("ann")));
     let queued = send("admin", accepting).await.unwrap();
     assert_eq!(queued.actor, "ann via the-admin");
     eventually(SOON, "it ends", async || {

@@ -5,12 +5,13 @@ use grey_control_plane as plane;
 use grey_core::error::Reason;
 use grey_proto::control::catalog_service_client::CatalogServiceClient;
 use grey_proto::control::database_service_client::DatabaseServiceClient;
+use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{
-    DatabaseKind, DeleteVersionRequest, GetTenantRequest, ListPinsRequest, Pin, PutDatabaseRequest,
-    PutServiceRequest, PutTenantRequest, PutVersionRequest, SchemaWindow, Service, ServiceVersion, Tenant,
-    TenantDatabase,
+    DatabaseKind, DeleteVersionRequest, Event, GetTenantRequest, ListEventsRequest, ListPinsRequest, Pin,
+    PutDatabaseRequest, PutServiceRequest, PutTenantRequest, PutVersionRequest, SchemaWindow, Service,
+    ServiceVersion, Tenant, TenantDatabase,
 };
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::schema::{
@@ -64,6 +65,7 @@ fn lazy(addr: SocketAddr) -> Channel {
 /// A serving control plane.
 pub(crate) struct Plane {
     pub(crate) addr: SocketAddr,
+    pub(crate) http: SocketAddr,
     channel: Channel,
     shutdown: Shutdown,
     serving: JoinHandle<anyhow::Result<()>>,
@@ -92,11 +94,11 @@ impl Plane {
         change(&mut config);
         let telemetry = Telemetry::start("grey-control-plane", &config.telemetry).unwrap();
         let app = Box::pin(plane::App::bind(config, State::memory(), telemetry)).await.unwrap();
-        let addr = app.grpc_addr();
+        let (addr, http) = (app.grpc_addr(), app.http_addr());
         let shutdown = Shutdown::new();
         let inner = shutdown.clone();
         let serving = tokio::spawn(async move { Box::pin(app.serve(&inner)).await });
-        Self { addr, channel: lazy(addr), shutdown, serving, store }
+        Self { addr, http, channel: lazy(addr), shutdown, serving, store }
     }
 
     /// Stops it in good order; its port is free then.
@@ -153,7 +155,7 @@ impl Plane {
             ..TenantDatabase::default()
         };
         let mut databases = DatabaseServiceClient::new(self.channel.clone());
-        let request = PutDatabaseRequest { database: Some(database), url: url.into() };
+        let request = PutDatabaseRequest { database: Some(database), url: url.into(), write: None };
         databases.put_database(request).await.unwrap();
     }
 
@@ -163,6 +165,13 @@ impl Plane {
         let answer = tenants.get_tenant(GetTenantRequest { id: tenant.into() }).await.unwrap().into_inner();
         let shop = answer.schemas.into_iter().find(|schema| schema.service == "shop");
         shop.map(|schema| schema.schema).unwrap_or_default()
+    }
+
+    /// What was committed last.
+    pub(crate) async fn newest_event(&self) -> Event {
+        let request = ListEventsRequest { after: 0, limit: 1, newest_first: true };
+        let mut history = HistoryServiceClient::new(self.channel.clone());
+        history.list_events(request).await.unwrap().into_inner().events.remove(0)
     }
 
     /// The version that the tenant is pinned to; empty: none.

@@ -9,8 +9,9 @@ use grey_proto::control::{
 };
 use grey_runtime::Secret;
 
-use super::output::{fields, plain, table, word};
+use super::output::{plain, table, word};
 use super::session::{Session, pages};
+use super::write::{self, Write};
 use super::{Failure, input, secret};
 
 /// What to do with the databases of tenants.
@@ -19,16 +20,11 @@ pub enum Command {
     /// Register a tenant's database for a service, or replace it
     ///
     /// Its URL is sealed when it arrives and never told again.
-    Put(Put),
+    Put(Box<Put>),
     /// List registered databases, without credentials
     List(List),
     /// Forget a tenant's database for a service; the database itself is left alone
-    Delete {
-        /// The tenant
-        tenant: String,
-        /// The service
-        service: String,
-    },
+    Delete(Delete),
     /// Seal every tenant's data key under the active master key
     RotateKeys,
 }
@@ -69,6 +65,19 @@ pub struct Put {
     /// A file with the URL; - for standard input
     #[arg(long, value_name = "FILE")]
     url_file: Option<PathBuf>,
+    #[command(flatten)]
+    write: Write,
+}
+
+/// Whose database.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The tenant
+    tenant: String,
+    /// The service
+    service: String,
+    #[command(flatten)]
+    write: Write,
 }
 
 /// Which databases.
@@ -88,16 +97,9 @@ pub struct List {
 impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
-            Self::Put(args) => put(session, args).await,
+            Self::Put(args) => put(session, *args).await,
             Self::List(args) => list(session, args).await,
-            Self::Delete { tenant, service } => {
-                let attempted = format!("forget `{tenant}`'s database for {service}");
-                let done = format!("forgot {}'s database for {}\n", plain(&tenant), plain(&service));
-                let mut client = session.databases().await?;
-                let request = session.request(DeleteDatabaseRequest { tenant, service });
-                let response = session.call(&attempted, client.delete_database(request)).await?;
-                session.show(&response, || done)
-            }
+            Self::Delete(args) => delete(session, args).await,
             Self::RotateKeys => {
                 let mut client = session.databases().await?;
                 let request = session.request(RotateKeysRequest {});
@@ -109,7 +111,7 @@ impl Command {
 }
 
 async fn put(session: &Session, args: Put) -> Result<(), Failure> {
-    let Put { tenant, service, kind, schema, url, url_file } = args;
+    let Put { tenant, service, kind, schema, url, url_file, write } = args;
     // A file that is named outdoes a variable that is set for everything.
     let url = match url_file {
         Some(path) => Secret::new(input::read(&path)?.trim()),
@@ -118,11 +120,25 @@ async fn put(session: &Session, args: Put) -> Result<(), Failure> {
     let attempted = format!("register `{tenant}`'s database for {service}");
     let kind = kind_of(kind, &schema, url.expose()).into();
     let database = TenantDatabase { tenant, service, kind, schema, ..TenantDatabase::default() };
-    let request = PutDatabaseRequest { database: Some(database), url: url.expose().to_owned() };
+    let url = url.expose().to_owned();
+    let request = PutDatabaseRequest { database: Some(database), url, write: write.options() };
     let mut client = session.databases().await?;
-    let request = session.request(request);
-    let response = session.call(&attempted, client.put_database(request)).await?;
-    session.show(&response, || put_text(&response))
+    let patience = write.patience();
+    let request = session.request_waiting(request, patience);
+    let response = session.call_waiting(&attempted, patience, client.put_database(request)).await?;
+    write::show(session, &response, response.result.as_ref(), &done(&response))
+}
+
+async fn delete(session: &Session, args: Delete) -> Result<(), Failure> {
+    let Delete { tenant, service, write } = args;
+    let attempted = format!("forget `{tenant}`'s database for {service}");
+    let done = format!("forgot {}'s database for {}", plain(&tenant), plain(&service));
+    let mut client = session.databases().await?;
+    let patience = write.patience();
+    let request = DeleteDatabaseRequest { tenant, service, write: write.options() };
+    let request = session.request_waiting(request, patience);
+    let response = session.call_waiting(&attempted, patience, client.delete_database(request)).await?;
+    write::show(session, &response, response.result.as_ref(), &done)
 }
 
 /// What was said, else what the rest tells.
@@ -168,17 +184,19 @@ fn list_text(response: &ListDatabasesResponse) -> String {
     text
 }
 
-fn put_text(response: &PutDatabaseResponse) -> String {
+/// What was registered, as in "registered acme's database for orders: postgres db:5432 orders, schema acme".
+fn done(response: &PutDatabaseResponse) -> String {
     let database = response.database.clone().unwrap_or_default();
-    fields([
-        ("tenant", database.tenant.clone()),
-        ("service", database.service.clone()),
-        ("kind", kind_word(&database)),
-        ("dialect", database.dialect.clone()),
-        ("server", database.server.clone()),
-        ("database", database.database.clone()),
-        ("schema", database.schema),
-    ])
+    let TenantDatabase { tenant, service, .. } = &database;
+    plain(&format!("registered {tenant}'s database for {service}: {}", place(&database)))
+}
+
+/// Where a database is, in words.
+pub(super) fn place(database: &TenantDatabase) -> String {
+    let TenantDatabase { dialect, server, database: name, schema, .. } = database;
+    let name = if name.is_empty() { String::new() } else { format!(" {name}") };
+    let schema = if schema.is_empty() { String::new() } else { format!(", schema {schema}") };
+    format!("{dialect} {server}{name}{schema}")
 }
 
 fn rotated_text(response: &RotateKeysResponse) -> String {
@@ -227,15 +245,19 @@ mod tests {
 
     #[test]
     fn what_was_registered_is_shown_without_credentials() {
-        insta::assert_snapshot!(put_text(&PutDatabaseResponse { database: Some(acme()) }), @"
-        tenant    acme
-        service   orders
-        kind      schema
-        dialect   postgres
-        server    db:5432
-        database  orders
-        schema    tenant_acme
-        ");
+        let response = PutDatabaseResponse { database: Some(acme()), result: None };
+        assert_eq!(
+            done(&response),
+            "registered acme's database for orders: postgres db:5432 orders, schema tenant_acme"
+        );
+        let file = TenantDatabase {
+            dialect: "sqlite".to_owned(),
+            server: "/data/acme.db".to_owned(),
+            database: String::new(),
+            schema: String::new(),
+            ..acme()
+        };
+        assert_eq!(place(&file), "sqlite /data/acme.db");
     }
 
     #[test]

@@ -1,10 +1,15 @@
-//! `grey events`: the log of changes.
+//! `grey events`: the log of changes, and whether it is as it was written.
 
 use clap::Args;
+use grey_core::change::Principal;
 use grey_proto::control::change::Change as Kind;
-use grey_proto::control::{Change, Event, ListEventsRequest, ListEventsResponse, WatchEventsRequest};
+use grey_proto::control::{
+    Change, Event, ListEventsRequest, ListEventsResponse, VerifyEventsRequest, VerifyEventsResponse,
+    WatchEventsRequest,
+};
 
 use super::Failure;
+use super::database::place;
 use super::output::{self, plain, table};
 use super::session::{Session, failure_of};
 
@@ -20,11 +25,18 @@ pub struct Events {
     /// Print each event as it is committed, until interrupted; with --json one document per line
     #[arg(long, conflicts_with = "limit")]
     follow: bool,
+    /// Check instead that events are as they were written, by the hash that each keeps of the one before it
+    #[arg(long, conflicts_with_all = ["limit", "follow"])]
+    verify: bool,
 }
 
 impl Events {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
-        if self.follow { follow(session, self.after).await } else { self.list(session).await }
+        match (self.verify, self.follow) {
+            (true, _) => verify(session, self.after.unwrap_or_default()).await,
+            (false, true) => follow(session, self.after).await,
+            (false, false) => self.list(session).await,
+        }
     }
 
     async fn list(self, session: &Session) -> Result<(), Failure> {
@@ -37,6 +49,25 @@ impl Events {
             response.events.reverse();
         }
         session.show(&response, || list_text(&response))
+    }
+}
+
+/// Checks the log in pieces, to its end or to the first event that is not as it was written.
+async fn verify(session: &Session, after: u64) -> Result<(), Failure> {
+    let mut client = session.history().await?;
+    let mut seen = VerifyEventsResponse { revision: after, ..VerifyEventsResponse::default() };
+    while !seen.complete && seen.broken == 0 {
+        let request = VerifyEventsRequest { after: seen.revision, limit: 0 };
+        seen = session.call("verify events", client.verify_events(session.request(request))).await?;
+    }
+    session.show(&seen, || match seen.revision {
+        last if last > after => format!("events {} to {last} are as they were written\n", after + 1),
+        _ if seen.broken == 0 => format!("there is no event after {after}\n"),
+        _ => String::new(),
+    })?;
+    match seen.broken {
+        0 => Ok(()),
+        revision => Err(Failure::Touched { revision, why: seen.why }),
     }
 }
 
@@ -82,12 +113,13 @@ fn line(event: &Event) -> [String; 5] {
     let at = event.at.as_ref().and_then(|at| serde_json::to_value(at).ok());
     let at = at.as_ref().and_then(|at| at.as_str()).unwrap_or_default().to_owned();
     let changes: Vec<_> = event.changes.iter().take(3).map(change).collect();
-    let more = match event.changes.len().saturating_sub(3) {
+    let told = u64::try_from(event.changes.len().saturating_sub(3)).unwrap_or(u64::MAX);
+    let more = match told.saturating_add(event.omitted) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     let changes = changes.join(", ") + &more;
-    let who = event.principal.as_ref().map(|principal| principal.id.clone()).unwrap_or_default();
+    let who = Principal::from(event.principal.clone().unwrap_or_default()).to_string();
     [event.revision.to_string(), at, who, changes, event.reason.clone()]
 }
 
@@ -113,6 +145,12 @@ fn change(change: &Change) -> String {
             let locked = if pin.locked { " locked" } else { "" };
             format!("pin {} {} {}{locked}", pin.tenant, pin.service, pin.version)
         }
+        Some(Kind::DatabasePut(database)) => {
+            format!("database {} {} at {}", database.tenant, database.service, place(database))
+        }
+        Some(Kind::DatabaseRemoved(removed)) => {
+            format!("database {} {} forgotten", removed.tenant, removed.service)
+        }
         Some(Kind::HoldPut(hold)) => format!("hold {} {} for {}", hold.tenant, hold.service, hold.to),
         Some(Kind::HoldRemoved(removed)) => format!("hold {} {} removed", removed.tenant, removed.service),
         Some(Kind::PinRemoved(removed)) => format!("pin {} {} removed", removed.tenant, removed.service),
@@ -126,7 +164,7 @@ fn change(change: &Change) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use grey_proto::control::{Pin, Principal, Tenant};
+    use grey_proto::control::{self, DatabaseRemoved, Pin, Tenant, TenantDatabase};
 
     #[test]
     fn events_are_listed_with_their_changes() {
@@ -146,15 +184,36 @@ mod tests {
         let event = Event {
             revision: 12,
             at: Some(pbjson_types::Timestamp { seconds: 1_800_000_000, nanos: 5_000_000 }),
-            principal: Some(Principal { id: "ann".to_owned(), role: "admin".to_owned() }),
+            principal: Some(control::Principal {
+                id: "ann".to_owned(),
+                role: "admin".to_owned(),
+                via: "schema-migrator".to_owned(),
+            }),
             reason: "acme asked for it".to_owned(),
             changes: changes.into_iter().map(|change| Change { change: Some(change) }).collect(),
             ..Event::default()
         };
         let response = ListEventsResponse { events: vec![event], ..ListEventsResponse::default() };
         insta::assert_snapshot!(list_text(&response), @"
-        REVISION  AT                             WHO  CHANGES                                                     REASON
-        12        2027-01-15T08:00:00.005+00:00  ann  pin acme payment v2.1, tenant acme, tenant acme and 1 more  acme asked for it
+        REVISION  AT                             WHO                      CHANGES                                                     REASON
+        12        2027-01-15T08:00:00.005+00:00  ann via schema-migrator  pin acme payment v2.1, tenant acme, tenant acme and 1 more  acme asked for it
         ");
+    }
+
+    #[test]
+    fn databases_are_told_by_their_place() {
+        let told = |kind| change(&Change { change: Some(kind) });
+        let (tenant, service) = ("acme".to_owned(), "payment".to_owned());
+        let database = TenantDatabase {
+            tenant: tenant.clone(),
+            service: service.clone(),
+            dialect: "postgres".to_owned(),
+            server: "db:5432".to_owned(),
+            database: "acme".to_owned(),
+            ..TenantDatabase::default()
+        };
+        assert_eq!(told(Kind::DatabasePut(database)), "database acme payment at postgres db:5432 acme");
+        let removed = DatabaseRemoved { tenant, service };
+        assert_eq!(told(Kind::DatabaseRemoved(removed)), "database acme payment forgotten");
     }
 }

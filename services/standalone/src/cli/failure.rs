@@ -51,6 +51,14 @@ pub enum Failure {
         /// How far the routers are.
         progress: RouterProgress,
     },
+    /// An event is not as it was written.
+    #[error("event {revision} is not as it was written: {why}")]
+    Touched {
+        /// The first that is not.
+        revision: u64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Shared state cannot be used.
     #[error("{attempted}")]
     State {
@@ -135,7 +143,7 @@ impl Failure {
             | Self::Unwatched { .. } => Reason::Unavailable,
             Self::Upgrades { .. } | Self::PlansRefused { .. } => Reason::MigrationRefused,
             Self::Several(failures) => failures.first().map_or(Reason::Internal, Self::reason),
-            Self::Output(_) | Self::Server(_) => Reason::Internal,
+            Self::Output(_) | Self::Server(_) | Self::Touched { .. } => Reason::Internal,
         }
     }
 
@@ -254,6 +262,7 @@ fn hint(error: &ApiError) -> Option<String> {
         }
         Reason::Internal => "see the service's log",
         Reason::InvalidArgument
+        | Reason::MovesOverBudget
         | Reason::TooLarge
         | Reason::NoLegalVersion
         | Reason::InUse

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use grey_proto::control::{DeleteOverlayRequest, Overlay, PutOverlayRequest};
+use grey_proto::control::{DeleteOverlayRequest, Overlay, PromoteOverlayRequest, PutOverlayRequest};
 
 use super::session::Session;
 use super::write::{self, Write};
@@ -23,6 +23,10 @@ pub enum Command {
     Put(Put),
     /// Remove an experiment or canary
     Delete(Delete),
+    /// Make what it tries out the default and remove it, moving nobody
+    ///
+    /// Tenants that would move are pinned to the version that they have.
+    Promote(Promote),
 }
 
 /// An overlay to be set.
@@ -48,12 +52,27 @@ pub struct Delete {
     write: Write,
 }
 
+/// An overlay whose version becomes the default.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The service
+    service: String,
+    /// The overlay
+    overlay: String,
+    /// The variant of an experiment that won
+    #[arg(long, default_value = "", hide_default_value = true)]
+    variant: String,
+    #[command(flatten)]
+    write: Write,
+}
+
 impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Get { service, overlay } => get(session, &service, &overlay).await,
             Self::Put(args) => put(session, args).await,
             Self::Delete(args) => delete(session, args).await,
+            Self::Promote(args) => promote(session, args).await,
         }
     }
 }
@@ -71,9 +90,7 @@ async fn get(session: &Session, service: &str, id: &str) -> Result<(), Failure> 
 
 async fn put(session: &Session, args: Put) -> Result<(), Failure> {
     let Put { service, file, write } = args;
-    let text = input::read(&file)?;
-    let mut overlay: Overlay = serde_json::from_str(&text)
-        .map_err(|error| Failure::Input(format!("{}: not an overlay: {error}", file.display())))?;
+    let mut overlay: Overlay = input::document(&file, "an overlay")?;
     if overlay.service.is_empty() {
         overlay.service.clone_from(&service);
     }
@@ -100,5 +117,18 @@ async fn delete(session: &Session, args: Delete) -> Result<(), Failure> {
     let request = session.request_waiting(request, write.patience());
     let mut client = session.catalog().await?;
     let response = session.call_waiting(&attempted, write.patience(), client.delete_overlay(request)).await?;
+    write::show(session, &response, response.result.as_ref(), &done)
+}
+
+async fn promote(session: &Session, args: Promote) -> Result<(), Failure> {
+    let Promote { service, overlay: id, variant, write } = args;
+    let attempted = format!("promote overlay `{id}` of `{service}`");
+    let done = format!("promoted overlay {id} of {service}");
+    let request = PromoteOverlayRequest { service, id, variant, write: write.options() };
+    let patience = write.patience() + write::BULK;
+    let request = session.request_waiting(request, patience);
+    let mut client = session.catalog().await?;
+    let response = session.call_waiting(&attempted, patience, client.promote_overlay(request)).await?;
+    let done = format!("{done}, {} tenants pinned where they are,", response.pinned);
     write::show(session, &response, response.result.as_ref(), &done)
 }

@@ -6,10 +6,11 @@ use clap::{ArgGroup, Args, Subcommand};
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{
     ApplyChangeSetRequest, Change, DeletePinRequest, ListPinsRequest, ListPinsResponse, Pin, PinRemoved,
-    ProposedChange, PutPinRequest,
+    ProposedChange, PutPinRequest, PutPinsRequest,
 };
 
 use super::output::{plain, table};
+use super::selection::Selection;
 use super::session::{Session, pages};
 use super::write::{self, Write};
 use super::{Failure, migrate};
@@ -22,12 +23,12 @@ const STRICT_WAIT: Duration = Duration::from_secs(10);
 pub enum Command {
     /// List pins of a tenant or of a service
     List(List),
-    /// Hold a tenant to a version, or to versions of several services at once
+    /// Hold a tenant to a version, or to versions of several services at once; or many tenants to one version
     ///
-    /// With several services, --expect is the revision of the whole log.
-    Set(Set),
-    /// Let a tenant go back to the defaults of services
-    Delete(Delete),
+    /// With several services or many tenants, --expect is the revision of the whole log.
+    Set(Box<Set>),
+    /// Let a tenant go back to the defaults of services, or many tenants to that of one
+    Delete(Box<Delete>),
 }
 
 /// Which pins.
@@ -48,11 +49,12 @@ pub struct List {
 /// A tenant and the versions to hold it to.
 #[derive(Debug, Args)]
 pub struct Set {
-    /// The tenant
-    tenant: String,
-    /// SERVICE VERSION, or any number of SERVICE=VERSION, which take effect together
-    #[arg(required = true, value_name = "SERVICE VERSION|SERVICE=VERSION")]
-    targets: Vec<String>,
+    /// The tenant, unless many are selected; then SERVICE VERSION, or any number of SERVICE=VERSION, which take effect
+    /// together
+    #[arg(required = true, value_name = "TENANT SERVICE VERSION|SERVICE=VERSION")]
+    words: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Experiments and canaries leave the pin alone
     #[arg(long)]
     lock: bool,
@@ -74,11 +76,11 @@ pub struct Set {
 /// A tenant and the services whose pins are removed.
 #[derive(Debug, Args)]
 pub struct Delete {
-    /// The tenant
-    tenant: String,
-    /// The services; several take effect together
-    #[arg(required = true)]
-    services: Vec<String>,
+    /// The tenant, unless many are selected; then the services; several take effect together
+    #[arg(required = true, value_name = "TENANT SERVICE")]
+    words: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     #[command(flatten)]
     write: Write,
 }
@@ -87,8 +89,8 @@ impl Command {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::List(args) => list(session, args).await,
-            Self::Set(args) => set(session, args).await,
-            Self::Delete(args) => delete(session, args).await,
+            Self::Set(args) => set(session, *args).await,
+            Self::Delete(args) => delete(session, *args).await,
         }
     }
 }
@@ -108,7 +110,20 @@ async fn list(session: &Session, args: List) -> Result<(), Failure> {
 }
 
 async fn set(session: &Session, args: Set) -> Result<(), Failure> {
-    let Set { tenant, targets, lock: locked, migrate: upgrades, strict, write } = args;
+    let Set { words, selection, lock: locked, migrate: upgrades, strict, write } = args;
+    if let Some(tenants) = selection.selector()? {
+        let [(service, version)] = <[_; 1]>::try_from(read_targets(&words)?)
+            .map_err(|_| Failure::Input("many tenants are pinned to one version at a time".to_owned()))?;
+        if upgrades {
+            return Err(Failure::Input("--migrate is about one tenant; see `grey migrate up`".to_owned()));
+        }
+        if strict {
+            return Err(Failure::Input("--strict is about one tenant".to_owned()));
+        }
+        let request = PutPinsRequest { service, version, locked, ..PutPinsRequest::default() };
+        return put_many(session, PutPinsRequest { tenants: Some(tenants), ..request }, &write).await;
+    }
+    let (tenant, targets) = first(words)?;
     let targets = read_targets(&targets)?;
     let said: Vec<_> = targets.iter().map(|(service, version)| format!("{service} to {version}")).collect();
     let attempted = format!("pin `{tenant}`'s {}", said.join(" and "));
@@ -138,7 +153,14 @@ async fn set(session: &Session, args: Set) -> Result<(), Failure> {
 }
 
 async fn delete(session: &Session, args: Delete) -> Result<(), Failure> {
-    let Delete { tenant, mut services, write } = args;
+    let Delete { words, selection, write } = args;
+    if let Some(tenants) = selection.selector()? {
+        let [service] = <[_; 1]>::try_from(words)
+            .map_err(|_| Failure::Input("pins of many tenants are of one service at a time".to_owned()))?;
+        let request = PutPinsRequest { service, remove: true, ..PutPinsRequest::default() };
+        return put_many(session, PutPinsRequest { tenants: Some(tenants), ..request }, &write).await;
+    }
+    let (tenant, mut services) = first(words)?;
     let attempted = format!("remove `{tenant}`'s pins of {}", services.join(" and "));
     let done = format!("removed {tenant}'s pins of {}", services.join(" and "));
     if services.len() > 1 {
@@ -152,6 +174,36 @@ async fn delete(session: &Session, args: Delete) -> Result<(), Failure> {
     let mut client = session.pins().await?;
     let response = session.call_waiting(&attempted, write.patience(), client.delete_pin(request)).await?;
     write::show(session, &response, response.result.as_ref(), &done)
+}
+
+/// Pins many tenants, or removes their pins, at one revision.
+async fn put_many(session: &Session, request: PutPinsRequest, write: &Write) -> Result<(), Failure> {
+    let PutPinsRequest { service, version, remove, .. } = &request;
+    let (attempted, done) = match remove {
+        true => (format!("remove pins of {service}"), format!("pins of {service} removed")),
+        false => (format!("pin tenants to {service} {version}"), format!("pinned to {service} {version}")),
+    };
+    let request = PutPinsRequest { write: write.options(), ..request };
+    // Many tenants take their time.
+    let patience = write.patience() + write::BULK;
+    let request = session.request_waiting(request, patience);
+    let mut client = session.pins().await?;
+    let response = session.call_waiting(&attempted, patience, client.put_pins(request)).await?;
+    if response.selected == 0 {
+        return Err(Failure::Input("no tenant is meant; nothing was changed".to_owned()));
+    }
+    let done = format!("{} of {} tenants {done}", response.changed, response.selected);
+    write::show(session, &response, response.result.as_ref(), &done)
+}
+
+/// The tenant, and the words after it.
+fn first(mut words: Vec<String>) -> Result<(String, Vec<String>), Failure> {
+    if words.len() < 2 {
+        let message = "say a tenant and services, or select tenants by --all, --tier, --region, --label, --status, \
+                       --list or --on-version";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    Ok((words.remove(0), words))
 }
 
 /// All changes at one revision, or none.

@@ -51,9 +51,7 @@ impl Command {
 
 async fn set(session: &Session, args: Set) -> Result<(), Failure> {
     let Set { service, file, write } = args;
-    let text = input::read(&file)?;
-    let mut policy: Policy = serde_json::from_str(&text)
-        .map_err(|error| Failure::Input(format!("{}: not a policy: {error}", file.display())))?;
+    let mut policy: Policy = input::document(&file, "a policy")?;
     if policy.service.is_empty() {
         policy.service.clone_from(&service);
     }

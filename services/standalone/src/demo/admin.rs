@@ -148,7 +148,7 @@ impl Admin {
             kind: DatabaseKind::File.into(),
             ..TenantDatabase::default()
         };
-        let request = PutDatabaseRequest { database: Some(database), url };
+        let request = PutDatabaseRequest { database: Some(database), url, write: None };
         self.databases.clone().put_database(request).await.map_err(refused)?;
         Ok(())
     }

@@ -115,11 +115,23 @@ async fn an_overlay_that_was_read_can_be_edited_and_put() {
     let again = grey.run(&["overlay", "get", "payment", "half"]).await.ok().json();
     assert_eq!(again["canary"]["weight"], 6000, "{again}");
     assert_eq!(again["salt"], document["salt"], "{again}");
+    let revision = again["revision"].as_str().unwrap();
+    let remove = ["overlay", "delete", "payment", "half", "--expect"];
+    let of_another_epoch = format!("9-{revision}");
+    grey.run(&[&remove[..], &[&of_another_epoch]].concat()).await.refused(1, "REVISION_MISMATCH");
 
     grey.run(&["overlay", "put", "orders", "-f", path.to_str().unwrap()]).await.refused(2, "is of `payment`");
+    let wrong = file(dir.path(), "wrong.json", "[]");
+    let told =
+        grey.run(&["overlay", "put", "payment", "-f", wrong.to_str().unwrap()]).await.refused(2, "object");
+    assert!(!told.err.contains("struct"), "{}", told.err);
     let wrong = file(dir.path(), "wrong.json", r#"{"weight":1}"#);
     grey.run(&["overlay", "put", "payment", "-f", wrong.to_str().unwrap()]).await.refused(2, "weight");
-    grey.run(&["overlay", "delete", "payment", "half"]).await.ok();
+    let of_this_epoch = format!("1-{revision}");
+    grey.run(&[&remove[..], &[&of_this_epoch]].concat()).await.ok();
+    let verified = grey.run(&["events", "--verify"]).await.ok().out;
+    assert!(verified.starts_with("events 1 to ") && verified.contains("as they were written"), "{verified}");
+    assert_eq!(grey.json(&["events", "--verify"]).await["complete"], true);
     grey.run(&["overlay", "delete", "payment", "half"]).await.refused(1, "UNKNOWN_OVERLAY");
 }
 
@@ -182,4 +194,65 @@ async fn a_strict_move_takes_effect_and_routers_are_listed_and_not_dismissed_whi
     let id = routers["routers"][0]["id"].as_str().unwrap().to_owned();
     grey.run(&["routers", "dismiss", &id, "--reason", "sold"]).await.refused(1, "IN_USE");
     grey.run(&["routers", "dismiss", "nobody", "--reason", "sold"]).await.refused(1, "UNKNOWN_ROUTER");
+}
+
+#[tokio::test]
+async fn a_write_tells_whom_it_moves_and_a_dry_run_changes_nothing() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    let before = grey.json(&["events", "--limit", "1"]).await;
+    let dry = grey.run(&["service", "put", "payment", "--default", "v2.1", "--dry-run"]).await.ok();
+    assert!(dry.out.starts_with("dry run at revision "), "{dry}");
+    assert!(dry.out.contains("payment  1        v1.0  v2.1") && dry.out.contains("acme"), "{dry}");
+    assert_eq!(grey.json(&["events", "--limit", "1"]).await, before);
+    let refused = ["service", "put", "payment", "--default", "v2.1", "--moves", "0"];
+    grey.run(&refused).await.refused(1, "MOVES_OVER_BUDGET");
+    let done = grey.run(&["service", "put", "payment", "--default", "v2.1", "--moves", "1"]).await.ok();
+    assert!(done.out.contains("payment  1        v1.0  v2.1"), "{done}");
+    let gained = grey.run(&["tenant", "put", "beta"]).await.ok();
+    assert_eq!(gained.out.lines().count(), 1, "who only gains is no news: {gained}");
+}
+
+#[tokio::test]
+async fn many_tenants_are_pinned_by_what_they_have_in_common() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    for tenant in ["beta", "gamma"] {
+        grey.run(&["tenant", "put", tenant, "--tier", "free", "--label", "wave=2"]).await.ok();
+    }
+    let done = grey.run(&["pin", "set", "--tier", "free", "payment", "v2.1"]).await.ok();
+    assert!(done.out.starts_with("2 of 2 tenants pinned to payment v2.1 at revision "), "{done}");
+    let dir = tempfile::tempdir().unwrap();
+    let list = file(dir.path(), "list", "beta\n\nacme\n");
+    let path = list.to_str().unwrap();
+    let done = grey.run(&["pin", "set", "--list", path, "--label", "wave=2", "payment=v1.0"]).await.ok();
+    assert!(done.out.starts_with("1 of 1 tenants pinned"), "{done}");
+    let done = grey.run(&["pin", "delete", "--on-version", "payment=v2.1", "payment"]).await.ok();
+    assert!(done.out.starts_with("1 of 1 tenants pins of payment removed"), "{done}");
+    let pins = grey.json(&["pin", "list", "--service", "payment"]).await;
+    assert_eq!(pins["pins"].as_array().map(Vec::len), Some(1), "{pins}");
+    assert_eq!(pins["pins"][0]["tenant"], "beta");
+    grey.run(&["pin", "set", "--all", "payment", "v2.1", "--dry-run"]).await.ok();
+    grey.run(&["pin", "set", "payment"]).await.refused(2, "");
+    grey.run(&["pin", "set", "--all", "payment=v1.0", "orders=v1.0"]).await.refused(2, "");
+    let both = ["pin", "set", "--all", "--tier", "free", "payment", "v1.0"];
+    grey.run(&both).await.refused(1, "INVALID_ARGUMENT");
+}
+
+#[tokio::test]
+async fn a_canary_is_promoted_and_nobody_moves() {
+    let grey = Grey::start().await;
+    grey.declare().await;
+    grey.run(&["pin", "set", "acme", "payment", "v1.0"]).await.ok();
+    let canary =
+        r#"{"id": "c", "layer": "c", "canary": {"baseline": "v1.0", "canary": "v2.1", "weight": 10000}}"#;
+    let dir = tempfile::tempdir().unwrap();
+    let canary = file(dir.path(), "canary.json", canary);
+    grey.run(&["overlay", "put", "payment", "--file", canary.to_str().unwrap()]).await.ok();
+    let done = grey.run(&["overlay", "promote", "payment", "c", "--moves", "0"]).await.ok();
+    assert!(done.out.starts_with("promoted overlay c of payment, 1 tenants pinned where they are"), "{done}");
+    let service = grey.json(&["service", "get", "payment"]).await;
+    assert_eq!(service["service"]["defaultVersion"], "v2.1", "{service}");
+    let pins = grey.json(&["pin", "list", "--tenant", "acme"]).await;
+    assert_eq!(pins["pins"][0]["version"], "v2.1", "{pins}");
 }

@@ -13,38 +13,49 @@ use grey_testkit::{Postgres, Redis, eventually};
 
 pub(crate) const VERSIONS: [&str; 3] = ["v1.0", "v1.1", "v2.0"];
 /// Instances of one version of a service.
-const REPLICAS: usize = 2;
+pub(crate) const REPLICAS: usize = 2;
 
 pub(crate) struct Fleet {
     pub(crate) redis: Redis,
     pub(crate) control: Server,
     pub(crate) mirror: Server,
     pub(crate) routers: Vec<Server>,
-    state: State,
-    _postgres: Postgres,
-    _registry: tempfile::TempDir,
+    pub(crate) state: State,
+    pub(crate) postgres: Postgres,
+    registry: tempfile::TempDir,
 }
 
 impl Fleet {
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, with more settings for the routers.
+    pub(crate) async fn with(more: &[(String, String)]) -> Self {
         grey_runtime::tls::install_provider();
         let redis = Redis::start().await.unwrap();
         let postgres = Postgres::start().await.unwrap();
         let database = postgres.database("control").await.unwrap();
         let urls = format!("[\"{}\"]", redis.url());
-        let control = settings([("DATABASE__URL", &database), ("REDIS__URLS", &urls)]);
-        let router = |id: &str| settings([("ROUTER__ID", id), ("REDIS__URLS", &urls)]);
+        // Names that outlive the processes: who is started again has its lead back at once.
+        let control =
+            settings([("REPLICA", "control"), ("DATABASE__URL", &database), ("REDIS__URLS", &urls)]);
+        let router =
+            |id: &str| [settings([("ROUTER__ID", id), ("REDIS__URLS", &urls)]), more.to_vec()].concat();
         let registry = tempfile::tempdir().unwrap();
-        let instances = registry.path().join("instances.yaml");
-        std::fs::write(&instances, instances_file()).unwrap();
-        let sources = format!("[{{ name = \"file\", kind = \"file\", path = \"{}\" }}]", instances.display());
-        let mirror = settings([("SOURCES", &sources), ("REDIS__URLS", &urls)]);
+        let instances = registry.path().join(INSTANCES);
+        std::fs::write(&instances, instances_file(0)).unwrap();
+        let sources = format!(
+            "[{{ name = \"file\", kind = \"file\", trusted = true, path = \"{}\" }}]",
+            instances.display()
+        );
+        let mirror = settings([("REPLICA", "mirror"), ("SOURCES", &sources), ("REDIS__URLS", &urls)]);
         let mirror = Server::new("grey-registry-sync", mirror);
         let routers = vec![Server::new("grey-router", router("a")), Server::new("grey-router", router("b"))];
         let control = Server::new("grey-control-plane", control);
         let options = grey_state::redis::Options { urls: vec![redis.url()], ..Default::default() };
         let state = State::redis(&options).await.unwrap();
-        let fleet = Self { redis, control, mirror, routers, state, _postgres: postgres, _registry: registry };
+        let fleet = Self { redis, control, mirror, routers, state, postgres, registry };
         fleet.control.until_ready().await;
         fleet.declare().await;
         fleet.until_mirrored().await;
@@ -82,6 +93,13 @@ impl Fleet {
         }
     }
 
+    /// The registry lists other instances from now on: those numbered `first` and on.
+    pub(crate) fn relist(&self, first: usize) {
+        let (file, new) = (self.registry.path().join(INSTANCES), self.registry.path().join("new"));
+        std::fs::write(&new, instances_file(first)).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    }
+
     /// Waits until shared state has every instance, which nobody but the mirror writes.
     pub(crate) async fn until_mirrored(&self) {
         eventually(DEADLINE, "shared state has every instance", async || {
@@ -94,13 +112,15 @@ impl Fleet {
     }
 }
 
-/// The registry: every version of every service runs on a few instances.
-fn instances_file() -> String {
+const INSTANCES: &str = "instances.yaml";
+
+/// The registry: every version of every service runs on a few instances, numbered from `first`.
+fn instances_file(first: usize) -> String {
     let mut text = "services:\n".to_owned();
     for service in SERVICES {
         text += &format!("  {service}:\n");
         for version in VERSIONS {
-            for i in 0..REPLICAS {
+            for i in first..first + REPLICAS {
                 let id = format!("{service}-{version}-{i}");
                 text +=
                     &format!("    - {{id: {id}, address: 10.0.0.{i}:80, version: {version}, weight: 1}}\n");

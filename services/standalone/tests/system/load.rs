@@ -77,8 +77,8 @@ impl Load {
                             }
                             let RouteRequest { tenant, service, .. } = request;
                             let instance = answer.instance.unwrap_or_default().id;
-                            let (revision, version) = (answer.revision, answer.version);
-                            mine.insert(Answer { revision, tenant, service, version, instance });
+                            let (revision, version, stale) = (answer.revision, answer.version, answer.stale);
+                            mine.insert(Answer { revision, tenant, service, version, instance, stale });
                         }
                         Err(status) => failures.lock().unwrap().push(status.to_string()),
                     }

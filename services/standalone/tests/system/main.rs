@@ -7,6 +7,8 @@
 )]
 
 mod compose;
+mod damage;
+mod faults;
 mod fleet;
 mod hosts;
 mod journeys;
@@ -15,7 +17,9 @@ mod membership;
 mod migrations;
 mod model;
 mod nacos;
+mod operator;
 mod server;
 mod strict;
 mod tenants;
+mod truth;
 mod watched;

@@ -172,7 +172,9 @@ impl Known {
         at.revision = committed.revision;
         for change in changes {
             match change {
-                Change::Put(Fact::Tenant(tenant)) => self.put_tenant(tenant.clone(), committed.revision.0),
+                Change::Put(Fact::Tenant(tenant)) => {
+                    self.put_tenant(Tenant::clone(tenant), committed.revision.0);
+                }
                 Change::Removed(Key::Tenant(tenant)) => self.remove(tenant.as_str(), committed.revision.0),
                 _ => {}
             }
@@ -183,7 +185,7 @@ impl Known {
     pub(crate) fn reflects(&self, change: &Change) -> bool {
         match change {
             Change::Put(Fact::Tenant(tenant)) => {
-                self.tenants.get(&tenant.id).is_some_and(|entry| entry.tenant == *tenant)
+                self.tenants.get(&tenant.id).is_some_and(|entry| entry.tenant == **tenant)
             }
             Change::Removed(Key::Tenant(tenant)) => !self.tenants.contains_key(tenant),
             _ => false,

@@ -103,7 +103,9 @@ impl World {
             self.known.tenants().iter().map(|(id, entry)| (id.clone(), entry.tenant.clone())).collect();
         for write in &plan.writes {
             match &write.change {
-                Change::Put(Fact::Tenant(tenant)) => drop(tenants.insert(tenant.id.clone(), tenant.clone())),
+                Change::Put(Fact::Tenant(tenant)) => {
+                    drop(tenants.insert(tenant.id.clone(), Tenant::clone(tenant)));
+                }
                 Change::Removed(Key::Tenant(id)) => drop(tenants.remove(id)),
                 other => panic!("{other:?}"),
             }

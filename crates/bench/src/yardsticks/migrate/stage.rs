@@ -220,7 +220,7 @@ async fn register(channel: Channel, url: &str, tenants: &[String]) -> Result<()>
             schema: tenant.clone(),
             ..TenantDatabase::default()
         };
-        let request = PutDatabaseRequest { database: Some(database), url: url.to_owned() };
+        let request = PutDatabaseRequest { database: Some(database), url: url.to_owned(), write: None };
         async move { databases.put_database(request).await.context("register a database") }
     };
     let puts: Vec<_> = tenants.iter().map(put).collect();

@@ -1,6 +1,6 @@
--- Moves the projection's position to the next revision.
--- KEYS: the status. ARGV: token, epoch, revision, the revision before, digest, level.
--- The projection may have been lost while the event was written: then its position must not come back.
+-- Moves the projection's position on.
+-- KEYS: the status. ARGV: token, epoch, revision, the revision to move on from, digest, level.
+-- The projection may have been lost while the events were written: then its position must not come back.
 local held = redis.call('HMGET', KEYS[1], 'token', 'epoch', 'revision')
 if newer(held[1], ARGV[1]) then return 'fenced ' .. held[1] end
 if held[2] ~= ARGV[2] or not held[3] then return 'lost' end

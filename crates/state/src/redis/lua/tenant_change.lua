@@ -1,6 +1,6 @@
--- Makes all changes of one event to one tenant.
--- KEYS: the tenant's metadata, services, schemas. ARGV: token, revision, epoch; then the changes, each one
--- `put` with a number of fields and those, `remove`, or `set`/`unset` with the number of a key and a field.
+-- Makes all changes of some events to one tenant.
+-- KEYS: the tenant's metadata, services, schemas. ARGV: token, revision of the last event, epoch; then the changes, each
+-- one `put` with a number of fields and those, `remove`, or `set`/`unset` with the number of a key and a field.
 local at = redis.call('HGET', KEYS[1], '#at')
 if at then
   local token, revision, epoch = string.match(at, '^(%d+) (%d+) (%d+)$')

@@ -1,23 +1,24 @@
-//! Projects one event.
+//! Projects events: each unit that they change is written once, and the position last.
 
 use super::super::connection::pipelined;
 use super::super::stream::verdict;
 use super::super::values::{self, corrupt, items, parsed, text};
 use super::super::{keys, scripts};
+use super::batch::{Batch, Units};
 use super::index::MEMBERS;
 use super::{RedisProjection, all_written, guard, load, tenant};
 use crate::projection::{ProjectionStatus, STATUS_KEY};
 use crate::{Error, FencingToken};
 use grey_core::change::{Change, Event, Position};
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::key::{Fact, Key, RecordKey};
+use grey_core::key::{Fact, Key};
 use grey_core::record::Record;
 use grey_core::tenant::TenantStatus;
 use grey_proto::codec;
 use redis::{Cmd, Pipeline, Value, cmd};
 use std::collections::BTreeMap;
 
-const ATTEMPTED: &str = "project an event";
+const ATTEMPTED: &str = "project events";
 /// Tenants written at once.
 const TENANTS: usize = 300;
 /// Attempts to write a service that someone else writes at the same time.
@@ -26,40 +27,29 @@ const ATTEMPTS: usize = 10;
 pub(super) async fn apply(
     projection: &RedisProjection,
     token: FencingToken,
-    event: &Event,
+    events: &[Event],
     reached: &ProjectionStatus,
 ) -> Result<(), Error> {
-    let epoch = reached.position.epoch;
+    let at = &reached.position;
     let status = projection.read_status(ATTEMPTED).await?;
     status.fence(ATTEMPTED, token)?;
-    if !ProjectionStatus::continues(status.complete.as_ref(), epoch, event.revision)? {
-        return Ok(());
-    }
-
-    let at = Position { epoch, revision: event.revision };
-    // Changes of one record in their order, by the record's key.
-    let keys: Vec<Key> = event.changes.iter().map(Change::key).collect();
-    let mut services: BTreeMap<&ServiceId, Vec<&Change>> = BTreeMap::new();
-    let mut tenants: BTreeMap<&TenantId, Vec<&Change>> = BTreeMap::new();
-    for (key, change) in keys.iter().zip(&event.changes) {
-        match key.record() {
-            RecordKey::Service(service) => services.entry(service).or_default().push(change),
-            RecordKey::Tenant(tenant) => tenants.entry(tenant).or_default().push(change),
-        }
-    }
-    for (service, changes) in &services {
-        change_service(projection, token, &at, service, changes).await?;
-    }
-    change_tenants(projection, token, &at, &tenants).await?;
-    index(projection, event).await?;
+    let missing = ProjectionStatus::missing(status.complete.as_ref(), at.epoch, events)?;
+    let Some(first) = missing.first() else { return Ok(()) };
+    let batch = Batch::of(missing);
+    let services = batch.services.iter();
+    let services: Vec<_> =
+        services.map(|(service, changes)| change_service(projection, token, at, service, changes)).collect();
+    pipelined(services.into_iter(), |()| Ok(())).await?;
+    change_tenants(projection, token, at, &batch.tenants).await?;
+    index(projection, &batch).await?;
 
     let script = &scripts::PROJECTION_REACHED;
     let mut call = script.on(&[STATUS_KEY]);
-    call.arg(token.0).arg(epoch.0).arg(event.revision.0).arg(event.revision.0.saturating_sub(1));
+    call.arg(token.0).arg(at.epoch.0).arg(at.revision.0).arg(first.revision.before().0);
     call.arg(reached.digests.to_string()).arg(reached.level.0);
     let answer = projection.link.call(ATTEMPTED, STATUS_KEY, script, &call).await?;
     match verdict(ATTEMPTED, STATUS_KEY, &answer)? {
-        "lost" => Err(corrupt(STATUS_KEY, "it was lost while an event was projected")),
+        "lost" => Err(corrupt(STATUS_KEY, "it was lost while events were projected")),
         _ => Ok(()),
     }
 }
@@ -105,7 +95,7 @@ async fn change_service(
     Err(corrupt(&keys[1], "it changes all the time"))
 }
 
-/// Whether the last write to a unit contains the event at `at`; refuses if a newer leader made it.
+/// Whether the last write to a unit contains the events up to `at`; refuses if a newer leader made it.
 fn is_held(key: &str, held: &str, token: FencingToken, at: &Position) -> Result<bool, Error> {
     let mut parts = held.splitn(3, ' ');
     let (Some(newest), Some(revision), Some(epoch)) = (parts.next(), parts.next(), parts.next()) else {
@@ -127,10 +117,10 @@ async fn change_tenants(
     projection: &RedisProjection,
     token: FencingToken,
     at: &Position,
-    tenants: &BTreeMap<&TenantId, Vec<&Change>>,
+    tenants: &Units<'_, TenantId>,
 ) -> Result<(), Error> {
     let script = &scripts::TENANT_CHANGE;
-    let units: Vec<(&TenantId, &Vec<&Change>)> = tenants.iter().map(|(id, changes)| (*id, changes)).collect();
+    let units: Vec<(&TenantId, &Vec<&Change>)> = tenants.iter().collect();
     let works: Vec<_> = units
         .chunks(TENANTS)
         .map(|chunk| async move {
@@ -194,9 +184,9 @@ fn tenant_call(token: FencingToken, at: &Position, id: &TenantId, changes: &[&Ch
 }
 
 /// Brings the index sets up to date, after the units that they name.
-async fn index(projection: &RedisProjection, event: &Event) -> Result<(), Error> {
+async fn index(projection: &RedisProjection, batch: &Batch<'_>) -> Result<(), Error> {
     let mut members: BTreeMap<(&str, &str), bool> = BTreeMap::new();
-    for change in &event.changes {
+    for change in batch.services.values().chain(batch.tenants.values()).flatten() {
         match change {
             Change::Put(Fact::Service(service)) => {
                 members.insert((keys::SERVICES, service.id.as_str()), true);

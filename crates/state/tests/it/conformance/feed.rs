@@ -12,7 +12,11 @@ fn head(first: u64, last: u64) -> Head {
 }
 
 async fn append(state: &State, token: u64, revision: u64) -> Append {
-    state.feed.append(FencingToken(token), EPOCH, &entry(revision)).await.unwrap()
+    append_all(state, token, &[entry(revision)]).await
+}
+
+async fn append_all(state: &State, token: u64, entries: &[FeedEntry]) -> Append {
+    state.feed.append(FencingToken(token), EPOCH, entries).await.unwrap()
 }
 
 async fn reset(state: &State, token: u64, base: u64) {
@@ -37,6 +41,7 @@ pub(crate) async fn check(state: &State) {
     an_old_leader_is_fenced(state).await;
     reads_are_in_order_complete_and_limited(state).await;
     waiting_readers_get_news_and_notice_a_new_history(state).await;
+    entries_at_once_are_in_place_as_a_whole(state).await;
     a_trimmed_feed_loses_only_those_who_fell_behind(state).await;
     revisions_beyond_2_to_the_53_are_exact(state).await;
 }
@@ -67,17 +72,17 @@ async fn appends_are_in_place_or_refused(state: &State) {
     assert_eq!(append(state, 1, 5).await, Append::Duplicate);
     assert_eq!(append(state, 1, 8).await, Append::OutOfPlace);
     assert_eq!(append(state, 1, 7).await, Append::Appended);
-    let foreign = state.feed.append(FencingToken(1), Epoch(4), &entry(8)).await.unwrap();
+    let foreign = state.feed.append(FencingToken(1), Epoch(4), &[entry(8)]).await.unwrap();
     assert_eq!(foreign, Append::OutOfPlace);
     let rewritten = FeedEntry { event: event(6, vec![]), digests: Digests::unknown() };
-    let rewritten = state.feed.append(FencingToken(1), EPOCH, &rewritten).await.unwrap();
+    let rewritten = state.feed.append(FencingToken(1), EPOCH, &[rewritten]).await.unwrap();
     assert_eq!(rewritten, Append::OutOfPlace);
     assert_eq!(state.feed.head().await.unwrap(), Some(head(5, 7)));
 }
 
 async fn an_old_leader_is_fenced(state: &State) {
     assert_eq!(append(state, 10, 8).await, Append::Appended);
-    let refused = state.feed.append(FencingToken(9), EPOCH, &entry(9)).await;
+    let refused = state.feed.append(FencingToken(9), EPOCH, &[entry(9), entry(10)]).await;
     assert!(matches!(refused, Err(Error::Fenced { newest: 10, .. })), "{refused:?}");
     let refused = state.feed.reset(FencingToken(9), &position(2, 1)).await;
     assert!(matches!(refused, Err(Error::Fenced { newest: 10, .. })), "{refused:?}");
@@ -119,6 +124,29 @@ async fn waiting_readers_get_news_and_notice_a_new_history(state: &State) {
     }
 }
 
+async fn entries_at_once_are_in_place_as_a_whole(state: &State) {
+    let some = |revisions: std::ops::RangeInclusive<u64>| revisions.map(entry).collect::<Vec<_>>();
+    reset(state, 11, 20).await;
+    assert_eq!(append_all(state, 11, &some(21..=24)).await, Append::Appended);
+    assert_eq!(append_all(state, 11, &some(21..=24)).await, Append::Duplicate);
+    assert_eq!(append_all(state, 11, &some(23..=26)).await, Append::Appended, "what is held is passed over");
+    assert_eq!(append_all(state, 11, &some(19..=27)).await, Append::Appended, "from before the base on");
+    let all = FeedRead::Entries(some(21..=27));
+    assert_eq!(read(state, 20).await, all);
+
+    let gap_within = [entry(28), entry(30)];
+    let backwards = [entry(29), entry(28)];
+    let rewritten = FeedEntry { event: event(26, vec![]), digests: Digests::unknown() };
+    let rewritten = [rewritten, entry(27), entry(28)];
+    for wrong in [&gap_within[..], &backwards[..], &rewritten[..], &some(29..=31)[..], &[]] {
+        assert_eq!(append_all(state, 11, wrong).await, Append::OutOfPlace, "{wrong:?}");
+        assert_eq!(read(state, 20).await, all, "nothing of it was appended: {wrong:?}");
+    }
+    let foreign = state.feed.append(FencingToken(11), Epoch(4), &some(28..=29)).await.unwrap();
+    assert_eq!(foreign, Append::OutOfPlace);
+    assert_eq!(state.feed.head().await.unwrap(), Some(head(20, 27)));
+}
+
 async fn a_trimmed_feed_loses_only_those_who_fell_behind(state: &State) {
     reset(state, 11, 100).await;
     let last = 100 + 4 * crate::backend::FEED_LENGTH;
@@ -144,7 +172,7 @@ async fn revisions_beyond_2_to_the_53_are_exact(state: &State) {
         assert_eq!(append(state, (1 << 53) + 1, revision).await, Append::Duplicate);
     }
     assert_eq!(append(state, (1 << 53) + 1, base + 4).await, Append::OutOfPlace);
-    let refused = state.feed.append(FencingToken(1 << 53), EPOCH, &entry(base + 3)).await;
+    let refused = state.feed.append(FencingToken(1 << 53), EPOCH, &[entry(base + 3)]).await;
     assert!(matches!(refused, Err(Error::Fenced { newest, .. }) if newest == (1 << 53) + 1), "{refused:?}");
     assert_eq!(numbers(&read(state, base).await), [base + 1, base + 2]);
     assert_eq!(read(state, base + 2).await, FeedRead::Idle);

@@ -30,7 +30,12 @@ async fn rebuild(state: &State, token: u64, records: Vec<Record>, revision: u64)
 }
 
 async fn apply(state: &State, token: u64, event: &Event) -> Result<(), Error> {
-    state.projection.apply(FencingToken(token), event, &status(event.revision.0)).await
+    apply_all(state, token, std::slice::from_ref(event)).await
+}
+
+async fn apply_all(state: &State, token: u64, events: &[Event]) -> Result<(), Error> {
+    let last = events.last().unwrap().revision;
+    state.projection.apply(FencingToken(token), events, &status(last.0)).await
 }
 
 fn is_fenced(outcome: &Result<(), Error>, by: u64) -> bool {
@@ -41,6 +46,8 @@ pub(crate) async fn check(state: &State) {
     nothing_can_be_applied_to_nothing(state).await;
     a_rebuild_replaces_everything(state).await;
     events_change_what_they_name_and_replays_change_nothing(state).await;
+    events_at_once_end_as_one_by_one(state).await;
+    what_is_put_again_or_removed_in_between_ends_as_one_by_one(state).await;
     an_event_that_does_not_follow_is_refused(state).await;
     old_leaders_and_abandoned_rebuilds_are_fenced(state).await;
     what_is_not_declared_has_no_facts(state).await;
@@ -92,13 +99,79 @@ async fn events_change_what_they_name_and_replays_change_nothing(state: &State) 
     }
 }
 
+/// However events are cut into batches, and however much of a batch was there already.
+async fn events_at_once_end_as_one_by_one(state: &State) {
+    let model = State::memory();
+    let (start, events) = (records(5, 20), events(6, 8, 90));
+    for state in [state, &model] {
+        rebuild(state, 2, start.clone(), 7).await;
+    }
+    let mut done = 0;
+    for (again, size) in [(0, 1), (0, 7), (3, 20), (28, 2), (0, 30), (5, 0), (9, 30)] {
+        let (from, to) = (done - again, done + size);
+        apply_all(state, 2, &events[from..to]).await.unwrap();
+        for event in &events[done..to] {
+            apply(&model, 2, event).await.unwrap();
+        }
+        done = to;
+        assert_eq!(load(state).await, load(&model).await, "after {done} events");
+        assert_eq!(state.projection.status().await.unwrap(), Some(status(7 + done as u64)));
+        assert_eq!(state.projection.indexes().await.unwrap(), model.projection.indexes().await.unwrap());
+    }
+    assert_eq!(done, events.len());
+}
+
+/// A unit is declared, changed, removed and declared again within one batch, its facts before and behind.
+async fn what_is_put_again_or_removed_in_between_ends_as_one_by_one(state: &State) {
+    let (acme, payment) = (tenant_id("acme"), service_id("payment"));
+    let name = |name: &str| tenant_put(Tenant { name: name.to_owned(), ..Tenant::new(acme.clone()) });
+    let pin = |service: &str, to: &str| {
+        let pin = Pin { version: version(to), locked: false };
+        Change::Put(Fact::Pin(acme.clone(), service_id(service), pin))
+    };
+    let unpin = || Change::Removed(Key::Pin(acme.clone(), payment.clone()));
+    let gone = || Change::Removed(Key::Tenant(acme.clone()));
+    let default = |to: &str| service_put(&payment, &version(to));
+    let overlay =
+        |id: &str, weight| Change::Put(Fact::Overlay(payment.clone(), Box::new(canary(id, weight))));
+    let no_service = || Change::Removed(Key::Service(payment.clone()));
+    let stories = [
+        vec![name("a"), pin("payment", "v1"), name("b")],
+        vec![pin("payment", "v1"), name("a"), pin("orders", "v1"), pin("orders", "v2")],
+        vec![name("a"), pin("payment", "v1"), gone(), name("b"), pin("orders", "v2")],
+        vec![name("a"), pin("payment", "v1"), pin("orders", "v1"), unpin(), name("b")],
+        vec![name("a"), gone(), pin("payment", "v1")],
+        vec![name("a"), pin("payment", "v1"), gone()],
+        vec![name("a"), pin("payment", "v1"), unpin(), pin("payment", "v3"), name("c")],
+        vec![default("v1"), overlay("o", 100), default("v2"), overlay("o", 200), overlay("p", 50)],
+        vec![overlay("o", 100), default("v1"), overlay("p", 50), no_service(), default("v2")],
+        vec![default("v1"), overlay("o", 100), no_service()],
+    ];
+    for story in stories {
+        let model = State::memory();
+        let events: Vec<Event> =
+            (1..).zip(&story).map(|(at, change)| event(at, vec![change.clone()])).collect();
+        for state in [state, &model] {
+            rebuild(state, 2, vec![], 0).await;
+        }
+        apply_all(state, 2, &events).await.unwrap();
+        for event in &events {
+            apply(&model, 2, event).await.unwrap();
+        }
+        assert_eq!(load(state).await, load(&model).await, "{story:?}");
+        assert_eq!(state.projection.indexes().await.unwrap(), model.projection.indexes().await.unwrap());
+    }
+}
+
 async fn an_event_that_does_not_follow_is_refused(state: &State) {
     rebuild(state, 2, vec![], 10).await;
     let tenant = || vec![tenant_put(Tenant::new(tenant_id("late")))];
-    let gap = apply(state, 2, &event(12, tenant())).await;
-    assert!(matches!(gap, Err(Error::Corrupt { .. })), "{gap:?}");
+    for gap in [vec![event(12, tenant())], vec![event(11, vec![]), event(13, tenant())]] {
+        let gap = apply_all(state, 2, &gap).await;
+        assert!(matches!(gap, Err(Error::Corrupt { .. })), "{gap:?}");
+    }
     let foreign = ProjectionStatus { position: position(4, 11), ..status(11) };
-    let foreign = state.projection.apply(FencingToken(2), &event(11, tenant()), &foreign).await;
+    let foreign = state.projection.apply(FencingToken(2), &[event(11, tenant())], &foreign).await;
     assert!(matches!(foreign, Err(Error::Corrupt { .. })), "{foreign:?}");
     assert_eq!(load(state).await, []);
     assert_eq!(state.projection.status().await.unwrap(), Some(status(10)));
@@ -137,7 +210,7 @@ async fn what_is_not_declared_has_no_facts(state: &State) {
     let (tenant, service) = (Tenant::new(tenant_id("acme")), service_id("payment"));
     let pin = Pin { version: version("v2.1"), locked: true };
     let pinned = || Change::Put(Fact::Pin(tenant.id.clone(), service.clone(), pin.clone()));
-    let overlaid = || Change::Put(Fact::Overlay(service.clone(), canary("o", 100)));
+    let overlaid = || Change::Put(Fact::Overlay(service.clone(), Box::new(canary("o", 100))));
     let declared = || [tenant_put(tenant.clone()), service_put(&service, &version("v1"))];
     apply(state, 7, &event(1, vec![pinned(), overlaid()])).await.unwrap();
     assert_eq!(load(state).await, []);
@@ -165,7 +238,7 @@ async fn what_is_not_declared_has_no_facts(state: &State) {
 async fn overlays_come_and_go_one_by_one_and_with_their_service(state: &State) {
     rebuild(state, 7, vec![], 0).await;
     let service = service_id("payment");
-    let put = |overlay: &Overlay| Change::Put(Fact::Overlay(service.clone(), overlay.clone()));
+    let put = |overlay: &Overlay| Change::Put(Fact::Overlay(service.clone(), Box::new(overlay.clone())));
     let overlays = async || match &load(state).await[..] {
         [Record::Service(record)] => record.overlays.clone(),
         other => panic!("not one service but {other:?}"),
@@ -204,11 +277,11 @@ async fn epochs_and_revisions_beyond_2_to_the_53_are_exact(state: &State) {
     let rebuild = state.projection.rebuild(token, &at(base).position).await.unwrap();
     rebuild.finish(&at(base)).await.unwrap();
     for revision in [base + 1, base + 2] {
-        state.projection.apply(token, &event(revision, vec![]), &at(revision)).await.unwrap();
+        state.projection.apply(token, &[event(revision, vec![])], &at(revision)).await.unwrap();
         assert_eq!(state.projection.status().await.unwrap(), Some(at(revision)));
     }
     let later = ProjectionStatus { position: position(u64::MAX, base + 3), ..status(1) };
-    let later = state.projection.apply(token, &event(base + 3, vec![]), &later).await;
+    let later = state.projection.apply(token, &[event(base + 3, vec![])], &later).await;
     assert!(matches!(later, Err(Error::Corrupt { .. })), "{later:?}");
 }
 

@@ -6,12 +6,13 @@ use grey_core::ids::{OverlayId, ServiceId};
 use grey_core::key::Fact;
 use grey_core::policy::{MAX_OVERLAYS, NoRoom, Overlay};
 use grey_proto::status::ApiError;
-use uuid::Uuid;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sha2::{Digest, Sha256};
 
-use super::super::attempt::{Attempt, Outcome, check_room, in_use, unknown_overlay};
+use super::super::attempt::{Attempt, Outcome, check_room, during, in_use, unknown_overlay};
 use super::super::error::Error;
 use super::super::proposal::Proposed;
-use crate::entity::overlays;
+use crate::entity::{overlays, record_history};
 
 pub(in super::super) async fn put(
     attempt: &Attempt<'_>,
@@ -33,17 +34,30 @@ pub(in super::super) async fn put(
     attempt.require_versions(service, overlay.versions()).await?;
     let others: Vec<Overlay> = present.iter().map(|(held, _)| held.clone()).collect();
     // A new layer splits its units like no other does; one that exists keeps its salt.
-    let mut settled = Overlay { salt: Uuid::new_v4().to_string(), ..overlay.clone() };
+    let mut settled = Overlay { salt: new_salt(attempt, service, overlay).await?, ..overlay.clone() };
     settled.settle(before.map(|(held, _)| held), &others).map_err(|why| no_room(service, why))?;
     if let Some((_, revision)) = before.filter(|(held, _)| *held == settled) {
-        let completed = Some(Fact::Overlay(service.clone(), settled));
+        let completed = Some(Fact::Overlay(service.clone(), Box::new(settled)));
         return Ok(Outcome { completed, ..Outcome::unchanged(*revision) });
     }
     let row = overlays::Model::of(service, &settled, attempt.revision);
     attempt.write(overlays::Entity, [row], "write the overlay").await?;
-    let fact = Fact::Overlay(service.clone(), settled);
+    let fact = Fact::Overlay(service.clone(), Box::new(settled));
     let changes = vec![Change::Put(fact.clone())];
     Ok(Outcome { revision: attempt.revision, completed: Some(fact), changes })
+}
+
+/// A salt that no layer had before, of this service or of another, and that a dry run tells as the write has it: the
+/// service has been at each of its revisions once.
+async fn new_salt(attempt: &Attempt<'_>, service: &ServiceId, overlay: &Overlay) -> Result<String, Error> {
+    let newest = record_history::Entity::find()
+        .filter(record_history::Column::Kind.eq(record_history::SERVICE))
+        .filter(record_history::Column::Id.eq(service.as_str()))
+        .order_by_desc(record_history::Column::Revision)
+        .one(attempt.transaction);
+    let newest = newest.await.map_err(during("read the service's history"))?;
+    let parts = (service.as_str(), overlay.layer.as_str(), newest.map_or(0, |row| row.revision));
+    Ok(Sha256::digest(format!("{parts:?}")).iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// What to do where a layer cannot take an overlay.

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use grey_core::change::Change;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::key::{Fact, Key};
 use grey_core::service::Pin;
 use grey_core::version::Version;
 use grey_proto::status::ApiError;
@@ -16,7 +15,7 @@ use super::super::attempt::{
     Attempt, Outcome, during, moving, unknown_service, unknown_tenant, unknown_version,
 };
 use super::super::error::Error;
-use super::super::proposal::Proposed;
+use super::super::proposal::{Proposed, pin_of};
 use crate::database;
 use crate::entity::{pins, versions};
 
@@ -53,11 +52,7 @@ struct Wanted<'a> {
 }
 
 fn wanted(change: &Change) -> Option<Wanted<'_>> {
-    match change {
-        Change::Put(Fact::Pin(tenant, service, pin)) => Some(Wanted { tenant, service, pin: Some(pin) }),
-        Change::Removed(Key::Pin(tenant, service)) => Some(Wanted { tenant, service, pin: None }),
-        Change::Put(_) | Change::Removed(_) => None,
-    }
+    pin_of(change).map(|(tenant, service, pin)| Wanted { tenant, service, pin })
 }
 
 /// Checks and applies a run of changes that are all of pins.

@@ -3,10 +3,10 @@
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::Observation;
 
-use super::super::attempt::{Attempt, Outcome, unknown_tenant};
+use super::super::attempt::{Attempt, Outcome};
 use super::super::error::Error;
 use super::super::proposal::Proposed;
-use crate::entity::{observed_schemas, tenants};
+use crate::entity::observed_schemas;
 
 /// Records what was seen. Seeing the same schema again changes nothing, however much later: the time is that of the
 /// first look, and a poll of every database leaves no trace in the log.
@@ -16,9 +16,7 @@ pub(in super::super) async fn observe(
     (tenant, service): (&TenantId, &ServiceId),
     seen: Option<&Observation>,
 ) -> Result<Outcome, Error> {
-    if attempt.find::<tenants::Entity>(tenant.as_str(), "read the tenant").await?.is_none() {
-        return Err(unknown_tenant(tenant.as_str()).into());
-    }
+    attempt.require_tenant(tenant).await?;
     attempt.require_service(service).await?;
     let key = (tenant.to_string(), service.to_string());
     let before = attempt.find::<observed_schemas::Entity>(key.clone(), "read the observed schema").await?;

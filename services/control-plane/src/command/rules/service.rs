@@ -45,7 +45,7 @@ async fn declare_default(attempt: &Attempt<'_>, service: &Service) -> Result<Cha
     let version = ServiceVersion { service: id, version, window: SchemaWindow::default() };
     let row = versions::Model::of(&version, attempt.revision);
     attempt.write(versions::Entity, [row], "write the version").await?;
-    Ok(Change::Put(Fact::Version(version)))
+    Ok(Change::Put(Fact::Version(Box::new(version))))
 }
 
 pub(in super::super) async fn remove(

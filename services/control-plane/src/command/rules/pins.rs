@@ -1,0 +1,85 @@
+//! Pins of many tenants: one statement for all that get the same, as many as they are.
+//!
+//! What the rules need to know was asked of the table at the log's head, which holds what the tables hold.
+
+use std::collections::BTreeMap;
+
+use grey_core::ids::ServiceId;
+use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+
+use super::super::attempt::{Attempt, Outcome, during};
+use super::super::error::Error;
+use super::super::proposal::{Proposed, pin_of};
+
+/// Tenants of one statement.
+const AT_ONCE: usize = 20_000;
+
+/// The tenants that get the same pin of the same service; none: whose pin goes.
+type Alike<'a> = BTreeMap<(&'a ServiceId, Option<(&'a str, bool)>), Vec<&'a str>>;
+
+/// Applies changes that are all of pins, and all wanted.
+pub(in super::super) async fn apply(attempt: &Attempt<'_>, pins: &[Proposed]) -> Result<Vec<Outcome>, Error> {
+    let mut alike = Alike::new();
+    for (tenant, service, pin) in pins.iter().filter_map(|proposed| pin_of(&proposed.change)) {
+        let pin = pin.map(|pin| (pin.version.as_str(), pin.locked));
+        alike.entry((service, pin)).or_default().push(tenant.as_str());
+    }
+    for ((service, pin), tenants) in alike {
+        for some in tenants.chunks(AT_ONCE) {
+            put(attempt, service, pin, some).await?;
+        }
+    }
+    Ok(pins.iter().map(|proposed| attempt.changed(proposed)).collect())
+}
+
+async fn put(
+    attempt: &Attempt<'_>,
+    service: &ServiceId,
+    pin: Option<(&str, bool)>,
+    tenants: &[&str],
+) -> Result<(), Error> {
+    let service: Value = service.as_str().into();
+    match pin {
+        Some((version, locked)) => {
+            let values = vec![service, version.into(), locked.into(), attempt.revision.into()];
+            let sql = "INSERT INTO pins (tenant, service, version, locked, revision) \
+                       SELECT value, $2, $3, $4, $5 FROM {named} WHERE true ON CONFLICT (tenant, service) DO UPDATE \
+                       SET version = excluded.version, locked = excluded.locked, revision = excluded.revision";
+            for_each(attempt, sql, tenants, values, "write pins").await
+        }
+        None => {
+            let sql = "DELETE FROM pins WHERE service = $2 AND tenant IN (SELECT value FROM {named})";
+            for_each(attempt, sql, tenants, vec![service], "remove pins").await
+        }
+    }
+}
+
+/// Notes in the index of records that the event changed these tenants.
+pub(in super::super) async fn index(attempt: &Attempt<'_>, tenants: &[&str]) -> Result<(), Error> {
+    for some in tenants.chunks(AT_ONCE) {
+        let sql = "INSERT INTO record_history (kind, id, revision) \
+                   SELECT 'tenant', value, $2 FROM {named} WHERE true";
+        for_each(attempt, sql, some, vec![attempt.revision.into()], "index the event").await?;
+    }
+    Ok(())
+}
+
+/// Runs a statement over a list of ids, which it names `{named}`; further values count from `$2`.
+async fn for_each(
+    attempt: &Attempt<'_>,
+    sql: &str,
+    ids: &[&str],
+    values: Vec<Value>,
+    attempted: &'static str,
+) -> Result<(), Error> {
+    let backend = attempt.transaction.get_database_backend();
+    let named = match backend {
+        DbBackend::Postgres => "json_array_elements_text(CAST($1 AS json)) AS named (value)",
+        _ => "json_each($1)",
+    };
+    let list = serde_json::to_string(ids).expect("a list of texts can be written as JSON");
+    let values = std::iter::once(list.into()).chain(values);
+    let statement = Statement::from_sql_and_values(backend, sql.replace("{named}", named), values);
+    attempt.transaction.execute_raw(statement).await.map_err(during(attempted))?;
+    Ok(())
+}
