@@ -424,6 +424,12 @@ async fn a_password_is_nowhere_to_be_found() {
         told.push(plane.call(Method::PUT, path, json!({"url": url})).await.1.to_string());
         told.push(plane.call(Method::PUT, path, json!({"url": url, "kind": "file"})).await.1.to_string());
         told.push(plane.call(Method::PUT, path, json!({"url": [url]})).await.1.to_string());
+        // A body that is malformed as a whole, with the secret where none belongs.
+        for malformed in [json!(url), json!({ url.as_str(): "x" }), json!({"url": url, "kind": [url]})] {
+            let (status, answer) = plane.call(Method::PUT, path, malformed).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+            told.push(answer.to_string());
+        }
     }
     told.push(format!("{:?}", list(&plane, "", "").await));
     told.push(format!("{:?}", sealed(&plane).await));

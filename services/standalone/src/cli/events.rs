@@ -193,6 +193,8 @@ mod tests {
             changes: changes.into_iter().map(|change| Change { change: Some(change) }).collect(),
             ..Event::default()
         };
+        let large = Event { omitted: 9_000, ..event.clone() };
+        assert!(line(&large)[3].ends_with(" and 9001 more"), "{:?}", line(&large));
         let response = ListEventsResponse { events: vec![event], ..ListEventsResponse::default() };
         insta::assert_snapshot!(list_text(&response), @"
         REVISION  AT                             WHO                      CHANGES                                                     REASON
