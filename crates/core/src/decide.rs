@@ -6,10 +6,12 @@
 
 mod instance;
 mod matching;
+mod metadata;
 mod trace;
 mod version;
 
 pub(crate) use matching::applies;
+pub use metadata::Metadata;
 pub(crate) use trace::{NoTrace, Recorder, Trace};
 
 use crate::balance::Moment;
@@ -19,7 +21,6 @@ use crate::instance::Instance;
 use crate::schema::SchemaVersion;
 use crate::table::{Assignment, Locality, Row, ServiceTable, Table};
 use crate::version::Version;
-use std::collections::BTreeMap;
 
 /// A call to be decided. Empty texts mean "not given".
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ pub struct Call<'a> {
     /// The service that is called.
     pub service: &'a str,
     /// Attributes of the call that rules may look at.
-    pub metadata: &'a BTreeMap<String, String>,
+    pub metadata: Metadata<'a>,
     /// The user within the tenant.
     pub user: &'a str,
     /// A key of the call.
@@ -44,8 +45,6 @@ pub struct Call<'a> {
     pub role: &'a str,
 }
 
-static NO_METADATA: BTreeMap<String, String> = BTreeMap::new();
-
 impl<'a> Call<'a> {
     /// A call with nothing but its tenant and service.
     #[must_use]
@@ -53,7 +52,7 @@ impl<'a> Call<'a> {
         Self {
             tenant,
             service,
-            metadata: &NO_METADATA,
+            metadata: Metadata::NONE,
             user: "",
             request_key: "",
             region: "",
@@ -146,6 +145,20 @@ pub struct Decision<'t> {
 /// Why the call gets no instance.
 pub fn decide<'t>(table: &'t Table, call: &Call<'_>, moment: &Moment) -> Result<Decision<'t>, Refusal> {
     run(table, call, moment, &mut NoTrace)
+}
+
+/// [`decide`] for a call whose service was looked up in the table already.
+///
+/// # Errors
+/// Why the call gets no instance.
+pub fn decide_in<'t>(
+    table: &'t Table,
+    service: &'t ServiceTable,
+    call: &Call<'_>,
+    moment: &Moment,
+) -> Result<Decision<'t>, Refusal> {
+    let choice = version::choose_in(table, service, call, &mut NoTrace)?;
+    instance::choose(&choice, call, moment, &mut NoTrace)
 }
 
 /// Chooses the version of a call, not yet looking whether it has instances.

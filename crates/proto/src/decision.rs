@@ -1,5 +1,9 @@
 //! Decisions and explanations as messages.
 
+mod frame;
+
+pub use frame::frame;
+
 use crate::router::{self, DecisionReason, RouteOutcome, RouteResponse, route_outcome};
 use crate::status::ApiError;
 use grey_core::decide::{Decision, Detour, Rule};
@@ -90,3 +94,6 @@ fn step(step: Step) -> router::ExplainStep {
         rejected: step.rejected.into_iter().map(rejected).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

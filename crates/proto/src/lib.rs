@@ -2,11 +2,13 @@
 //!
 //! [`control`], [`router`], [`schema`] and [`sync`] are generated from the contracts under `proto/`. [`convert`] turns their messages
 //! into core's checked types and back, [`codec`] writes and reads what is stored, and [`status`] is the only
-//! place that knows which code a failure has. The feature `arbitrary` adds generators for property tests.
+//! place that knows which code a failure has. [`route_call`] and [`decision`] read and write the messages of Route without the
+//! generated types, which would cost more than deciding does. The feature `arbitrary` adds generators for property tests.
 
 pub mod codec;
 pub mod convert;
 pub mod decision;
+pub mod route_call;
 pub mod status;
 
 #[cfg(any(test, feature = "arbitrary"))]

@@ -2,6 +2,8 @@
 //!
 //! Decides identity, not permission: what a role may do is the service's business. Denies unless allowed.
 
+mod last_caller;
+
 use std::{fmt, net::SocketAddr};
 
 use http::{HeaderMap, header};
@@ -10,6 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config::{Faults, Validate};
+
+pub use last_caller::LastCaller;
 
 /// Who may call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]

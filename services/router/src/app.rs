@@ -159,7 +159,7 @@ impl App {
             let counts = counts.get(thread).map(Arc::clone).unwrap_or_default();
             let decider = Arc::new(Decider::new(Arc::clone(&shared), counts));
             let service = Service { decider, watchers: watchers.clone(), draining: token.clone() };
-            Dispatch::new(service, &shared.limits, health.clone(), reflection.clone(), token.clone())
+            Dispatch::new(service, health.clone(), reflection.clone(), token.clone())
         };
         let grpc = grpc.serve(options, make_service, draining.clone()).context("start the gRPC threads")?;
         let (grpc_drained, http_drained) =

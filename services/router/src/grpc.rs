@@ -1,19 +1,26 @@
 //! The gRPC face of the decisions.
 
+mod answer;
 mod dispatch;
+mod fast;
 mod report;
+mod request;
 mod stream;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use grey_core::error::Reason;
+use grey_proto::decision;
 use grey_proto::router::router_service_server::RouterService;
 use grey_proto::router::{
     ExplainRequest, ExplainResponse, IdentifyRequest, IdentifyResponse, ReportRequest, ReportResponse,
     RouteBatchRequest, RouteBatchResponse, RouteRequest, RouteResponse, RouteStreamRequest,
     RouteStreamResponse, WatchRequest, WatchResponse,
 };
+use grey_proto::status::ApiError;
+use grey_runtime::access::Principal;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -24,7 +31,11 @@ pub(crate) use stream::draining;
 use crate::decider::Decider;
 use crate::watch::Watchers;
 
-/// One thread's router service.
+/// Who calls, as it was found out before anything of the call's body was read; in the request's extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Arc<Principal>);
+
+/// One thread's router service. Calls reach it through [`Dispatch`], which knows who makes them.
 pub(crate) struct Service {
     pub(crate) decider: Arc<Decider>,
     pub(crate) watchers: Watchers,
@@ -33,24 +44,23 @@ pub(crate) struct Service {
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-impl Service {
-    fn role<T>(&self, request: &Request<T>) -> Result<&str, Status> {
-        Ok(self.decider.shared.role(request.metadata().as_ref())?)
-    }
+fn caller<T>(request: &Request<T>) -> Result<&Principal, Status> {
+    let caller = request.extensions().get::<Caller>().map(|Caller(who)| who.as_ref());
+    caller.ok_or_else(|| ApiError::new(Reason::Unauthenticated, "the caller was not authenticated").into())
 }
 
 #[tonic::async_trait]
 impl RouterService for Service {
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
-        let role = self.role(&request)?;
-        Ok(Response::new(self.decider.route(request.get_ref(), role).await?))
+        let (call, role) = (request.get_ref().into(), &caller(&request)?.role);
+        Ok(Response::new(self.decider.route(&call, role, decision::response).await?))
     }
 
     async fn route_batch(
         &self,
         request: Request<RouteBatchRequest>,
     ) -> Result<Response<RouteBatchResponse>, Status> {
-        let role = self.role(&request)?;
+        let role = &caller(&request)?.role;
         let outcomes = self.decider.route_all(&request.get_ref().calls, role).await?;
         Ok(Response::new(RouteBatchResponse { outcomes }))
     }
@@ -61,14 +71,14 @@ impl RouterService for Service {
         &self,
         request: Request<Streaming<RouteStreamRequest>>,
     ) -> Result<Response<Self::RouteStreamStream>, Status> {
-        let role = self.role(&request)?.to_owned();
+        let role = caller(&request)?.role.clone();
         let calls = request.into_inner();
         let answers = stream::answers(Arc::clone(&self.decider), role, calls, self.draining.clone());
         Ok(Response::new(Box::pin(answers)))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
-        let role = self.role(&request)?;
+        let role = &caller(&request)?.role;
         let explained = self.decider.explain(request.get_ref().clone(), role).await;
         Ok(Response::new(explained?))
     }
@@ -76,7 +86,7 @@ impl RouterService for Service {
     type WatchStream = Answers<WatchResponse>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.role(&request)?;
+        caller(&request)?;
         let frames = self.watchers.watch(request.get_ref())?;
         Ok(Response::new(Box::pin(frames)))
     }
@@ -85,12 +95,15 @@ impl RouterService for Service {
         &self,
         request: Request<IdentifyRequest>,
     ) -> Result<Response<IdentifyResponse>, Status> {
-        self.role(&request)?;
+        caller(&request)?;
         Ok(Response::new(self.decider.shared.identify()))
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        let reporter = self.decider.shared.reporter(request.metadata().as_ref())?;
+        let reporter = self.decider.shared.reports.admit(caller(&request)?)?;
         Ok(Response::new(take_outcomes(&self.decider, reporter, request.get_ref())?))
     }
 }
+
+#[cfg(test)]
+mod conformance;

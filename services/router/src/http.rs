@@ -11,6 +11,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use grey_core::error::Reason;
 use grey_proto::convert::json_fault;
+use grey_proto::decision;
 use grey_proto::router::{
     ExplainRequest, ReportRequest, RouteBatchRequest, RouteBatchResponse, RouteRequest,
 };
@@ -45,7 +46,7 @@ type Answer = Result<Response, Failure>;
 async fn route(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {
     let role = decider.shared.role(&headers)?;
     let call: RouteRequest = read(&headers, body, decider.shared.limits.call_bytes).await?;
-    Ok(answer(decider.route(&call, role).await?))
+    Ok(answer(decider.route(&(&call).into(), role, decision::response).await?))
 }
 
 async fn route_batch(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {

@@ -1,13 +1,13 @@
 //! What one caller may ask for, checked before anything else looks at a call.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use grey_core::decide::Metadata;
 use grey_core::error::Reason;
 use grey_core::ids::{MAX_ID_LENGTH, ServiceId, TenantId};
 use grey_core::version::MAX_VERSION_LENGTH;
 use grey_proto::convert::InvalidMessage;
-use grey_proto::router::RouteRequest;
+use grey_proto::route_call::RouteCall;
 use grey_proto::status::ApiError;
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate};
@@ -31,6 +31,9 @@ pub struct Limits {
     pub key_bytes: usize,
     /// Watch streams at once.
     pub watchers: usize,
+    /// From the headers of a call to the end of its message; a stream may take as long as it likes.
+    #[serde(with = "duration")]
+    pub body_deadline: Duration,
     /// How long a call waits for the revision that it asks for.
     #[serde(with = "duration")]
     pub min_revision_wait: Duration,
@@ -48,6 +51,8 @@ impl Validate for Limits {
         let fits = (1..=10_000).contains(&self.batch_calls);
         faults.check(fits, "batch_calls", "must be between 1 and 10000");
         faults.check(self.watchers <= 100_000, "watchers", "must be at most 100000");
+        let sane = !self.body_deadline.is_zero() && self.body_deadline <= Duration::from_secs(600);
+        faults.check(sane, "body_deadline", "must be longer than nothing and at most 10m");
         let short = self.min_revision_wait <= Duration::from_secs(60);
         faults.check(short, "min_revision_wait", "must be at most 1m");
         let short = !self.turn_deadline.is_zero() && self.turn_deadline <= Duration::from_secs(1);
@@ -58,7 +63,7 @@ impl Validate for Limits {
 impl Limits {
     /// Checks a call without allocating. Ids are only measured: one that is well-formed is found in the table
     /// or not, and [`explain_miss`] tells the malformed ones among those that are not.
-    pub(crate) fn check(&self, call: &RouteRequest) -> Result<(), InvalidMessage> {
+    pub(crate) fn check(&self, call: &RouteCall<'_>) -> Result<(), InvalidMessage> {
         let texts = [
             ("tenant", call.tenant.len(), MAX_ID_LENGTH),
             ("service", call.service.len(), MAX_ID_LENGTH),
@@ -77,14 +82,14 @@ impl Limits {
         if call.service.is_empty() {
             return Err(InvalidMessage::missing("service"));
         }
-        if call.metadata.is_empty() { Ok(()) } else { self.check_metadata(&call.metadata) }
+        if call.metadata.is_empty() { Ok(()) } else { self.check_metadata(call.metadata) }
     }
 
-    fn check_metadata(&self, metadata: &BTreeMap<String, String>) -> Result<(), InvalidMessage> {
+    fn check_metadata(&self, metadata: Metadata<'_>) -> Result<(), InvalidMessage> {
         if metadata.len() > self.metadata_entries {
             return Err(too_many("metadata", "entries", metadata.len(), self.metadata_entries));
         }
-        let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let bytes = metadata.byte_count();
         if bytes > self.metadata_bytes {
             return Err(too_many("metadata", "bytes", bytes, self.metadata_bytes));
         }
@@ -105,9 +110,9 @@ fn too_many(field: &str, what: &str, given: usize, limit: usize) -> InvalidMessa
 }
 
 /// The fault of an id that cannot be in any table; none if both are well-formed.
-pub(crate) fn explain_miss(call: &RouteRequest) -> Option<ApiError> {
-    let tenant = TenantId::new(&call.tenant).err().map(|why| ("tenant", why));
-    let fault = tenant.or_else(|| ServiceId::new(&call.service).err().map(|why| ("service", why)));
+pub(crate) fn explain_miss(call: &RouteCall<'_>) -> Option<ApiError> {
+    let tenant = TenantId::new(call.tenant).err().map(|why| ("tenant", why));
+    let fault = tenant.or_else(|| ServiceId::new(call.service).err().map(|why| ("service", why)));
     fault.map(|(field, why)| {
         ApiError::new(Reason::InvalidArgument, format!("{field}: {why}")).with("field", field)
     })

@@ -6,9 +6,10 @@ use std::time::Instant;
 use grey_core::balance::Millis;
 use grey_core::decide::Call;
 use grey_core::error::Reason;
-use grey_proto::router::{IdentifyResponse, RouteRequest};
+use grey_proto::route_call::RouteCall;
+use grey_proto::router::IdentifyResponse;
 use grey_proto::status::ApiError;
-use grey_runtime::access::{Access, Principal};
+use grey_runtime::access::{self, Access, Principal};
 use grey_state::State;
 use grey_state::follower::Tables;
 use http::HeaderMap;
@@ -81,8 +82,7 @@ impl Shared {
     }
 
     fn caller(&self, headers: &HeaderMap) -> Result<&Principal, ApiError> {
-        let caller = self.access.authenticate(headers);
-        caller.map_err(|why| ApiError::new(Reason::Unauthenticated, why.to_string()))
+        self.access.authenticate(headers).map_err(unauthenticated)
     }
 
     /// Who this router is and how far it is.
@@ -103,24 +103,26 @@ impl Shared {
         now
     }
 
-    /// The request as a call of `role`.
-    pub(crate) fn call<'a>(&'a self, request: &'a RouteRequest, role: &'a str) -> Call<'a> {
+    /// What was asked, as a call of `role`.
+    pub(crate) fn call<'a>(&'a self, asked: &RouteCall<'a>, role: &'a str) -> Call<'a> {
         let or = |given: &'a str, own: &'a str| if given.is_empty() { own } else { given };
         Call {
-            tenant: &request.tenant,
-            service: &request.service,
-            metadata: &request.metadata,
-            user: &request.user,
-            request_key: &request.request_key,
+            tenant: asked.tenant,
+            service: asked.service,
+            metadata: asked.metadata,
+            user: asked.user,
+            request_key: asked.request_key,
             // A caller that names its region is not assumed to be in the router's zone.
-            region: or(&request.region, &self.identity.region),
-            zone: if request.region.is_empty() {
-                or(&request.zone, &self.identity.zone)
-            } else {
-                &request.zone
-            },
-            override_version: &request.override_version,
+            region: or(asked.region, &self.identity.region),
+            zone: if asked.region.is_empty() { or(asked.zone, &self.identity.zone) } else { asked.zone },
+            override_version: asked.override_version,
             role,
         }
     }
+}
+
+/// What a caller is told whose credentials are refused.
+#[cold]
+pub(crate) fn unauthenticated(why: access::Error) -> ApiError {
+    ApiError::new(Reason::Unauthenticated, why.to_string())
 }

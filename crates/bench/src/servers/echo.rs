@@ -7,6 +7,7 @@ use anyhow::Result;
 use grey_proto::router::router_service_server::RouterServiceServer;
 use grey_proto::router::{DecisionReason, Instance, RouteRequest, RouteResponse};
 use grey_runtime::server::{Options, PerCore, PerCoreHandle};
+use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Server;
@@ -57,7 +58,7 @@ pub(super) async fn tuned() -> Result<()> {
 
 /// Starts the tuned echo, until `stop`.
 pub(super) fn start_tuned(stop: CancellationToken) -> Result<PerCoreHandle> {
-    let service = RouterServiceServer::new(OnlyRoute(Echo::new()?));
+    let service = TowerToHyperService::new(RouterServiceServer::new(OnlyRoute(Echo::new()?)));
     Ok(PerCore::bind(loopback(), 1)?.serve(Options::default(), move |_| service.clone(), stop)?)
 }
 

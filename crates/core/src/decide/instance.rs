@@ -124,7 +124,7 @@ fn hash_key(choice: &VersionChoice<'_>, call: &Call<'_>) -> u32 {
         HashKey::Tenant => unit_hash(&[call.tenant]),
         HashKey::User => unit_hash(&[call.tenant, call.user]),
         HashKey::Request => unit_hash(&[call.request_key]),
-        HashKey::Metadata(key) => unit_hash(&[call.metadata.get(key).map_or("", String::as_str)]),
+        HashKey::Metadata(key) => unit_hash(&[call.metadata.get(key).unwrap_or_default()]),
     }
 }
 

@@ -15,6 +15,16 @@ pub(super) fn choose<'t, T: Trace>(
     trace: &mut T,
 ) -> Result<VersionChoice<'t>, Refusal> {
     let service = table.service(call.service).ok_or(Refusal::UnknownService)?;
+    choose_in(table, service, call, trace)
+}
+
+/// The same for a service that was looked up already.
+pub(super) fn choose_in<'t, T: Trace>(
+    table: &'t Table,
+    service: &'t ServiceTable,
+    call: &Call<'_>,
+    trace: &mut T,
+) -> Result<VersionChoice<'t>, Refusal> {
     let hold = table.hold(call.tenant, call.service);
     choose_for(service, table.tenant(call.tenant), hold, call, trace)
 }

@@ -133,6 +133,13 @@ impl ServiceTable {
         })
     }
 
+    /// Whether its choice of an instance looks at what time it is.
+    #[must_use]
+    pub fn reads_clock(&self) -> bool {
+        let strategy = self.policy.as_ref().map(|p| p.balancing.strategy).unwrap_or_default();
+        !matches!(strategy, Strategy::RoundRobin | Strategy::WeightedRoundRobin | Strategy::Random)
+    }
+
     /// What a tenant is assigned to; without a row it is "no pin, no schema".
     #[must_use]
     pub fn assigned(&self, row: Option<&Row>) -> &Assignment {

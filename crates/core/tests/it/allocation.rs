@@ -6,7 +6,7 @@ use crate::fixture::{
 };
 use crate::overlays::{canary, experiment, lay, with_pinned};
 use grey_core::change::Change;
-use grey_core::decide::{Call, decide};
+use grey_core::decide::{Call, Metadata, decide};
 use grey_core::instance::Instance;
 use grey_core::key::Fact;
 use grey_core::policy::{Failover, HashKey, Match, Overlay, Policy, Predicate, Test, Unit};
@@ -33,7 +33,8 @@ fn overlaid() -> Vec<Overlay> {
 fn a_decision_allocates_nothing() {
     let place = |id, of| Instance { region: Some(name("eu")), zone: Some(name("a")), ..instance(id, of) };
     let list = vec![place("a", "1"), place("b", "1"), place("c", "2"), place("d", "1")];
-    let metadata = BTreeMap::from([("channel".to_owned(), "web".to_owned())]);
+    let channel = BTreeMap::from([("channel".to_owned(), "web".to_owned())]);
+    let metadata = Metadata::Map(&channel);
     for strategy in ALL {
         let mut table = table(strategy, list.clone());
         let base = crate::fixture::balanced_by(strategy);
@@ -64,7 +65,7 @@ fn a_decision_allocates_nothing() {
         let counted = allocation_counter::measure(|| {
             for (at, user) in ["ann", "bob", "eve", "dan"].into_iter().cycle().take(200).enumerate() {
                 let of = if at % 3 == 0 { "pinned" } else { "t" };
-                let call = Call { user, metadata: &metadata, region: "eu", zone: "a", ..Call::new(of, "s") };
+                let call = Call { user, metadata, region: "eu", zone: "a", ..Call::new(of, "s") };
                 served += usize::from(decide(&table, &call, &random.moment(at as u32)).is_ok());
             }
         });

@@ -4,7 +4,7 @@ use crate::fixture::{event, name, overlay, schema, service, tenant, version};
 use crate::model::Model;
 use grey_core::change::{Change, Event};
 use grey_core::database::{Database, DatabaseKind, Dialect};
-use grey_core::decide::Call;
+use grey_core::decide::{Call, Metadata};
 use grey_core::ids::{Name, ServiceId, TenantId};
 use grey_core::instance::Instance;
 use grey_core::key::{Fact, Key};
@@ -324,7 +324,7 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn call(&self) -> Call<'_> {
         Call {
-            metadata: &self.metadata,
+            metadata: Metadata::Map(&self.metadata),
             user: self.unit[0],
             request_key: self.unit[1],
             region: self.place[0],

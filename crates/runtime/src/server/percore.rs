@@ -13,11 +13,12 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use hyper::{
+    body::{Body, Bytes, Incoming},
+    server::conn::http2,
+    service::Service,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,7 +28,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
 
 use super::{
     CONNECTION_WINDOW, Options, STREAM_WINDOW,
@@ -37,6 +37,9 @@ use crate::shutdown::panic_message;
 
 /// Connections that wait to be accepted, per thread; the kernel may allow fewer.
 const BACKLOG: i32 = 4096;
+
+/// Why the body of an answer broke off.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Length of the text with which every HTTP/2 client begins.
 const PREFACE_LEN: usize = 24;
@@ -90,12 +93,12 @@ impl PerCore {
         self.listeners.len()
     }
 
-    /// Starts the threads; each calls `make_service` with its number, inside its runtime, and clones the result per
-    /// connection and call. When `draining` is cancelled the server drains; a thread that panics cancels it.
+    /// Starts the threads; each calls `make_service` with its number, inside its runtime, and clones the result for each
+    /// connection. When `draining` is cancelled the server drains; a thread that panics cancels it.
     ///
     /// # Errors
     /// A thread or its runtime cannot be started; those already started drain.
-    pub fn serve<S, F>(
+    pub fn serve<S, F, B>(
         self,
         options: Options,
         make_service: F,
@@ -103,11 +106,10 @@ impl PerCore {
     ) -> io::Result<PerCoreHandle>
     where
         F: Fn(usize) -> S + Send + Sync + 'static,
-        S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Fault>,
     {
         let connections = Connections::new(options.max_connections);
         let (options, make_service) = (Arc::new(options), Arc::new(make_service));
@@ -200,13 +202,12 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run<S>(&self, listener: TcpListener, service: S) -> io::Result<bool>
+    async fn run<S, B>(&self, listener: TcpListener, service: S) -> io::Result<bool>
     where
-        S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Fault>,
     {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (http2, drain, tasks) = (builder(&self.options), Drain::new(), TaskTracker::new());
@@ -253,13 +254,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<S>(self, stream: TcpStream, http2: http2::Builder<TokioExecutor>, service: S)
+    async fn serve<S, B>(self, stream: TcpStream, http2: http2::Builder<TokioExecutor>, service: S)
     where
-        S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Fault>,
     {
         let Some(acceptor) = &self.options.tls else {
             return self.serve_http2(stream, &http2, service).await;
@@ -271,14 +271,13 @@ impl Connection {
         }
     }
 
-    async fn serve_http2<S, I>(&self, stream: I, http2: &http2::Builder<TokioExecutor>, service: S)
+    async fn serve_http2<S, B, I>(&self, stream: I, http2: &http2::Builder<TokioExecutor>, service: S)
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
-        S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Fault>,
     {
         let stream = TokioIo::new(FirstBytes::new(
             stream,
@@ -286,7 +285,7 @@ impl Connection {
             self.options.handshake_timeout,
             self.drain.clone(),
         ));
-        let connection = http2.serve_connection(stream, TowerToHyperService::new(service));
+        let connection = http2.serve_connection(stream, service);
         if let Err(error) = self.drain.run(connection).await {
             tracing::debug!(error = %error, "connection ended with an error");
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use grey_runtime::{
     Faults,
-    access::{Access, Error, Options, Principal, Token, TokenHash, check_bind, is_name},
+    access::{Access, Error, LastCaller, Options, Principal, Token, TokenHash, check_bind, is_name},
 };
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
@@ -53,6 +53,48 @@ fn wrong_missing_and_malformed_tokens_are_refused() {
     let mut twice = headers("Bearer first-secret");
     twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer second-secret"));
     assert_eq!(access.authenticate(&twice), Err(Error::Malformed));
+}
+
+#[test]
+fn a_connection_trusts_a_checked_token_for_a_second() {
+    let access = Access::new(&two_tokens(), everywhere());
+    let revoked = Access::new(&Options::default(), everywhere());
+    let mut last = LastCaller::default();
+    let mut at = |access, value, ms: u32| {
+        last.authenticate(access, &headers(value), || u32::MAX.wrapping_add(ms)).map(|who| who.role.clone())
+    };
+    assert_eq!(at(&access, "Bearer first-secret", 0).as_deref(), Ok("admin"));
+    assert_eq!(at(&revoked, "Bearer first-secret", 999).as_deref(), Ok("admin"), "within the second");
+    assert_eq!(at(&revoked, "Bearer first-secret", 1_000), Err(Error::Unknown), "and no longer");
+    assert_eq!(at(&revoked, "Bearer first-secret", 1_000), Err(Error::Unknown));
+    assert_eq!(at(&access, "Bearer first-secret", 1_000).as_deref(), Ok("admin"));
+    assert_eq!(at(&access, "Bearer second-secret", 1_000).as_deref(), Ok("viewer"), "another token");
+    assert_eq!(at(&access, "Bearer first-secreT", 1_000), Err(Error::Unknown));
+    assert_eq!(at(&access, "Bearer first-secret2", 1_000), Err(Error::Unknown));
+}
+
+#[test]
+fn a_connection_that_showed_a_token_is_not_trusted_without_it() {
+    let access = Access::new(&two_tokens(), everywhere());
+    let mut last = LastCaller::default();
+    let mut ask = |headers: &HeaderMap| last.authenticate(&access, headers, || 7).map(|who| who.role.clone());
+    let mut twice = headers("Bearer first-secret");
+    assert_eq!(ask(&twice).as_deref(), Ok("admin"));
+    assert_eq!(ask(&HeaderMap::new()), Err(Error::Missing));
+    assert_eq!(ask(&twice).as_deref(), Ok("admin"));
+    twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer second-secret"));
+    assert_eq!(ask(&twice), Err(Error::Malformed));
+
+    let open = Access::new(&Options { allow_anonymous: Some(true), ..two_tokens() }, everywhere());
+    let mut ask = |headers: &HeaderMap| last.authenticate(&open, headers, || 7).map(|who| who.role.clone());
+    assert_eq!(ask(&HeaderMap::new()).as_deref(), Ok("anonymous"));
+    assert_eq!(ask(&headers("Bearer first-secret")).as_deref(), Ok("admin"));
+    assert_eq!(ask(&HeaderMap::new()).as_deref(), Ok("anonymous"));
+    assert_eq!(
+        ask(&headers("Bearer x")),
+        Err(Error::Unknown),
+        "a wrong token is refused even where none is needed"
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn start(threads: usize, options: Options) -> (Gate, PerCoreHandle, Cancellation
     let served = gate.clone();
     let server = PerCore::bind(any_port(), threads).unwrap();
     assert_eq!(server.threads(), threads);
-    let handle = server.serve(options, move |_| served.service(), draining.clone()).unwrap();
+    let handle = server.serve(options, move |_| served.on_hyper(), draining.clone()).unwrap();
     (gate, handle, draining)
 }
 
@@ -122,7 +122,7 @@ async fn panic_of_a_server_thread_begins_the_drain() {
     let server = PerCore::bind(any_port(), 2).unwrap();
     let make = move |thread| {
         assert_ne!(thread, 1, "planted");
-        gate.service()
+        gate.on_hyper()
     };
     let handle = server.serve(Options::default(), make, draining.clone()).unwrap();
     within(draining.cancelled()).await;

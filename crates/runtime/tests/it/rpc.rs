@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tonic::{
     Request, Response, Status,
@@ -39,6 +40,11 @@ impl Gate {
 
     pub(crate) fn service(&self) -> HealthServer<Self> {
         HealthServer::new(self.clone())
+    }
+
+    /// The same for a server that takes hyper's services.
+    pub(crate) fn on_hyper(&self) -> TowerToHyperService<HealthServer<Self>> {
+        TowerToHyperService::new(self.service())
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn first_start() -> &'static First {
         let keep = Arc::clone(&exported);
         let collect = move |_| {
             let keep = Arc::clone(&keep);
-            tower::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 let keep = Arc::clone(&keep);
                 async move {
                     let path = request.uri().path().to_owned();

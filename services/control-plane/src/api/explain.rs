@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use grey_core::balance::Moment;
 use grey_core::change::{Event, Position, Revision};
-use grey_core::decide::Call;
+use grey_core::decide::{Call, Metadata};
 use grey_core::error::Reason;
 use grey_core::explain::explain;
 use grey_core::ids::{ServiceId, TenantId};
@@ -193,7 +193,7 @@ fn check_size(call: &RouteRequest) -> Result<(), ApiError> {
 /// The call as core sees it. It has no role: nobody's credentials came with it, so no override is obeyed.
 fn core_call(call: &RouteRequest) -> Call<'_> {
     Call {
-        metadata: &call.metadata,
+        metadata: Metadata::Map(&call.metadata),
         user: &call.user,
         request_key: &call.request_key,
         region: &call.region,

@@ -5,6 +5,7 @@
 mod world;
 
 mod bad_input;
+mod conformance;
 mod drain;
 mod explain;
 mod heartbeat;

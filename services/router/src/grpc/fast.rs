@@ -1,0 +1,193 @@
+//! Route, without what a general server does around a call.
+//!
+//! A call whose body is one plain message, and which has nothing to wait for, is decided from the bytes that arrived and
+//! answered with bytes. Every other call goes to the generated server, as if it had come there first, so there is one
+//! implementation of everything that is not a plain call, and one of the decision.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use grey_proto::decision;
+use grey_proto::route_call::{Entries, RouteCall};
+use grey_proto::router::router_service_server::RouterServiceServer;
+use grey_proto::status::ApiError;
+use grey_runtime::access::Principal;
+use http::{HeaderMap, HeaderName, Request, Response};
+use hyper::body::Body;
+use tonic::Status;
+use tonic::codegen::{BoxFuture, Service as _};
+
+use super::answer::{AnswerBody, decided};
+use super::request::{Fault, RequestBody};
+use super::{Caller, Service};
+use crate::decider::Decider;
+use crate::limits::Limits;
+
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// The methods of the router's service, for one thread.
+pub(crate) struct Methods {
+    decider: Arc<Decider>,
+    /// For messages with one call.
+    calls: RouterServiceServer<Service>,
+    /// For messages with many.
+    batches: RouterServiceServer<Service>,
+    call_bytes: usize,
+    body_deadline: Duration,
+}
+
+/// What of a method matters before it is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Method {
+    /// Route.
+    Route,
+    /// Another one whose message has one call.
+    Call,
+    /// One whose messages have many.
+    Batch,
+    /// Likewise, and its caller sends as many messages as it likes, for as long as it likes.
+    Stream,
+}
+
+/// An answer on its way.
+pub(crate) enum Answering<B> {
+    /// It is there.
+    Ready(Box<Response<AnswerBody>>),
+    /// A call of Route whose message arrives.
+    Arriving(Arriving<B>),
+    /// Tonic makes it.
+    Served(BoxFuture<Response<tonic::body::Body>, Infallible>),
+    /// It was given.
+    Given,
+}
+
+/// A call of Route whose message arrives.
+pub(crate) struct Arriving<B> {
+    methods: Arc<Methods>,
+    caller: Caller,
+    request: Request<RequestBody<B>>,
+}
+
+impl Methods {
+    pub(crate) fn new(service: Service, limits: &Limits) -> Self {
+        let decider = Arc::clone(&service.decider);
+        let service = Arc::new(service);
+        let server =
+            |bytes| RouterServiceServer::from_arc(Arc::clone(&service)).max_decoding_message_size(bytes);
+        let (calls, batches) = (server(limits.call_bytes), server(limits.batch_bytes));
+        let (call_bytes, body_deadline) = (limits.call_bytes, limits.body_deadline);
+        Self { decider, calls, batches, call_bytes, body_deadline }
+    }
+
+    /// Answers a call of `method`, whose caller is known.
+    pub(crate) fn answer<B>(
+        self: &Arc<Self>,
+        method: Method,
+        who: Arc<Principal>,
+        request: Request<B>,
+    ) -> Answering<B>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Fault>,
+    {
+        let caller = Caller(who);
+        let deadline = (method != Method::Stream).then_some(self.body_deadline);
+        let request = request.map(|body| RequestBody::new(body, deadline));
+        match method {
+            Method::Route if is_plain(request.headers()) => {
+                Answering::Arriving(Arriving { methods: Arc::clone(self), caller, request })
+            }
+            Method::Route | Method::Call => Answering::Served(served(&self.calls, caller, request)),
+            Method::Batch | Method::Stream => Answering::Served(served(&self.batches, caller, request)),
+        }
+    }
+}
+
+impl Method {
+    /// The method of that name; there need not be one.
+    pub(crate) fn of(name: &str) -> Self {
+        match name {
+            "Route" => Self::Route,
+            "Explain" => Self::Call,
+            "RouteStream" => Self::Stream,
+            _ => Self::Batch,
+        }
+    }
+}
+
+/// The answer of the generated server.
+fn served<B>(
+    server: &RouterServiceServer<Service>,
+    caller: Caller,
+    mut request: Request<RequestBody<B>>,
+) -> BoxFuture<Response<tonic::body::Body>, Infallible>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Fault>,
+{
+    request.extensions_mut().insert(caller);
+    server.clone().call(request)
+}
+
+/// Whether the headers say that messages are not compressed.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get(ENCODING).is_none_or(|encoding| encoding == "identity")
+}
+
+impl<B> Answering<B> {
+    /// Refuses the call; nothing more of it is read.
+    #[cold]
+    pub(crate) fn refused(why: ApiError) -> Self {
+        Self::Ready(Box::new(Status::from(why).into_http()))
+    }
+}
+
+impl<B> Future for Answering<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Fault>,
+{
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self::Arriving(arriving) = &mut *self {
+            let limit = arriving.methods.call_bytes;
+            ready!(arriving.request.body_mut().poll_read(cx, limit));
+            if let Some(answer) = arriving.decided() {
+                *self = Self::Given;
+                return Poll::Ready(Ok(answer));
+            }
+            if let Self::Arriving(unusual) = mem::replace(&mut *self, Self::Given) {
+                *self = Self::Served(served(&unusual.methods.calls, unusual.caller, unusual.request));
+            }
+        }
+        if let Self::Served(answer) = &mut *self {
+            return answer.as_mut().poll(cx).map_ok(|answer| answer.map(AnswerBody::Served));
+        }
+        match mem::replace(&mut *self, Self::Given) {
+            Self::Ready(answer) => Poll::Ready(Ok(*answer)),
+            // Nobody asks again for an answer that was given.
+            Self::Given | Self::Arriving(_) | Self::Served(_) => Poll::Pending,
+        }
+    }
+}
+
+impl<B> Arriving<B> {
+    /// The answer to a plain call that has nothing to wait for.
+    fn decided(&self) -> Option<Response<AnswerBody>> {
+        let message = self.request.body().message(self.methods.call_bytes)?;
+        let mut entries = Entries::default();
+        let call = RouteCall::decode(message, &mut entries)?;
+        let Caller(who) = &self.caller;
+        Some(match self.methods.decider.route_at_once(&call, &who.role, decision::frame)? {
+            Ok(frame) => decided(frame),
+            Err(why) => Status::from(why).into_http(),
+        })
+    }
+}
