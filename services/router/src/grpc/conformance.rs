@@ -144,6 +144,22 @@ async fn it_does_not_matter_how_a_plain_call_arrives() {
     pair.check_counts();
 }
 
+/// Bytes of the answer, and two maps of headers (of two allocations each), which HTTP/2 takes as its own.
+const ALLOCATIONS: u64 = 5;
+
+#[tokio::test]
+async fn a_plain_call_allocates_its_answer_and_nothing_else() {
+    let pair = Pair::new();
+    let metadata = (0..3).map(|i| (format!("k{i}"), "v".to_owned())).collect();
+    let case = asked(&RouteRequest { metadata, user: "ann".into(), ..call("acme", "payment") });
+    // The connection gets to know its caller.
+    pair.ask_as("Route", Some("Bearer tester"), &case).await;
+    let (request, _) = pair.request("Route", Some("Bearer tester"), &case);
+    let mut frames = 0;
+    let counted = allocation_counter::measure(|| frames = pair.frames_at_once(request));
+    assert_eq!((frames, counted.count_total), (2, ALLOCATIONS));
+}
+
 #[tokio::test]
 async fn nothing_is_read_of_a_call_without_credentials() {
     let pair = Pair::new();

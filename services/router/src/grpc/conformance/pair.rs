@@ -1,8 +1,10 @@
 //! The two that must answer alike: the dispatch of a connection, and the generated server by itself.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -112,15 +114,40 @@ impl Pair {
         authorization: Option<&str>,
         case: &Case,
     ) -> (Told, bool) {
+        let (request, read) = self.request(method, authorization, case);
+        let answer = tokio::time::timeout(DEADLINE, (self.dispatch)(request)).await.expect("in time");
+        let was_fast = answer.as_ref().is_ok_and(|answer| matches!(answer.body(), AnswerBody::Decision(_)));
+        let told = told(answer).await;
+        (Told { was_fast, ..told }, read.load(Relaxed))
+    }
+
+    /// A request of the case, and whether anything of its body was read.
+    pub(super) fn request(
+        &self,
+        method: &str,
+        authorization: Option<&str>,
+        case: &Case,
+    ) -> (Request<Played>, Arc<AtomicBool>) {
         let (body, read) = case.body();
         let mut request = request(method, case, body);
         if let Some(authorization) = authorization {
             request.headers_mut().insert(http::header::AUTHORIZATION, authorization.parse().unwrap());
         }
-        let answer = tokio::time::timeout(DEADLINE, (self.dispatch)(request)).await.expect("in time");
-        let was_fast = answer.as_ref().is_ok_and(|answer| matches!(answer.body(), AnswerBody::Decision(_)));
-        let told = told(answer).await;
-        (Told { was_fast, ..told }, read.load(Relaxed))
+        (request, read)
+    }
+
+    /// Answers a request that is there as a whole; how many frames the answer has.
+    pub(super) fn frames_at_once(&self, request: Request<Played>) -> usize {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut answering = (self.dispatch)(request);
+        let Poll::Ready(Ok(answer)) = Pin::new(&mut answering).poll(cx) else { return 0 };
+        let mut body = answer.into_body();
+        let mut frames = 0;
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(cx) {
+            drop(frame);
+            frames += 1;
+        }
+        frames
     }
 
     /// Both counted the same.
