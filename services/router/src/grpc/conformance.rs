@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use tonic::Code;
 
 use case::{Case, End, framed};
-use pair::Pair;
+use pair::{Pair, request_as};
 
 fn call(tenant: &str, service: &str) -> RouteRequest {
     RouteRequest { tenant: tenant.into(), service: service.into(), ..RouteRequest::default() }
@@ -154,7 +154,7 @@ async fn a_plain_call_allocates_its_answer_and_nothing_else() {
     let case = asked(&RouteRequest { metadata, user: "ann".into(), ..call("acme", "payment") });
     // The connection gets to know its caller.
     pair.ask_as("Route", Some("Bearer tester"), &case).await;
-    let (request, _) = pair.request("Route", Some("Bearer tester"), &case);
+    let (request, _) = request_as("Route", Some("Bearer tester"), &case);
     let mut frames = 0;
     let counted = allocation_counter::measure(|| frames = pair.frames_at_once(request));
     assert_eq!((frames, counted.count_total), (2, ALLOCATIONS));

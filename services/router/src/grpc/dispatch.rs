@@ -117,7 +117,7 @@ where
             Target::Reflection => services.reflection.clone().call(request),
             Target::Nothing => {
                 let status = Status::unimplemented("no such service on this port");
-                return Answering::Ready(Box::new(status.into_http()));
+                return Answering::Ready(status.into_http());
             }
         };
         Answering::Served(until_drain(served, services.draining.clone()))

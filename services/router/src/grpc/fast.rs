@@ -56,9 +56,13 @@ pub(crate) enum Method {
 }
 
 /// An answer on its way.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would be one for each call"
+)]
 pub(crate) enum Answering<B> {
     /// It is there.
-    Ready(Box<Response<AnswerBody>>),
+    Ready(Response<AnswerBody>),
     /// A call of Route whose message arrives.
     Arriving(Arriving<B>),
     /// Tonic makes it.
@@ -144,7 +148,7 @@ impl<B> Answering<B> {
     /// Refuses the call; nothing more of it is read.
     #[cold]
     pub(crate) fn refused(why: ApiError) -> Self {
-        Self::Ready(Box::new(Status::from(why).into_http()))
+        Self::Ready(Status::from(why).into_http())
     }
 }
 
@@ -171,7 +175,7 @@ where
             return answer.as_mut().poll(cx).map_ok(|answer| answer.map(AnswerBody::Served));
         }
         match mem::replace(&mut *self, Self::Given) {
-            Self::Ready(answer) => Poll::Ready(Ok(*answer)),
+            Self::Ready(answer) => Poll::Ready(Ok(answer)),
             // Nobody asks again for an answer that was given.
             Self::Given | Self::Arriving(_) | Self::Served(_) => Poll::Pending,
         }

@@ -114,26 +114,11 @@ impl Pair {
         authorization: Option<&str>,
         case: &Case,
     ) -> (Told, bool) {
-        let (request, read) = self.request(method, authorization, case);
+        let (request, read) = request_as(method, authorization, case);
         let answer = tokio::time::timeout(DEADLINE, (self.dispatch)(request)).await.expect("in time");
         let was_fast = answer.as_ref().is_ok_and(|answer| matches!(answer.body(), AnswerBody::Decision(_)));
         let told = told(answer).await;
         (Told { was_fast, ..told }, read.load(Relaxed))
-    }
-
-    /// A request of the case, and whether anything of its body was read.
-    pub(super) fn request(
-        &self,
-        method: &str,
-        authorization: Option<&str>,
-        case: &Case,
-    ) -> (Request<Played>, Arc<AtomicBool>) {
-        let (body, read) = case.body();
-        let mut request = request(method, case, body);
-        if let Some(authorization) = authorization {
-            request.headers_mut().insert(http::header::AUTHORIZATION, authorization.parse().unwrap());
-        }
-        (request, read)
     }
 
     /// Answers a request that is there as a whole; how many frames the answer has.
@@ -182,6 +167,20 @@ fn dispatch(service: Service) -> Dispatch<impl Health, impl ServerReflection> {
         .build_v1()
         .unwrap();
     Dispatch::new(service, health, reflection, CancellationToken::new())
+}
+
+/// A request of the case, and whether anything of its body was read.
+pub(super) fn request_as(
+    method: &str,
+    authorization: Option<&str>,
+    case: &Case,
+) -> (Request<Played>, Arc<AtomicBool>) {
+    let (body, read) = case.body();
+    let mut request = request(method, case, body);
+    if let Some(authorization) = authorization {
+        request.headers_mut().insert(http::header::AUTHORIZATION, authorization.parse().unwrap());
+    }
+    (request, read)
 }
 
 fn request(method: &str, case: &Case, body: Played) -> Request<Played> {
