@@ -4,8 +4,8 @@ use crate::cores;
 use crate::report::say;
 use crate::servers::LISTENING;
 use anyhow::{Context as _, Result, ensure};
-use grey_testkit::{Spawned, free_port};
-use std::net::{Ipv4Addr, SocketAddr};
+use grey_testkit::{ReservedPort, Spawned};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -124,6 +124,8 @@ pub(crate) struct Service {
     /// Where it serves gRPC.
     pub(crate) grpc: SocketAddr,
     http: SocketAddr,
+    /// Kept from everyone else until the service has ended.
+    _ports: [ReservedPort; 2],
 }
 
 /// Starts `program` of this crate with `args` on the servers' core and waits until it listens.
@@ -148,15 +150,15 @@ impl Service {
     /// # Errors
     /// It cannot be executed.
     pub(crate) fn start(program: Program, settings: &[(&str, String)]) -> Result<Self> {
-        let port = || Ok::<_, anyhow::Error>(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
-        let (grpc, http) = (port()?, port()?);
+        let ports = [ReservedPort::any()?, ReservedPort::any()?];
+        let [grpc, http] = ports.each_ref().map(ReservedPort::addr);
         let mut builder = Spawned::builder(program.path()?)
             .env("GREY__GRPC__LISTEN", grpc.to_string())
             .env("GREY__HTTP__LISTEN", http.to_string());
         for (name, value) in settings {
             builder = builder.env(name, value);
         }
-        Ok(Self { process: builder.start()?, grpc, http })
+        Ok(Self { process: builder.start()?, grpc, http, _ports: ports })
     }
 
     /// Waits until the service says that it is ready.
@@ -179,7 +181,7 @@ impl Service {
 async fn is_ready(http: SocketAddr) -> bool {
     let ask = async {
         let mut socket = tokio::net::TcpStream::connect(http).await.ok()?;
-        let request = b"GET /health/ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n";
+        let request = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         socket.write_all(request).await.ok()?;
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer).await.ok()?;

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +35,8 @@ const CHUNK_BYTES: usize = 16 * 1024;
 pub struct Proxy {
     addr: SocketAddr,
     commands: mpsc::Sender<(Link, oneshot::Sender<io::Result<()>>)>,
+    link: watch::Receiver<Link>,
+    allowance: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
@@ -54,10 +58,19 @@ impl Proxy {
         let addr = port.addr();
         let listener = TcpListener::bind(addr).await.context("bind the proxy")?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (link, _) = watch::channel(Link::Open);
-        let task = Task { server, port, listener: Some(listener), inbox, link, connections: JoinSet::new() };
+        let (link, seen) = watch::channel(Link::Open);
+        let allowance = Arc::new(AtomicU64::new(u64::MAX));
+        let task = Task {
+            server,
+            port,
+            listener: Some(listener),
+            inbox,
+            link,
+            allowance: Arc::clone(&allowance),
+            connections: JoinSet::new(),
+        };
         let task = tokio::spawn(task.run()).abort_handle();
-        Ok(Self { addr, commands, task })
+        Ok(Self { addr, commands, link: seen, allowance, task })
     }
 
     /// Returns the address for clients, which stays the same.
@@ -71,6 +84,22 @@ impl Proxy {
     /// Fails when the runtime that the proxy was started on is gone.
     pub async fn cut(&self) -> Result<()> {
         self.set(Link::Cut).await.context("cut the link")
+    }
+
+    /// Lets so many bytes more go to the server, then closes everything as [`cut`](Self::cut) does.
+    ///
+    /// This cuts in the middle of what the client does, however quick it is. A link that was healed has no limit.
+    pub fn cut_after(&self, bytes: u64) {
+        self.allowance.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits until the link is cut.
+    ///
+    /// # Errors
+    /// Fails when the runtime that the proxy was started on is gone.
+    pub async fn until_cut(&self) -> Result<()> {
+        self.link.clone().wait_for(|link| *link == Link::Cut).await.context("wait for the cut")?;
+        Ok(())
     }
 
     /// Keeps and takes connections but forwards nothing, as a network that loses all packets.
@@ -109,6 +138,8 @@ struct Task {
     listener: Option<TcpListener>,
     inbox: mpsc::Receiver<(Link, oneshot::Sender<io::Result<()>>)>,
     link: watch::Sender<Link>,
+    /// Bytes that may still go to the server.
+    allowance: Arc<AtomicU64>,
     connections: JoinSet<()>,
 }
 
@@ -122,12 +153,13 @@ impl Task {
                     drop(done.send(self.set(link).await));
                 }
                 Some(client) = accept(self.listener.as_ref()) => self.connect(client),
-                Some(_) = self.connections.join_next() => {}
+                Some(_) = self.connections.join_next() => self.cut_if_spent().await,
             }
         }
     }
 
     async fn set(&mut self, link: Link) -> io::Result<()> {
+        self.allowance.store(u64::MAX, Ordering::Relaxed);
         if link == Link::Cut {
             self.listener = None;
             self.connections.shutdown().await;
@@ -138,10 +170,18 @@ impl Task {
         Ok(())
     }
 
+    async fn cut_if_spent(&mut self) {
+        if self.allowance.load(Ordering::Relaxed) == 0 {
+            // Cutting binds nothing, so it does not fail.
+            drop(self.set(Link::Cut).await);
+        }
+    }
+
     fn connect(&mut self, client: TcpStream) {
         if self.connections.len() < MAX_CONNECTIONS {
             // A connection's end for whatever reason is an ordinary event here.
-            let forward = forward(client, self.server, self.link.subscribe());
+            let allowance = Arc::clone(&self.allowance);
+            let forward = forward(client, self.server, self.link.subscribe(), allowance);
             self.connections.spawn(async move { drop(forward.await) });
         }
     }
@@ -167,16 +207,22 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     }
 }
 
-async fn forward(client: TcpStream, server: SocketAddr, mut link: watch::Receiver<Link>) -> Result<()> {
+async fn forward(
+    client: TcpStream,
+    server: SocketAddr,
+    mut link: watch::Receiver<Link>,
+    allowance: Arc<AtomicU64>,
+) -> Result<()> {
     open(&mut link).await?;
     let server = timeout(CONNECT_DEADLINE, TcpStream::connect(server)).await??;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
+    let unlimited = AtomicU64::new(u64::MAX);
     tokio::try_join!(
-        pump(client_read, server_write, link.clone()),
-        pump(server_read, client_write, link.clone())
+        pump(client_read, server_write, link.clone(), &allowance),
+        pump(server_read, client_write, link.clone(), &unlimited)
     )?;
     Ok(())
 }
@@ -186,6 +232,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut link: watch::Receiver<Link>,
+    allowance: &AtomicU64,
 ) -> Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -196,7 +243,18 @@ async fn pump(
             to.shutdown().await?;
             return Ok(());
         };
+        spend(allowance, read.len())?;
         to.write_all(read).await?;
+    }
+}
+
+/// Takes `bytes` from what may still be forwarded; where they exceed it, nothing may any more.
+fn spend(allowance: &AtomicU64, bytes: usize) -> Result<()> {
+    let bytes = u64::try_from(bytes)?;
+    let left = |allowed: u64| if allowed == u64::MAX { None } else { Some(allowed.saturating_sub(bytes)) };
+    match allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+        Ok(allowed) if allowed <= bytes => bail!("the link's allowance is spent"),
+        _ => Ok(()),
     }
 }
 

@@ -64,6 +64,23 @@ async fn cut_link_drops_and_refuses_until_healed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn link_with_an_allowance_is_cut_when_it_is_spent() -> Result<()> {
+    let proxy = echo_proxy().await?;
+    let mut stream = TcpStream::connect(proxy.addr()).await?;
+    proxy.cut_after(10);
+    echo(&mut stream).await?;
+    echo(&mut stream).await?;
+    assert!(echo(&mut stream).await.is_err());
+    proxy.until_cut().await?;
+    proxy.heal().await?;
+    let mut stream = TcpStream::connect(proxy.addr()).await?;
+    for _ in 0..10 {
+        echo(&mut stream).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn stalled_link_keeps_connections_and_delivers_after_healing() -> Result<()> {
     let proxy = echo_proxy().await?;
     let mut old = TcpStream::connect(proxy.addr()).await?;

@@ -56,12 +56,12 @@ impl World {
         let urls = format!("[\"{}\"]", redis.url());
         let key = "[{ id = \"one\", secret = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\" }]";
         let vault = settings([("VAULT__KEYS", key), ("VAULT__ACTIVE", "one")]);
-        let migrator_port = grey_testkit::free_port().unwrap();
+        let migrator_port = grey_testkit::ReservedPort::any().unwrap();
         let database = postgres.database("control").await.unwrap();
         let mut control = settings([
             ("DATABASE__URL", &database),
             ("REDIS__URLS", &urls),
-            ("MIGRATOR__URL", &format!("http://127.0.0.1:{migrator_port}")),
+            ("MIGRATOR__URL", &format!("http://{}", migrator_port.addr())),
         ]);
         control.extend(vault.clone());
         let control = Server::new("grey-control-plane", control);

@@ -1,6 +1,6 @@
 //! One of our programs as a process of its own.
 
-use grey_testkit::{Spawned, eventually, free_port};
+use grey_testkit::{ReservedPort, Spawned, eventually};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
@@ -27,22 +27,24 @@ pub(crate) struct Server {
     pub(crate) grpc: String,
     pub(crate) http: String,
     process: Option<Spawned>,
+    /// Kept from everyone else, also while the process is down.
+    _ports: [ReservedPort; 2],
 }
 
 impl Server {
     /// Starts `program` on free ports.
     pub(crate) fn new(program: &str, env: Vec<(String, String)>) -> Self {
-        Self::on(program, env, free_port().unwrap())
+        Self::on(program, env, ReservedPort::any().unwrap())
     }
 
     /// The same, with gRPC on a port that others know already.
-    pub(crate) fn on(program: &str, env: Vec<(String, String)>, grpc: u16) -> Self {
-        let http = free_port().unwrap();
-        let (grpc, http) = (format!("127.0.0.1:{grpc}"), format!("127.0.0.1:{http}"));
+    pub(crate) fn on(program: &str, env: Vec<(String, String)>, port: ReservedPort) -> Self {
+        let ports = [port, ReservedPort::any().unwrap()];
+        let [grpc, http] = ports.each_ref().map(|port| port.addr().to_string());
         let mut env = env;
         env.extend(settings([("GRPC__LISTEN", &grpc), ("HTTP__LISTEN", &http)]));
         let program = grey_testkit::process::cargo_binary(program).unwrap();
-        let mut server = Self { program, env, grpc, http, process: None };
+        let mut server = Self { program, env, grpc, http, process: None, _ports: ports };
         server.start();
         server
     }
@@ -81,7 +83,10 @@ impl Server {
 
     pub(crate) async fn until_ready(&self) {
         let url = format!("http://{}/health/ready", self.http);
+        let process = self.process.as_ref().unwrap();
         eventually(DEADLINE, "the process is ready", async || {
+            let exited = process.exit_status().unwrap();
+            assert!(exited.is_none(), "it ended ({exited:?}): {}", process.output());
             let answer = reqwest::get(&url).await;
             answer.is_ok_and(|a| a.status().is_success())
         })
