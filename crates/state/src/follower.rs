@@ -22,8 +22,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// First and longest pause between loads while the table differs from the publisher's: a load reads everything.
-const DRIFT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// First and longest pause between loads while the table differs from the publisher's.
+const DRIFT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// A pause is at least so many times as long as the load before it, which reads everything: the store of a large table
+/// is not kept busy by it.
+const LOADS_PER_PAUSE: u32 = 4;
 
 /// Shortest time between requests for a check of the projection.
 const ASK_PAUSE: Duration = Duration::from_millis(500);
@@ -120,15 +123,22 @@ struct Drift {
 
 impl Drift {
     fn noticed(&mut self) {
-        self.due.get_or_insert((Instant::now(), DRIFT_PAUSE.0));
+        self.due.get_or_insert_with(|| (Instant::now(), DRIFT_PAUSE.0));
     }
 
     fn is_due(&self) -> bool {
         self.due.is_some_and(|(at, _)| at <= Instant::now())
     }
 
-    fn tried(&mut self) {
-        self.due = self.due.map(|(_, pause)| (Instant::now() + pause, (pause * 2).min(DRIFT_PAUSE.1)));
+    /// How long a read may wait for news.
+    fn wait(&self, longest: Duration) -> Duration {
+        self.due.map_or(longest, |(at, _)| at.saturating_duration_since(Instant::now()).min(longest))
+    }
+
+    fn tried(&mut self, took: Duration) {
+        let least = took.saturating_mul(LOADS_PER_PAUSE);
+        self.due =
+            self.due.map(|(_, pause)| (Instant::now() + pause.max(least), (pause * 2).min(DRIFT_PAUSE.1)));
     }
 }
 

@@ -20,7 +20,22 @@ pub trait Leases: Send + Sync {
     /// # Errors
     /// When the store is away. The caller must then count its lease as lost once `ttl` has passed since
     /// its last success.
-    async fn acquire(&self, name: &Name, holder: &str, ttl: Duration) -> Result<Option<FencingToken>, Error>;
+    async fn acquire(&self, name: &Name, holder: &str, ttl: Duration) -> Result<Option<FencingToken>, Error> {
+        self.acquire_above(name, holder, ttl, FencingToken(0)).await
+    }
+
+    /// The same with a token greater than `above`, also for who holds the lease: what it guards has seen that one, though
+    /// nobody was given it since the store lost this lease.
+    ///
+    /// # Errors
+    /// As for [`Self::acquire`].
+    async fn acquire_above(
+        &self,
+        name: &Name,
+        holder: &str,
+        ttl: Duration,
+        above: FencingToken,
+    ) -> Result<Option<FencingToken>, Error>;
 
     /// Gives the lease up, if `holder` has it, so that the next one need not wait.
     ///

@@ -1,10 +1,12 @@
 //! Who leads: a campaign for a lease, and the handle that knows of its outcome.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use grey_core::ids::Name;
 use grey_state::{FencingToken, State};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,14 @@ pub struct Leadership {
     renew_every: Duration,
     stand_by_every: Duration,
     held: watch::Sender<Option<Held>>,
+    fenced: Arc<Fenced>,
+}
+
+/// The greatest token that has fenced this replica off. What carries it may outlive the lease that it was given by.
+#[derive(Debug, Default)]
+struct Fenced {
+    by: AtomicU64,
+    news: Notify,
 }
 
 /// A lease that was held when last heard of.
@@ -43,6 +53,7 @@ impl Held {
 #[derive(Debug, Clone)]
 pub struct Lead {
     held: watch::Receiver<Option<Held>>,
+    fenced: Arc<Fenced>,
     /// What [`Self::changed`] answered last.
     told: Option<FencingToken>,
 }
@@ -56,6 +67,7 @@ impl Leadership {
     pub fn new(state: &State, lease: Name, holder: String, ttl: Duration) -> (Self, Lead) {
         let ttl = ttl.max(SHORTEST);
         let (sender, held) = watch::channel(None);
+        let fenced = Arc::<Fenced>::default();
         let leadership = Self {
             state: state.clone(),
             lease,
@@ -64,8 +76,9 @@ impl Leadership {
             renew_every: ttl / 4,
             stand_by_every: ttl / 8,
             held: sender,
+            fenced: Arc::clone(&fenced),
         };
-        (leadership, Lead { held, told: None })
+        (leadership, Lead { held, fenced, told: None })
     }
 
     /// Campaigns until `stop`, then gives the lease up so that another replica leads at once.
@@ -86,7 +99,8 @@ impl Leadership {
     async fn campaign(&self) {
         loop {
             let asked = Instant::now();
-            let acquire = self.state.leases.acquire(&self.lease, &self.holder, self.lasts);
+            let above = FencingToken(self.fenced.by.load(Relaxed));
+            let acquire = self.state.leases.acquire_above(&self.lease, &self.holder, self.lasts, above);
             // The store sets the deadline, and must be let come to it: only then it looks for a better connection.
             // Meanwhile the lead runs out by itself.
             let (held, pause) = match acquire.await {
@@ -98,7 +112,10 @@ impl Leadership {
                 }
             };
             self.note(Held::now(held));
-            sleep_until(asked + pause).await;
+            tokio::select! {
+                () = sleep_until(asked + pause) => {}
+                () = self.fenced.news.notified() => {}
+            }
         }
     }
 
@@ -123,6 +140,13 @@ impl Lead {
     #[must_use]
     pub fn token(&self) -> Option<FencingToken> {
         Held::now(*self.held.borrow()).map(|held| held.token)
+    }
+
+    /// Notes that `newest` has fenced this replica off: if the lease is still its own, it gets a greater token at once.
+    pub fn fenced(&self, newest: FencingToken) {
+        if self.fenced.by.fetch_max(newest.0, Relaxed) < newest.0 {
+            self.fenced.news.notify_one();
+        }
     }
 
     /// Waits until [`Self::token`] is another than this handle was told last, at first none, and answers it. Waits

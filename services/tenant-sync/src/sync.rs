@@ -108,7 +108,7 @@ impl Engine {
                     }
                 }
                 Some(leading) => {
-                    let term = Term::new(&mut mirror, &options, &desk, &gauges);
+                    let term = Term::new(&mut mirror, &options, &desk, &gauges, lead.clone());
                     // Whatever is under way ends with the lead: a batch is applied as a whole or not at all.
                     tokio::select! {
                         biased;
@@ -150,6 +150,7 @@ struct Term<'a> {
     options: &'a Options,
     desk: &'a Desk,
     gauges: &'a Gauges,
+    lead: Lead,
     board: Arc<Board>,
     began: Instant,
     missing: Missing,
@@ -175,12 +176,19 @@ struct Settled {
 }
 
 impl<'a> Term<'a> {
-    fn new(mirror: &'a mut Mirror, options: &'a Options, desk: &'a Desk, gauges: &'a Gauges) -> Self {
+    fn new(
+        mirror: &'a mut Mirror,
+        options: &'a Options,
+        desk: &'a Desk,
+        gauges: &'a Gauges,
+        lead: Lead,
+    ) -> Self {
         Self {
             mirror,
             options,
             desk,
             gauges,
+            lead,
             board: Arc::default(),
             began: Instant::now(),
             missing: Missing::default(),
@@ -195,7 +203,8 @@ impl<'a> Term<'a> {
     /// Works forever.
     async fn run(self, token: FencingToken) {
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let publish = publish(Arc::clone(&self.board), self.desk.clone(), self.gauges.clone(), token);
+        let (board, lead) = (Arc::clone(&self.board), self.lead.clone());
+        let publish = publish(board, self.desk.clone(), self.gauges.clone(), lead, token);
         tokio::join!(publish, take(self.desk.clone(), requests), self.work(inbox));
     }
 
@@ -374,11 +383,14 @@ impl<'a> Term<'a> {
 }
 
 /// Tells how things stand, forever.
-async fn publish(board: Arc<Board>, desk: Desk, gauges: Gauges, token: FencingToken) {
+async fn publish(board: Arc<Board>, desk: Desk, gauges: Gauges, lead: Lead, token: FencingToken) {
     loop {
         let status = board.status();
         gauges.observe(&status);
         if let Err(error) = desk.publish(token, status).await {
+            if let grey_state::Error::Fenced { newest, .. } = error {
+                lead.fenced(FencingToken(newest));
+            }
             tracing::warn!(%error, "status was not published");
             sleep(STATE_PAUSE).await;
         }

@@ -6,6 +6,7 @@ use crate::feed::FeedRead;
 use crate::load::{Loaded, load};
 use crate::{Error, publisher};
 use grey_core::change::FormatLevel;
+use std::time::Instant;
 
 /// What came of one step.
 enum Step {
@@ -43,13 +44,15 @@ impl Follower {
         }
         if drift.is_due() {
             // Whatever comes of it, the feed is followed on, from wherever the table is then.
-            drift.tried();
-            self.load_table().await?;
+            let begun = Instant::now();
+            let loaded = self.load_table().await;
+            drift.tried(begun.elapsed());
+            loaded?;
         }
         let Some(position) = self.tables.loaded_position() else {
             return self.load_table().await;
         };
-        let (level, batch, wait) = (self.options.level, self.options.batch, self.options.wait);
+        let (level, batch, wait) = (self.options.level, self.options.batch, drift.wait(self.options.wait));
         match self.state.feed.read(&position, level, batch, wait).await {
             Ok(FeedRead::Idle) => Ok(Step::Went),
             Ok(FeedRead::Entries(entries)) => {

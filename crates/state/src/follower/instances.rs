@@ -62,7 +62,7 @@ impl Follower {
             self.load_instances(at).await?;
             return Ok(Step::Loaded);
         };
-        match self.state.instances.read(cursor, self.options.wait).await? {
+        match self.state.instances.read(cursor, at.drift.wait(self.options.wait)).await? {
             InstancesRead::Replaced { lists, next, digest } => {
                 self.tables.set_instances(lists);
                 (at.cursor, at.fresh) = (Some(next), false);
@@ -81,9 +81,10 @@ impl Follower {
     }
 
     async fn load_instances(&self, at: &mut Following) -> Result<(), Error> {
-        let again = at.drift.is_due();
-        at.drift.tried();
-        let loaded = self.state.instances.load().await?;
+        let (again, begun) = (at.drift.is_due(), Instant::now());
+        let loaded = self.state.instances.load().await;
+        at.drift.tried(begun.elapsed());
+        let loaded = loaded?;
         let table = self.tables.load_full();
         let listed: BTreeSet<&str> = loaded.lists.iter().map(|list| list.service.as_str()).collect();
         let reminders = match loaded.digest {
@@ -103,6 +104,10 @@ impl Follower {
         (at.cursor, at.fresh) = (Some(loaded.cursor), true);
         if loaded.digest == Some(self.tables.load().instances_digest()) {
             self.agreed(at);
+        }
+        if !loaded.damaged.is_empty() {
+            // It is mended by and by, and nobody announces that.
+            at.drift.noticed();
         }
         if again || !loaded.damaged.is_empty() {
             self.doubt(&Doubt::Stored).await;
@@ -129,11 +134,12 @@ impl Follower {
             return;
         }
         let since = *at.since.get_or_insert_with(Instant::now);
-        if since.elapsed() < patience || at.drift.due.is_some() {
+        if since.elapsed() < patience {
             return;
         }
-        self.tables.set_instances_differ(true);
-        tracing::warn!("instances differ from those that were announced, all lists are loaded again");
+        if self.tables.set_instances_differ(true) {
+            tracing::warn!("instances differ from those that were announced, all lists are loaded again");
+        }
         at.drift.noticed();
     }
 

@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
+/// Most changes that set the present table apart from the oldest one kept: some 100 bytes of a row each.
+const MAX_CHANGES: usize = 200_000;
+
 /// What became of applied entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Applied {
@@ -30,12 +33,21 @@ pub struct Tables(Arc<Inner>);
 
 struct Inner {
     current: ArcSwap<Table>,
-    /// Past revisions of the present epoch, oldest first. Its lock is the writers' lock.
-    history: Mutex<VecDeque<Arc<Table>>>,
+    /// Its lock is the writers' lock.
+    history: Mutex<VecDeque<Past>>,
+    /// The same for readers, who wait for no writer.
+    past: ArcSwap<Vec<Arc<Table>>>,
     keep: usize,
     condition: Condition,
     applied: watch::Sender<Position>,
     updates: Updates,
+}
+
+/// A past revision of the present epoch.
+struct Past {
+    table: Arc<Table>,
+    /// What sets it apart from the next one, and is kept for its sake alone.
+    changes: usize,
 }
 
 impl Tables {
@@ -43,6 +55,7 @@ impl Tables {
         Self(Arc::new(Inner {
             current: ArcSwap::default(),
             history: Mutex::default(),
+            past: ArcSwap::default(),
             keep: keep.max(1),
             condition: Condition::new(level, stale_after),
             applied: watch::Sender::new(Position::default()),
@@ -71,7 +84,7 @@ impl Tables {
         if current.position() == asked {
             return Some(current);
         }
-        self.lock().iter().rev().find(|table| table.position() == asked).cloned()
+        self.0.past.load().iter().rev().find(|table| table.position() == asked).cloned()
     }
 
     /// Waits until the table is somewhere that suits `reached`; false if it has not come there within `deadline`.
@@ -155,18 +168,20 @@ impl Tables {
         let condition = &self.0.condition;
         for entry in entries {
             if table.apply(&entry.event).is_err() {
+                self.expose(&history);
                 return Applied::OutOfOrder;
             }
             let in_step = entry.digests.at(condition.level()).map(|digest| digest == table.digest());
             if in_step == Some(false) {
                 condition.set_differs(true);
             }
-            self.publish(&mut history, table.clone());
+            self.publish(&mut history, table.clone(), entry.event.changes.len());
             if in_step == Some(true) {
                 condition.set_differs(false);
             }
             self.announce(Update::Event(Arc::new(entry.event.clone())));
         }
+        self.expose(&history);
         if condition.differs() { Applied::Differs } else { Applied::InStep }
     }
 
@@ -189,7 +204,9 @@ impl Tables {
             return false;
         }
         table.adopt_instances(&before);
-        self.publish(&mut history, table);
+        // What differs is not known: it counts as all there may be.
+        self.publish(&mut history, table, MAX_CHANGES);
+        self.expose(&history);
         self.0.condition.set_table();
         self.0.condition.set_differs(false);
         self.0.condition.set_needed(None);
@@ -200,7 +217,8 @@ impl Tables {
 
     pub(super) fn restore(&self, table: Table) {
         let mut history = self.lock();
-        self.publish(&mut history, table);
+        self.publish(&mut history, table, MAX_CHANGES);
+        self.expose(&history);
         self.0.condition.set_table();
         self.0.condition.set_instances();
     }
@@ -221,27 +239,77 @@ impl Tables {
         }
     }
 
-    fn publish(&self, history: &mut VecDeque<Arc<Table>>, table: Table) {
+    /// Makes `table`, which `changes` set apart from the present one, the present one.
+    fn publish(&self, history: &mut VecDeque<Past>, table: Table, changes: usize) {
         let position = table.position();
         let before = self.0.current.swap(Arc::new(table));
         if before.position().epoch == position.epoch {
-            history.push_back(before);
+            history.push_back(Past { table: before, changes });
         } else {
             // A revision of another epoch is another event.
             history.clear();
         }
-        while history.len() > self.0.keep {
-            history.pop_front();
+        let mut changes: usize = history.iter().map(|past| past.changes).sum();
+        while history.len() > self.0.keep || (changes > MAX_CHANGES && history.len() > 1) {
+            changes -= history.pop_front().map_or(0, |oldest| oldest.changes);
         }
         self.0.applied.send_replace(position);
+    }
+
+    /// Shows readers the past.
+    fn expose(&self, history: &VecDeque<Past>) {
+        let past = history.iter().map(|past| Arc::clone(&past.table)).collect();
+        self.0.past.store(Arc::new(past));
     }
 
     fn announce(&self, update: Update) {
         self.0.updates.announce(update);
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Table>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Past>> {
         // A panic while it was held cannot have left a half-made table: tables are swapped whole.
         self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code panics")]
+    use super::*;
+    use crate::Digests;
+    use grey_core::change::{Change, Event};
+    use grey_core::key::Key;
+
+    fn entry(revision: u64, changes: usize) -> FeedEntry {
+        let removed = Change::Removed(Key::Tenant("acme".parse().unwrap()));
+        let changes = vec![removed; changes];
+        let event = Event { revision: Revision(revision), changes, ..Event::default() };
+        FeedEntry { event, digests: Digests::unknown() }
+    }
+
+    fn tables(keep: usize, events: &[usize]) -> Tables {
+        let tables = Tables::new(keep, FormatLevel::CURRENT, Duration::from_secs(1));
+        let entries: Vec<FeedEntry> = (1..).zip(events).map(|(revision, n)| entry(revision, *n)).collect();
+        assert!(tables.apply(&entries) == Applied::InStep);
+        tables
+    }
+
+    #[test]
+    fn the_past_is_read_while_a_writer_writes() {
+        let tables = tables(8, &[1, 1, 1]);
+        let writing = tables.lock();
+        let kept: Vec<bool> = (0..5).map(|revision| tables.at(Revision(revision)).is_some()).collect();
+        assert_eq!(kept, [true, true, true, true, false]);
+        drop(writing);
+    }
+
+    #[test]
+    fn the_past_is_bounded_by_tables_and_by_what_sets_them_apart() {
+        let kept =
+            |tables: Tables| (0..6).filter(|at| tables.at(Revision(*at)).is_some()).collect::<Vec<_>>();
+        assert_eq!(kept(tables(2, &[1, 1, 1, 1, 1])), [3, 4, 5]);
+        let half = MAX_CHANGES / 2;
+        assert_eq!(kept(tables(8, &[1, 1, half, half, 1])), [3, 4, 5]);
+        assert_eq!(kept(tables(8, &[1, MAX_CHANGES + 1, 1])), [2, 3]);
     }
 }

@@ -20,14 +20,20 @@ struct Lease {
 
 #[async_trait]
 impl Leases for MemoryLeases {
-    async fn acquire(&self, name: &Name, holder: &str, ttl: Duration) -> Result<Option<FencingToken>, Error> {
+    async fn acquire_above(
+        &self,
+        name: &Name,
+        holder: &str,
+        ttl: Duration,
+        above: FencingToken,
+    ) -> Result<Option<FencingToken>, Error> {
         let now = Instant::now();
         let mut leases = lock(&self.0);
         let lease = leases.entry(name.clone()).or_insert(Lease { token: 0, held: None });
         match &lease.held {
             Some((other, expires)) if *expires > now && other != holder => return Ok(None),
-            Some((_, expires)) if *expires > now => {}
-            _ => lease.token = now_ms().max(lease.token + 1),
+            Some((_, expires)) if *expires > now && lease.token > above.0 => {}
+            _ => lease.token = now_ms().max(lease.token.max(above.0).saturating_add(1)),
         }
         lease.held = Some((holder.to_owned(), now + ttl));
         Ok(Some(FencingToken(lease.token)))

@@ -22,11 +22,17 @@ impl RedisLeases {
 
 #[async_trait]
 impl Leases for RedisLeases {
-    async fn acquire(&self, name: &Name, holder: &str, ttl: Duration) -> Result<Option<FencingToken>, Error> {
+    async fn acquire_above(
+        &self,
+        name: &Name,
+        holder: &str,
+        ttl: Duration,
+        above: FencingToken,
+    ) -> Result<Option<FencingToken>, Error> {
         let key = keys::lease(name);
         let script = &scripts::LEASE_ACQUIRE;
         let mut call = script.on(&[&key]);
-        call.arg(holder).arg(millis(ttl));
+        call.arg(holder).arg(millis(ttl)).arg(above.0);
         match self.link.call("acquire a lease", &key, script, &call).await? {
             Value::Nil => Ok(None),
             token => Ok(Some(FencingToken(parsed(&key, "the token", text(&key, &token)?)?))),

@@ -48,12 +48,18 @@ struct Flaky {
 
 #[async_trait]
 impl Leases for Flaky {
-    async fn acquire(&self, name: &Name, holder: &str, ttl: Duration) -> Result<Option<FencingToken>, Error> {
+    async fn acquire_above(
+        &self,
+        name: &Name,
+        holder: &str,
+        ttl: Duration,
+        above: FencingToken,
+    ) -> Result<Option<FencingToken>, Error> {
         if self.away.load(Relaxed) {
             sleep(self.answers_after).await;
             return Err(Error::Timeout { attempted: "acquire a lease", deadline: self.answers_after });
         }
-        self.store.acquire(name, holder, ttl).await
+        self.store.acquire_above(name, holder, ttl, above).await
     }
 
     async fn release(&self, name: &Name, holder: &str) -> Result<(), Error> {
@@ -176,6 +182,18 @@ async fn a_lease_taken_away_is_lost() {
     let second = state.leases.acquire(&lease(), "two", TTL * 9).await.unwrap().unwrap();
     assert!(second > first);
     assert_eq!(timeout(TTL / 3, one.lead.changed()).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fenced_it_off_is_surpassed_at_once() {
+    let (mut one, first) = Candidate::leading(&State::memory(), "one").await;
+    // As a store says that lost the lease, and kept what was written under it.
+    let seen = FencingToken(first.0 + 1_000_000);
+    one.lead.fenced(seen);
+    let second = timeout(STEP, one.lead.changed()).await.unwrap().unwrap();
+    assert!(second > seen);
+    one.lead.fenced(seen);
+    assert!(timeout(TTL * 2, one.lead.changed()).await.is_err(), "it is surpassed already");
 }
 
 #[tokio::test(start_paused = true)]

@@ -338,9 +338,10 @@ impl Sync {
     /// Shared state has refused something.
     fn failed(&mut self, token: FencingToken, error: &Error, now: Instant) {
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
-        if let Error::Fenced { .. } = error {
+        if let Error::Fenced { newest, .. } = error {
             tracing::warn!(fencing.token = token.0, %error, "a newer leader has written, stepping down");
             self.step_down();
+            self.parts.lead.fenced(FencingToken(*newest));
             self.fenced_until = Some(now + FENCED);
             return;
         }

@@ -14,6 +14,21 @@ pub(crate) async fn check(state: &State) {
     a_holder_renews_and_excludes_others(state).await;
     an_expired_lease_goes_to_anyone_with_a_higher_token(state).await;
     one_of_many_wins(state).await;
+    a_token_that_was_seen_is_surpassed(state).await;
+}
+
+async fn a_token_that_was_seen_is_surpassed(state: &State) {
+    let lease = name("surpassing");
+    let above = |token| state.leases.acquire_above(&lease, "a", LONG, FencingToken(token));
+    let first = above(0).await.unwrap().unwrap();
+    assert_eq!(above(first.0 - 1).await.unwrap(), Some(first), "it is surpassed already");
+    for seen in [first.0, 99_999_999_999_999, 999_999_999_999_999_000] {
+        let token = above(seen).await.unwrap().unwrap();
+        assert!(token.0 > seen, "{token:?} is not above {seen}");
+        assert_eq!(acquire(state, "surpassing", "a", LONG).await, Some(token), "it is renewed as it is");
+        let other = state.leases.acquire_above(&lease, "b", LONG, FencingToken(u64::MAX >> 4)).await;
+        assert_eq!(other.unwrap(), None, "nobody surpasses a holder");
+    }
 }
 
 async fn a_holder_renews_and_excludes_others(state: &State) {
