@@ -17,6 +17,9 @@ use tonic::Code;
 use crate::Failure;
 use crate::access::{Gate, require_identity};
 
+/// The gRPC services that ask nobody who calls.
+const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+
 /// What the layers need.
 #[derive(Debug, Clone)]
 pub struct Edge {
@@ -59,6 +62,12 @@ impl Edge {
 
 async fn grpc(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     edge.identify(&mut request);
+    // Before a byte of the message is read: nobody unknown makes the service gather one.
+    if !OPEN.iter().any(|service| request.uri().path().starts_with(service))
+        && let Err(error) = require_identity(request.extensions())
+    {
+        return to_status(&error).into_http();
+    }
     match tokio::time::timeout(edge.deadline, next.run(request)).await {
         Ok(response) => match transport_fault(response.headers()) {
             Some(error) => to_status(&error).into_http(),

@@ -69,7 +69,7 @@ impl Ports {
         let bind = async |port: &Port| {
             let server = Server::bind(port.listen).await;
             let server = server.with_context(|| format!("listen on {}", port.listen))?;
-            anyhow::Ok(server.with_limits(port.limits.clone()))
+            anyhow::Ok(server.with_limits(port.limits.clone()).with_access(access))
         };
         let (grpc, http) = (bind(grpc).await?, bind(http).await?);
         Ok(Self { grpc, http, open: Router::new(), tls: acceptor, access: access.clone() })

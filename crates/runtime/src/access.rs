@@ -104,12 +104,16 @@ impl Validate for Options {
 /// Longest name of a caller, in bytes.
 const MAX_NAME: usize = 256;
 /// Said of a name that is none.
-const MISNAMED: &str = "must have 1 to 256 bytes, no control characters, and no spaces around it";
+const MISNAMED: &str = "must have 1 to 256 bytes, no control characters, no ` via `, and no spaces around it";
+/// Stands in records between whoever asked and whom they asked through.
+const VIA: &str = " via ";
 
-/// Whether a caller may be called so: what stands in records and travels between services.
+/// Whether a caller may be called so: what stands in records and travels between services. Records name whom somebody
+/// asked through after ` via `, so no name has that in it.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME).contains(&text.len()) && text.trim() == text && !text.chars().any(char::is_control)
+    let readable = text.trim() == text && !text.chars().any(char::is_control) && !text.contains(VIA);
+    readable && (1..=MAX_NAME).contains(&text.len())
 }
 
 /// Who a request comes from.
@@ -183,11 +187,19 @@ pub struct Access {
     anonymous: Option<Principal>,
 }
 
+impl Options {
+    /// Whether callers without a token are served by a service that listens on `bind`.
+    #[must_use]
+    pub fn serves_anonymous(&self, bind: SocketAddr) -> bool {
+        let loopback_only = self.tokens.is_empty() && bind.ip().is_loopback();
+        self.allow_anonymous.unwrap_or(loopback_only)
+    }
+}
+
 impl Access {
     /// `bind` is the address that the service listens on: an unset `allow_anonymous` depends on it.
     pub fn new(options: &Options, bind: SocketAddr) -> Self {
-        let loopback_only = options.tokens.is_empty() && bind.ip().is_loopback();
-        let anonymous = options.allow_anonymous.unwrap_or(loopback_only);
+        let anonymous = options.serves_anonymous(bind);
         let principal = |token: &Token| Principal { name: token.name.clone(), role: token.role.clone() };
         Self {
             hashes: options.tokens.iter().map(|token| token.sha256).collect(),

@@ -3,6 +3,7 @@
 //! Both bound their connections, set deadlines on handshakes, and drain: they stop accepting, ask each client to go
 //! elsewhere (GOAWAY in HTTP/2, `connection: close` in HTTP/1.1), and give calls in flight a grace to finish.
 
+mod browser;
 mod connection;
 pub mod http;
 mod percore;
@@ -31,7 +32,8 @@ pub struct Options {
     pub tls: Option<tls::Acceptor>,
     /// Calls in flight on one connection; more wait at the client.
     pub max_concurrent_streams: u32,
-    /// Connections of all threads together; more are closed at once.
+    /// Connections of all threads together; beyond them the oldest one without a call makes room, and while there is none,
+    /// newcomers are closed at once.
     pub max_connections: usize,
     /// Size of all headers of one call, in bytes as HTTP/2 counts them.
     pub max_header_list_bytes: u32,
@@ -46,6 +48,9 @@ pub struct Options {
     /// From the connection's acceptance to its TLS handshake, and from there to its HTTP/2 preface.
     #[serde(with = "crate::config::duration")]
     pub handshake_timeout: Duration,
+    /// For a client to take some of what it is sent.
+    #[serde(with = "crate::config::duration")]
+    pub write_timeout: Duration,
     /// How long calls in flight may go on once the drain has begun.
     #[serde(with = "crate::config::duration")]
     pub drain_grace: Duration,
@@ -66,6 +71,7 @@ impl Default for Options {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(20),
             drain_grace: Duration::from_secs(10),
             event_interval: 16,
             global_queue_interval: 16,
@@ -84,6 +90,7 @@ impl Validate for Options {
             ("keepalive_interval", self.keepalive_interval),
             ("keepalive_timeout", self.keepalive_timeout),
             ("handshake_timeout", self.handshake_timeout),
+            ("write_timeout", self.write_timeout),
         ] {
             faults.check(!value.is_zero(), key, "must be longer than nothing");
         }

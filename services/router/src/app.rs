@@ -46,7 +46,7 @@ impl App {
         let grpc = PerCore::bind(addr, threads).with_context(|| format!("listen for gRPC on {addr}"))?;
         let addr = config.http.listen;
         let http = Server::bind(addr).await.with_context(|| format!("listen for HTTP on {addr}"))?;
-        let http = http.with_limits(config.http.limits.clone());
+        let http = http.with_limits(config.http.limits.clone()).with_access(&config.access);
 
         let options = follower::Options {
             history: config.feed.history,

@@ -15,7 +15,7 @@ use grey_core::ids::ServiceId;
 use grey_proto::convert::InvalidMessage;
 use grey_proto::router::{WatchRequest, WatchResponse, watch_response::Frame};
 use grey_proto::status::ApiError;
-use grey_state::feed::FeedRead;
+use grey_state::feed::{FeedEntry, FeedRead};
 use grey_state::follower::Update;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -29,8 +29,8 @@ use crate::grpc::draining;
 use crate::selection::Selection;
 use crate::shared::Shared;
 
-/// Frames on their way to a connection.
-const FRAMES: usize = 16;
+/// Frames on their way to a connection: one that is being sent, and the next one. Events may be large.
+const FRAMES: usize = 2;
 /// How long a client may take nothing at all before its stream ends.
 const STALL: Duration = Duration::from_secs(60);
 /// Most services in one selection.
@@ -39,8 +39,11 @@ const MAX_SERVICES: usize = 1_000;
 const MAX_CHANGES: usize = 5_000;
 /// Most events that are sent instead of a snapshot.
 const MAX_RESUMED: u64 = 10_000;
-/// Events read at once, and how long one read may take; the events are there already.
-const RESUME_BATCH: usize = 500;
+/// Most events that are read at once, and how many changes they should have together: what was read waits in memory
+/// until the client has taken it.
+const RESUME_BATCH: usize = 512;
+const RESUME_CHANGES: usize = 1_000;
+/// How long one read may take; the events are there already.
 const RESUME_WAIT: Duration = Duration::from_millis(100);
 const RESUME_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -194,21 +197,24 @@ impl Job {
         if at.epoch != present.epoch || missed.is_none_or(|missed| missed > MAX_RESUMED) {
             return Ok(None);
         }
-        let mut entries = Vec::new();
+        let mut batch = 1;
         while at.revision < present.revision {
             let level = self.shared.tables.status().level;
-            let read = self.shared.state.feed.read(&at, level, RESUME_BATCH, RESUME_WAIT);
-            let Ok(Ok(FeedRead::Entries(read))) = timeout(RESUME_DEADLINE, read).await else {
-                return Ok(None);
+            let read = self.shared.state.feed.read(&at, level, batch, RESUME_WAIT);
+            // Whatever was sent by then, a snapshot may follow it.
+            let read = match timeout(RESUME_DEADLINE, read).await {
+                Ok(Ok(FeedRead::Entries(read))) if !read.is_empty() => read,
+                _ => return Ok(None),
             };
-            if !read.iter().all(|entry| is_small(&entry.event)) {
-                return Ok(None);
+            let changes: usize = read.iter().map(|entry| entry.event.changes.len()).sum();
+            for FeedEntry { event, .. } in read {
+                if !is_small(&event) {
+                    return Ok(None);
+                }
+                self.send(frames::response(Frame::Event(self.selection.event(&event)))).await?;
+                at.revision = event.revision;
             }
-            at.revision = read.last().map_or(present.revision, |entry| entry.event.revision);
-            entries.extend(read);
-        }
-        for entry in &entries {
-            self.send(frames::response(Frame::Event(self.selection.event(&entry.event)))).await?;
+            batch = (batch * RESUME_CHANGES / changes.max(1)).clamp(1, (batch * 2).min(RESUME_BATCH));
         }
         // Replacements of instances have no revision, so the client gets them all.
         for frame in frames::instances(&table, &self.selection) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -228,7 +229,15 @@ fn data_dir(configured: &Path) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
         return Ok((temporary.path().to_owned(), Some(temporary)));
     }
     let what = || format!("create data directory {}", configured.display());
-    std::fs::create_dir_all(configured).with_context(what)?;
+    if !configured.exists() {
+        // The database of tenants and the key of their credentials are nobody else's business.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(configured).with_context(what)?;
+    }
+    let mode = std::fs::metadata(configured).with_context(what)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let directory = configured.display();
+        tracing::warn!(%directory, "data directory can be entered by other users; run `chmod 700` on it");
+    }
     // The database's address is a URL, in which a relative path would mean something else.
     let absolute = configured.canonicalize().with_context(what)?;
     Ok((absolute, None))

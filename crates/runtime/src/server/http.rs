@@ -1,10 +1,10 @@
 //! HTTP/1.1 and HTTP/2 on one port, on the caller's runtime: admin endpoints, REST, and gRPC of the control plane
 //! (`tonic::service::Routes::into_axum_router`).
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
-use http::Request;
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,10 +20,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    CONNECTION_WINDOW, STREAM_WINDOW,
-    connection::{Accepted, Connections, Drain, FirstBytes, Slot, accept, close},
+    CONNECTION_WINDOW, STREAM_WINDOW, browser,
+    connection::{
+        Accepted, Arriving, Bounded, Bounds, Connections, Counted, Drain, Flight, Slot, accept, close,
+    },
 };
 use crate::{
+    access,
     config::{Faults, Validate},
     tls,
 };
@@ -32,15 +35,22 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Open connections; more are closed at once.
+    /// Open connections; beyond them the oldest one makes room on which nothing is under way, a request whose body is
+    /// still to come included, and while there is none, newcomers are closed at once.
     pub max_connections: usize,
     /// HTTP/2 calls in flight on one connection.
     pub max_concurrent_streams: u32,
     /// Size of all headers of one request in bytes.
     pub max_header_bytes: u32,
-    /// For a TLS handshake, for the first byte after it, and for the headers of an HTTP/1.1 request.
+    /// For a TLS handshake, for the first bytes after it, and for the headers of an HTTP/1.1 request.
     #[serde(with = "crate::config::duration")]
     pub header_timeout: Duration,
+    /// For the body of a request, from when it is waited for.
+    #[serde(with = "crate::config::duration")]
+    pub body_timeout: Duration,
+    /// For a client to take some of what it is sent.
+    #[serde(with = "crate::config::duration")]
+    pub write_timeout: Duration,
     /// Silence after which an HTTP/2 client is asked whether it is still there, and how long it has to answer.
     #[serde(with = "crate::config::duration")]
     pub keepalive: Duration,
@@ -53,6 +63,8 @@ impl Default for Limits {
             max_concurrent_streams: 256,
             max_header_bytes: 32 << 10,
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(20),
             keepalive: Duration::from_secs(20),
         }
     }
@@ -65,6 +77,8 @@ impl Validate for Limits {
         // hyper's smallest buffer for HTTP/1.1.
         faults.check(self.max_header_bytes >= 8192, "max_header_bytes", "must be at least 8192");
         faults.check(!self.header_timeout.is_zero(), "header_timeout", "must be longer than nothing");
+        faults.check(!self.body_timeout.is_zero(), "body_timeout", "must be longer than nothing");
+        faults.check(!self.write_timeout.is_zero(), "write_timeout", "must be longer than nothing");
         faults.check(!self.keepalive.is_zero(), "keepalive", "must be longer than nothing");
     }
 }
@@ -75,6 +89,14 @@ pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
     limits: Limits,
+    pages: Option<Pages>,
+}
+
+/// Browsers are not trusted to be their users.
+#[derive(Debug, Clone, Copy)]
+struct Pages {
+    /// Whether the port can be reached on this machine alone.
+    is_local: bool,
 }
 
 impl Server {
@@ -85,13 +107,21 @@ impl Server {
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let local_addr = listener.local_addr()?;
-        Ok(Self { listener, local_addr, limits: Limits::default() })
+        Ok(Self { listener, local_addr, limits: Limits::default(), pages: None })
     }
 
     /// Replaces the default limits.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Refuses what pages of others make browsers send, if callers need no token.
+    #[must_use]
+    pub fn with_access(mut self, access: &access::Options) -> Self {
+        let is_local = self.local_addr.ip().is_loopback();
+        self.pages = access.serves_anonymous(self.local_addr).then_some(Pages { is_local });
         self
     }
 
@@ -113,20 +143,26 @@ impl Server {
         grace: Duration,
     ) -> bool {
         let connections = Connections::new(self.limits.max_connections);
-        let shared =
-            Arc::new(Shared { builder: builder(&self.limits), tls, timeout: self.limits.header_timeout });
+        let bounds = Bounds { first: self.limits.header_timeout, write: self.limits.write_timeout };
+        let (builder, body_within, pages) = (builder(&self.limits), self.limits.body_timeout, self.pages);
+        let shared = Arc::new(Shared { builder, tls, bounds, body_within, pages });
         let (drain, tasks, cut_off) = (Drain::new(), TaskTracker::new(), CancellationToken::new());
         // Also when this future is dropped: connections must not outlive their server.
         let cut_off_guard = cut_off.clone().drop_guard();
         let start = |accepted: Accepted| {
             let Accepted { stream, peer, slot } = accepted;
             let connection =
-                Connection { shared: Arc::clone(&shared), drain: drain.clone(), peer, _slot: slot };
+                Connection { shared: Arc::clone(&shared), drain: drain.clone(), peer, slot: slot.clone() };
             let served = Box::pin(connection.serve(stream, router.clone()));
             let cut_off = cut_off.clone();
             tasks.spawn(async move {
-                // Whether it was cut off shows in the result of the whole.
-                cut_off.run_until_cancelled(served).await.unwrap_or_default();
+                tokio::select! {
+                    // Whether it was cut off shows in the result of the whole.
+                    _ = cut_off.run_until_cancelled(served) => {}
+                    () = slot.evicted() => {
+                        tracing::debug!(client.address = %peer, "idle connection made room for another");
+                    }
+                }
             });
         };
         loop {
@@ -143,6 +179,15 @@ impl Server {
         tasks.wait().await;
         drained
     }
+}
+
+fn refuse(request: &Request<Incoming>, pages: Pages) -> Option<Response<Body>> {
+    let refused = browser::check(request.uri(), request.headers(), pages.is_local).err()?;
+    tracing::warn!(request.path = request.uri().path(), why = ?refused, "refused a request of a page of another origin");
+    let mut response = Response::new(Body::from(refused.body()));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some(response)
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -169,20 +214,22 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 struct Shared {
     builder: auto::Builder<TokioExecutor>,
     tls: Option<tls::Acceptor>,
-    timeout: Duration,
+    bounds: Bounds,
+    body_within: Duration,
+    pages: Option<Pages>,
 }
 
 struct Connection {
     shared: Arc<Shared>,
     drain: Drain,
     peer: SocketAddr,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, router: Router) {
         let Some(acceptor) = &self.shared.tls else { return self.serve_http(stream, router).await };
-        match timeout(self.shared.timeout, acceptor.accept(stream)).await {
+        match timeout(self.shared.bounds.first, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => self.serve_http(stream, router).await,
             Ok(Err(error)) => {
                 tracing::debug!(error = %error, client.address = %self.peer, "TLS handshake failed");
@@ -195,11 +242,21 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(FirstBytes::new(stream, 1, self.shared.timeout, self.drain.clone()));
-        let peer = self.peer;
+        let stream = TokioIo::new(Bounded::new(stream, self.shared.bounds, self.drain.clone()));
+        let (peer, slot) = (self.peer, self.slot.clone());
+        let (pages, body_within) = (self.shared.pages, self.shared.body_within);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            let refused = pages.and_then(|pages| refuse(&request, pages));
+            let (flight, router) = (Flight::new(slot.clone()), router.clone());
+            let request = request.map(|body| Arriving::new(body, flight.clone(), body_within));
+            async move {
+                let answer: Response<Body> = match refused {
+                    Some(refused) => refused,
+                    None => router.oneshot(request).await?,
+                };
+                Ok::<_, Infallible>(answer.map(|body| Counted::new(body, flight)))
+            }
         });
         let connection = self.shared.builder.serve_connection_with_upgrades(stream, service).into_owned();
         if let Err(error) = self.drain.run(connection).await {

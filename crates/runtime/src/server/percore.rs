@@ -4,6 +4,7 @@
 //! port, and a call stays on the thread that read it.
 
 use std::{
+    cell::OnceCell,
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
@@ -31,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     CONNECTION_WINDOW, Options, STREAM_WINDOW,
-    connection::{Accepted, Connections, Drain, FirstBytes, Slot, accept, close},
+    connection::{Accepted, Bounded, Bounds, Connections, Drain, InFlight, Slot, accept, close},
 };
 use crate::shutdown::panic_message;
 
@@ -40,9 +41,6 @@ const BACKLOG: i32 = 4096;
 
 /// Why the body of an answer broke off.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
-
-/// Length of the text with which every HTTP/2 client begins.
-const PREFACE_LEN: usize = 24;
 
 /// Bound and listening, not yet serving.
 #[derive(Debug)]
@@ -212,10 +210,18 @@ impl Worker {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (http2, drain, tasks) = (builder(&self.options), Drain::new(), TaskTracker::new());
         let start = |accepted: Accepted| {
-            let Accepted { stream, slot, peer: _ } = accepted;
+            let Accepted { stream, slot, peer } = accepted;
             let connection =
-                Connection { options: Arc::clone(&self.options), drain: drain.clone(), _slot: slot };
-            tasks.spawn(connection.serve(stream, http2.clone(), service.clone()));
+                Connection { options: Arc::clone(&self.options), drain: drain.clone(), slot: slot.clone() };
+            let served = connection.serve(stream, http2.clone(), service.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = served => {}
+                    () = slot.evicted() => {
+                        tracing::debug!(client.address = %peer, "connection without a call made room for another");
+                    }
+                }
+            });
         };
         loop {
             tokio::select! {
@@ -250,7 +256,7 @@ fn builder(options: &Options) -> http2::Builder<TokioExecutor> {
 struct Connection {
     options: Arc<Options>,
     drain: Drain,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Connection {
@@ -279,15 +285,30 @@ impl Connection {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Fault>,
     {
-        let stream = TokioIo::new(FirstBytes::new(
-            stream,
-            PREFACE_LEN,
-            self.options.handshake_timeout,
-            self.drain.clone(),
-        ));
+        let bounds = Bounds { first: self.options.handshake_timeout, write: self.options.write_timeout };
+        let stream = TokioIo::new(Bounded::new(stream, bounds, self.drain.clone()));
+        let service = InUse { service, slot: self.slot.clone(), in_use: OnceCell::new() };
         let connection = http2.serve_connection(stream, service);
         if let Err(error) = self.drain.run(connection).await {
             tracing::debug!(error = %error, "connection ended with an error");
         }
+    }
+}
+
+/// A service whose connection makes no room for others once it was called: clients keep idle connections for long.
+struct InUse<S> {
+    service: S,
+    slot: Slot,
+    in_use: OnceCell<InFlight>,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for InUse<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        self.in_use.get_or_init(|| self.slot.begin());
+        self.service.call(request)
     }
 }

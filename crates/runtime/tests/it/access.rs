@@ -167,7 +167,7 @@ fn hashes_are_read_from_hexadecimal_and_never_printed() {
 #[test]
 fn tokens_have_names_that_can_travel() {
     let long = "x".repeat(257);
-    for name in ["", " ", " ann", "ann\n", long.as_str()] {
+    for name in ["", " ", " ann", "ann\n", "ann via root", long.as_str()] {
         let options = Options { tokens: vec![token(name, "admin", "t")], allow_anonymous: None };
         let mut faults = Faults::default();
         faults.section("access", &options);

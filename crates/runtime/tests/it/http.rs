@@ -91,7 +91,7 @@ async fn stuck_request_is_cut_off_after_the_grace() {
 async fn headers_that_never_end_are_closed() {
     let limits = Limits { header_timeout: Duration::from_millis(50), ..Limits::default() };
     let server = start(Router::new(), limits, DEADLINE).await;
-    for sent in ["", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+    for sent in ["", "P", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nhost: x\r\n"] {
         let mut stream = TcpStream::connect(server.addr).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -104,14 +104,100 @@ async fn headers_that_never_end_are_closed() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_closed() {
-    let server = start(Router::new(), Limits { max_connections: 1, ..Limits::default() }, DEADLINE).await;
-    let mut first = TcpStream::connect(server.addr).await.unwrap();
-    first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+async fn idle_connections_make_room_and_busy_ones_do_not() {
+    let read = async |_: axum::body::Bytes| ();
+    let busy = Router::new().route("/busy", get(std::future::pending::<()>).post(read));
+    let server = start(busy, Limits { max_connections: 2, ..Limits::default() }, Duration::ZERO).await;
     let mut byte = [0];
-    assert_eq!(within(first.read(&mut byte)).await.unwrap(), 1);
-    let mut second = TcpStream::connect(server.addr).await.unwrap();
-    assert!(matches!(within(second.read(&mut byte)).await, Ok(0) | Err(_)));
+    let mut busy = TcpStream::connect(server.addr).await.unwrap();
+    busy.write_all(b"GET /busy HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // Each of those that say nothing more makes room for the next one, which is answered.
+    let mut silent = TcpStream::connect(server.addr).await.unwrap();
+    silent.write_all(b"P").await.unwrap();
+    for _ in 0..3 {
+        let mut next = TcpStream::connect(server.addr).await.unwrap();
+        next.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert_eq!(within(next.read(&mut byte)).await.unwrap(), 1, "it is answered");
+        assert!(matches!(within(silent.read(&mut byte)).await, Ok(0) | Err(_)), "it made room");
+        while next.try_read(&mut [0; 512]).is_ok_and(|read| read > 0) {}
+        silent = next;
+    }
+    // Nor does a request stay whose body does not come.
+    let mut next = TcpStream::connect(server.addr).await.unwrap();
+    next.write_all(b"POST /busy HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
+    assert!(matches!(within(silent.read(&mut byte)).await, Ok(0) | Err(_)), "it made room");
+    silent = next;
+    let mut also_busy = TcpStream::connect(server.addr).await.unwrap();
+    also_busy.write_all(b"GET /busy HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(matches!(within(silent.read(&mut byte)).await, Ok(0) | Err(_)), "it made room");
+    let refused = async {
+        loop {
+            let mut late = TcpStream::connect(server.addr).await.unwrap();
+            if matches!(late.read(&mut byte).await, Ok(0) | Err(_)) {
+                break;
+            }
+        }
+    };
+    within(refused).await;
+    for stream in [&busy, &also_busy] {
+        let untouched = stream.try_read(&mut [0]);
+        assert_eq!(untouched.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+    drop((busy, also_busy));
+    server.draining.cancel();
+    within(server.serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn body_that_never_ends_is_refused() {
+    let router = Router::new().route("/", axum::routing::post(async |_: axum::body::Bytes| "read"));
+    let limits = Limits { body_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = start(router, limits, DEADLINE).await;
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     server.draining.cancel();
     assert!(within(server.serving).await.unwrap());
+}
+
+#[tokio::test]
+async fn pages_of_others_are_refused_where_no_token_is_needed() {
+    grey_runtime::tls::install_provider();
+    let access = grey_runtime::access::Options::default();
+    let server = Server::bind(any_port()).await.unwrap().with_access(&access);
+    let (addr, draining) = (server.local_addr(), CancellationToken::new());
+    let router = Router::new().route("/", get(async || "secret"));
+    let serving = tokio::spawn(server.serve(router, None, draining.clone(), DEADLINE));
+    for (host, more, answered) in [
+        (addr.to_string(), "", true),
+        (format!("localhost:{}", addr.port()), "", true),
+        (addr.to_string(), "origin: http://evil.example\r\n", false),
+        (format!("evil.example:{}", addr.port()), "", false),
+    ] {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(stream.read_to_string(&mut answer)).await.unwrap();
+        assert_eq!(answer.starts_with("HTTP/1.1 200"), answered, "{host} {more}: {answer}");
+        assert_eq!(answer.contains("secret"), answered, "{host} {more}: {answer}");
+    }
+    draining.cancel();
+    assert!(within(serving).await.unwrap());
+}
+
+#[tokio::test]
+async fn client_that_takes_nothing_is_cut_off() {
+    let large = Router::new().route("/", get(async || vec![0_u8; 64 << 20]));
+    let limits = Limits { write_timeout: Duration::from_millis(100), ..Limits::default() };
+    let server = start(large, limits, DEADLINE).await;
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // The drain waits for its request to end, which it does although nothing of the answer is read.
+    server.draining.cancel();
+    assert!(within(server.serving).await.unwrap());
+    drop(stream);
 }

@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use grey_testkit::eventually;
@@ -53,6 +54,8 @@ async fn a_data_directory_outlives_the_process_and_a_temporary_one_does_not() {
     grey.process.terminate(DEADLINE).await.unwrap();
     let grey = Grey::start_with(&args, &[]).await;
     grey.run(&["tenant", "get", "acme"]).await.ok();
+    let mode = std::fs::metadata(&data_dir).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it is its owner's alone");
 
     let grey = Grey::start().await;
     let line = grey.process.wait_for_line("data           ", DEADLINE).await.unwrap();

@@ -1,0 +1,73 @@
+//! The body of a request on its way: until it is there, its connection may have to make room, and it must not take long.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use super::Flight;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum Broken {
+    /// The connection did.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+    /// It took too long.
+    #[error("the body did not arrive within {0:?}")]
+    Late(Duration),
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(in super::super) struct Arriving {
+    body: Incoming,
+    flight: Flight,
+    within: Duration,
+    /// None before the body is waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    pub(in super::super) fn new(body: Incoming, flight: Flight, within: Duration) -> Self {
+        if body.is_end_stream() {
+            flight.begin();
+        }
+        Self { body, flight, within, deadline: None }
+    }
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            let within = this.within;
+            let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
+            ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(Broken::Late(within))));
+        };
+        if frame.is_none() || this.body.is_end_stream() {
+            this.flight.begin();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
