@@ -92,4 +92,5 @@ pub mod selector;
 pub mod service;
 pub mod table;
 pub mod tenant;
+pub mod text;
 pub mod version;

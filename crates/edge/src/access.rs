@@ -78,6 +78,12 @@ impl Caller {
         }
     }
 
+    /// Whether somebody asks through a service, or says so.
+    #[must_use]
+    pub fn is_on_behalf(&self) -> bool {
+        self.via.is_some()
+    }
+
     /// Refuses a caller of a lower role.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 use axum::http::HeaderMap;
 use grey_core::change::Principal;
 use grey_core::error::Reason;
+use grey_core::text::is_plain;
 use grey_proto::status::ApiError;
 use grey_runtime::access::is_name;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -69,18 +70,16 @@ fn value<'h>(headers: &'h HeaderMap, header: &str) -> Result<Option<&'h str>, Ap
 
 fn name(text: &str) -> Result<String, ApiError> {
     let name = percent_decode_str(text).decode_utf8().ok();
-    name.filter(|name| is_name(name)).map(|name| name.into_owned()).ok_or_else(|| {
-        let why = "must be a name of 1 to 256 bytes of percent-encoded UTF-8, without control characters and without \
-                   spaces around it";
+    name.filter(|name| is_name(name) && is_plain(name)).map(|name| name.into_owned()).ok_or_else(|| {
+        let why = "must be a name of 1 to 256 bytes of percent-encoded UTF-8, without control characters, characters that \
+                   change the direction of writing, and spaces around it";
         refused(PRINCIPAL_HEADER, why)
     })
 }
 
 fn chain(text: &str) -> Result<String, ApiError> {
     let chain = percent_decode_str(text).decode_utf8().ok();
-    let usable = |chain: &str| {
-        chain.len() <= MAX_VIA && !chain.trim().is_empty() && !chain.chars().any(char::is_control)
-    };
+    let usable = |chain: &str| chain.len() <= MAX_VIA && !chain.trim().is_empty() && is_plain(chain);
     chain.filter(|chain| usable(chain)).map(|chain| chain.into_owned()).ok_or_else(|| {
         refused(
             PRINCIPAL_VIA_HEADER,
@@ -211,6 +210,11 @@ mod tests {
             (vec![(id, "a%0Ab"), (role, "viewer")], id),
             (vec![(id, "%ff"), (role, "viewer")], id),
             (vec![(id, "ü"), (role, "viewer")], id),
+            (vec![(id, "a%E2%80%AEb"), (role, "viewer")], id),
+            (
+                vec![(id, "ann"), (role, "viewer"), (PRINCIPAL_VIA_HEADER, "a%E2%80%AEb")],
+                PRINCIPAL_VIA_HEADER,
+            ),
             (vec![(id, &long), (role, "viewer")], id),
         ] {
             let refused = called(Role::Admin, raw(&headers), Role::Viewer).unwrap_err();

@@ -14,6 +14,7 @@ use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::schema::{Observation, SchemaVersion, SchemaWindow};
 use grey_core::service::{Hold, Pin, Service, ServiceVersion};
 use grey_core::tenant::{Tenant, TenantStatus};
+use grey_core::text::plain;
 use grey_core::version::Version;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -29,9 +30,9 @@ fn parsed<T: FromStr<Err: std::fmt::Debug> + std::fmt::Debug>(
     pattern.prop_map(|text| text.parse().expect("every text of the pattern is valid"))
 }
 
-/// Any character, control characters included; at most 128 bytes.
+/// Any plain text; at most 128 bytes.
 fn text() -> impl Strategy<Value = String> + Clone {
-    "(?s).{0,32}"
+    "(?s).{0,32}".prop_map(|text| plain(&text).into_owned())
 }
 
 /// Any tenant id.
@@ -91,11 +92,11 @@ pub fn tenant() -> impl Strategy<Value = Tenant> {
     ];
     (
         tenant_id(),
-        "(?s).{1,50}",
+        "(?s).{1,50}".prop_map(|name| plain(&name).into_owned()),
         status,
         option::of(name()),
         option::of(name()),
-        vec(name(), 0..4),
+        btree_set(name(), 0..4).prop_map(|regions| regions.into_iter().rev().collect()),
         btree_map(name(), text(), 0..4),
     )
         .prop_map(|(id, name, status, tier, region, residency, labels)| Tenant {

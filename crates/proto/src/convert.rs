@@ -23,6 +23,7 @@ pub use moves::{MAX_GROUPS, MAX_LISTED};
 pub use overlay::{MAX_METADATA_KEY, MAX_METADATA_VALUE};
 pub use tenant::{MAX_RESIDENCY, SchemaSighting, tenant_status};
 
+use grey_core::text::{NOT_PLAIN, is_plain};
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -59,6 +60,11 @@ impl InvalidMessage {
 
 type Checked<T> = Result<T, InvalidMessage>;
 
+/// Refuses text that cannot be stored, logged and shown as it is.
+fn check_plain(field: &str, text: &str) -> Checked<()> {
+    if is_plain(text) { Ok(()) } else { Err(InvalidMessage::new(field, NOT_PLAIN)) }
+}
+
 /// Reads a text that must be there.
 fn read<T: FromStr<Err: Display>>(field: &str, text: &str) -> Checked<T> {
     text.parse().map_err(|why: T::Err| InvalidMessage::new(field, why.to_string()))
@@ -77,6 +83,21 @@ fn read_list<T: FromStr<Err: Display>, C: FromIterator<T>>(
 ) -> Checked<C> {
     at_most(field, "entries", texts.len(), limit)?;
     texts.iter().enumerate().map(|(i, text)| read(&format!("{field}[{i}]"), text)).collect()
+}
+
+/// Reads texts of which none may be there twice.
+fn read_distinct<T: FromStr<Err: Display> + PartialEq>(
+    field: &str,
+    texts: &[String],
+    limit: usize,
+) -> Checked<Vec<T>> {
+    let read: Vec<T> = read_list(field, texts, limit)?;
+    match (1..read.len()).find(|&i| read[..i].contains(&read[i])) {
+        Some(i) => {
+            Err(InvalidMessage::new(format!("{field}[{i}]"), format!("`{}` is there twice", texts[i])))
+        }
+        None => Ok(read),
+    }
 }
 
 /// Converts a list of messages.

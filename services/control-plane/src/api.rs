@@ -214,6 +214,10 @@ fn command(caller: &Caller, options: WriteOptions, intent: Intent) -> Result<Com
     if cause.len() > MAX_CAUSE {
         return Err(invalid("write.cause", format!("must have at most {MAX_CAUSE} bytes")));
     }
+    if !cause.is_empty() && !caller.is_on_behalf() {
+        let why = "is stated by services that write on somebody's behalf; say why in write.reason";
+        return Err(invalid("write.cause", why));
+    }
     let expected_epoch = Some(Epoch(expected_epoch)).filter(|epoch| epoch.0 > 0);
     let principal = caller.principal();
     Ok(Command { principal, reason, cause, intent, expected_epoch, max_moves, dry_run, ..Command::default() })

@@ -31,4 +31,5 @@ pub use writer::{Commands, Options, Writer};
 
 pub(crate) use attempt::{unknown_overlay, unknown_service, unknown_tenant, unknown_version};
 pub(crate) use error::{NO_ROOM, chain};
+pub(crate) use moves::check_budget;
 pub(crate) use transaction::now_ms;

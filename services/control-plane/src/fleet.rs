@@ -175,12 +175,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// The routers that count; with `former`, also those that did.
-    pub(crate) async fn list(&self, former: bool) -> Result<Vec<RouterState>, Error> {
-        let (look, mut known) = (self.look().await?, Known::default());
-        known.see(&look);
+    /// The routers that count, and why nothing is known of how far they are, if so; with `former`, also those that did
+    /// count.
+    pub(crate) async fn list(&self, former: bool) -> Result<(Vec<RouterState>, Option<&'static str>), Error> {
+        let (look, mut known) = (self.look().await, Known::default());
+        if let Ok(look) = &look {
+            known.see(look);
+        }
         self.read_again(&mut known).await?;
-        Ok(known.states(&self.database.head().await?, former))
+        let fault = look.err().map(|error| error.told());
+        Ok((known.states(&self.database.head().await?, former), fault))
     }
 
     /// Stops counting a router that fell silent.

@@ -5,6 +5,10 @@ use grey_control_plane::{App, Config, DEFAULTS};
 use grey_runtime::{Shutdown, Telemetry, config, tls};
 use grey_state::State;
 
+/// Commands about many tenants allocate by the ten thousand.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = config::from_args::<Config>("grey-control-plane", DEFAULTS)?.or_print()?;

@@ -24,6 +24,7 @@ mod sync;
 mod tenant;
 mod version;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ pub struct Target {
     )]
     pub migrator: String,
     /// Bearer token; better given in the environment than on the command line
+    ///
+    /// An empty one counts as none.
     #[arg(long, global = true, env = "GREY_TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Option<Secret>,
     /// Authorities (PEM) whose servers are trusted; needed for https URLs
@@ -199,8 +202,18 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-fn secret(text: &str) -> Result<Secret, &'static str> {
-    if text.is_empty() { Err("is empty") } else { Ok(Secret::new(text)) }
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+/// Longest wait for routers that the control plane takes.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a write may wait for routers.
+fn wait(text: &str) -> Result<Duration, String> {
+    let wait = duration::parse(text)?;
+    let sane = !wait.is_zero() && wait <= MAX_WAIT;
+    if sane { Ok(wait) } else { Err("must be longer than nothing and at most 60s".to_owned()) }
 }
 
 /// A duration that is neither nothing nor longer than an hour.

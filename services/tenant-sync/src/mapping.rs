@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use grey_core::ids::{InvalidId, Name, TenantId};
 use grey_core::tenant::{MAX_LABEL_VALUE, MAX_TENANT_NAME, TenantStatus};
+use grey_core::text::plain;
 use grey_proto::convert::MAX_RESIDENCY;
 use serde_json::Value;
 
@@ -209,11 +210,12 @@ impl Invalid {
     }
 }
 
-/// The name is only ever shown, so one that is too long is cut rather than refused: its tenant's status matters more.
+/// The name is only ever shown, so one that is too long or not plain is mended rather than refused: its tenant's status
+/// matters more.
 fn read_name(pointer: &Pointer, entry: &Value) -> Result<Option<String>, Misfit> {
     let word = read_word(pointer, entry)?;
     Ok(word
-        .map(|name| cut(name.trim(), MAX_TENANT_NAME).trim_end().to_owned())
+        .map(|name| cut(plain(&name).trim(), MAX_TENANT_NAME).trim_end().to_owned())
         .filter(|name| !name.is_empty()))
 }
 
@@ -239,7 +241,7 @@ fn read_label(pointer: &Pointer, entry: &Value) -> Result<Option<String>, Misfit
     let text = match pointer.find(entry) {
         // Unlike elsewhere, any number will do.
         Some(Value::Number(number)) => Some(number.to_string()),
-        Some(_) => read_word(pointer, entry)?.map(Cow::into_owned),
+        Some(_) => read_word(pointer, entry)?.map(|word| plain(&word).into_owned()),
         None => None,
     };
     match text {

@@ -35,7 +35,7 @@ impl FleetService for Who {
     ) -> Result<Response<ListRoutersResponse>, Status> {
         let caller = admit(request.extensions(), Role::Admin, "ask")?;
         let router = RouterState { id: caller.to_string(), ..RouterState::default() };
-        Ok(Response::new(ListRoutersResponse { routers: vec![router] }))
+        Ok(Response::new(ListRoutersResponse { routers: vec![router], fault: String::new() }))
     }
 
     async fn wait_for_routers(

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// The present message with the fields named by `paths` as `given`; a field that `given` leaves out goes back to its
-/// default. `fields` are those that may be named, as the contract spells them; `labels.*` stands for each entry of a
-/// map. An entry that `given` leaves out is removed.
+/// default. `fields` are those that may be named, as the contract spells them; `schema.min` is a field of a field, and
+/// `labels.*` stands for each entry of a map. An entry that `given` leaves out is removed.
 ///
 /// # Errors
 /// When a path names no such field.
@@ -36,10 +36,11 @@ pub fn merge<M: Serialize + DeserializeOwned>(
         match entry {
             None => set(&mut merged, &name, value),
             Some(entry) => {
-                let value = value.and_then(|map| map.get(entry));
+                let entry = if of_map { entry.to_owned() } else { json_name(entry) };
+                let value = value.and_then(|map| map.get(&entry));
                 let map = merged.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(map) = map {
-                    set(map, entry, value);
+                    set(map, &entry, value);
                 }
             }
         }

@@ -4,8 +4,8 @@
 //! order, which is what the control plane settles into the layer.
 
 use super::{
-    Checked, InvalidMessage, at_most, convert_list, convert_required, known, read, read_list, read_optional,
-    texts_of,
+    Checked, InvalidMessage, at_most, check_plain, convert_list, convert_required, known, read, read_list,
+    read_optional, texts_of,
 };
 use crate::control::{self, metadata_predicate, overlay};
 use grey_core::ids::{Name, OverlayId, ServiceId};
@@ -207,6 +207,7 @@ fn read_values<C: FromIterator<String>>(field: &str, values: control::Values, lo
     at_most(field, "entries", values.values.len(), MAX_LIST)?;
     for (i, value) in values.values.iter().enumerate() {
         at_most(&format!("{field}.values[{i}]"), "bytes", value.len(), longest)?;
+        check_plain(&format!("{field}.values[{i}]"), value)?;
     }
     Ok(values.values.into_iter().collect())
 }

@@ -2,8 +2,8 @@
 
 use super::change::{read_time, timestamp};
 use super::{
-    Checked, InvalidMessage, at_most, convert_list, convert_required, known, read, read_list, read_optional,
-    text_of, texts_of,
+    Checked, InvalidMessage, at_most, check_plain, convert_list, convert_required, known, read,
+    read_distinct, read_optional, text_of, texts_of,
 };
 use crate::control;
 use grey_core::ids::{Name, ServiceId, TenantId};
@@ -65,12 +65,14 @@ impl TryFrom<control::Tenant> for Tenant {
     fn try_from(message: control::Tenant) -> Checked<Self> {
         let id: TenantId = read("id", &message.id)?;
         at_most("name", "bytes", message.name.len(), MAX_TENANT_NAME)?;
+        check_plain("name", &message.name)?;
         let name = if message.name.is_empty() { message.id } else { message.name };
         at_most("labels", "entries", message.labels.len(), MAX_LABELS)?;
         let mut labels = BTreeMap::new();
         for (key, value) in message.labels {
             let key: Name = read("labels", &key)?;
             at_most(&format!("labels[{key}]"), "bytes", value.len(), MAX_LABEL_VALUE)?;
+            check_plain(&format!("labels[{key}]"), &value)?;
             labels.insert(key, value);
         }
         Ok(Self {
@@ -79,7 +81,7 @@ impl TryFrom<control::Tenant> for Tenant {
             status: tenant_status(message.status)?,
             tier: read_optional("tier", &message.tier)?,
             region: read_optional("region", &message.region)?,
-            residency: read_list("residency", &message.residency, MAX_RESIDENCY)?,
+            residency: read_distinct("residency", &message.residency, MAX_RESIDENCY)?,
             labels,
         })
     }

@@ -77,6 +77,8 @@ fn a_tenant_beyond_its_limits_is_refused() {
     refused::<Tenant, _>(control::Tenant { region: s("{}"), ..tenant() }, "region", "does not match");
     let residency = vec![s("eu"), s("")];
     refused::<Tenant, _>(control::Tenant { residency, ..tenant() }, "residency[1]", "is empty");
+    let residency = vec![s("eu"), s("us"), s("eu")];
+    refused::<Tenant, _>(control::Tenant { residency, ..tenant() }, "residency[2]", "twice");
     let residency = vec![s("eu"); MAX_RESIDENCY + 1];
     refused::<Tenant, _>(control::Tenant { residency, ..tenant() }, "residency", "at most");
     let labels = (0..=MAX_LABELS).map(|i| (format!("k{i}"), s("v"))).collect();

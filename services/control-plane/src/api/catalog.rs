@@ -248,8 +248,9 @@ impl Api {
         loop {
             let GetServiceResponse { overlays, epoch, .. } = self.present(caller, &given.service).await?;
             let present = overlays.into_iter().find(|present| present.id == given.id);
-            let present = present.ok_or_else(|| unknown_overlay(&service, &overlay))?;
+            let mut present = present.ok_or_else(|| unknown_overlay(&service, &overlay))?;
             let tag = (epoch, present.revision);
+            partial::make_room(&mut present, &given, &update_mask)?;
             let mut merged = mask::merge(&present, &given, &update_mask, partial::OVERLAY)?;
             if merged.service.is_empty() {
                 merged.service.clone_from(&given.service);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use grey_core::change::Revision;
 use grey_core::error::Reason;
 use grey_core::ids::InstanceId;
+use grey_core::text::{NOT_PLAIN, is_plain};
 use grey_edge::Caller;
 use grey_proto::control::{
     DismissRouterRequest, DismissRouterResponse, ListRoutersRequest, ListRoutersResponse,
@@ -19,16 +20,17 @@ use crate::command::MAX_REASON;
 pub(super) const USUAL_WAIT: Duration = Duration::from_secs(5);
 
 impl Api {
-    /// Lists routers by id.
+    /// Lists routers by id: those that count are known though shared state is away.
     ///
     /// # Errors
-    /// When the shared state or the database is away.
+    /// When the database is away.
     pub async fn list_routers(
         &self,
         _: &Caller,
         request: ListRoutersRequest,
     ) -> Result<ListRoutersResponse, ApiError> {
-        Ok(ListRoutersResponse { routers: self.0.fleet.list(request.former).await? })
+        let (routers, fault) = self.0.fleet.list(request.former).await?;
+        Ok(ListRoutersResponse { routers, fault: fault.unwrap_or_default().to_owned() })
     }
 
     /// Waits until every router that may still answer has applied a revision; names those that have not. Whether that is
@@ -68,6 +70,9 @@ impl Api {
         request: DismissRouterRequest,
     ) -> Result<DismissRouterResponse, ApiError> {
         let router: InstanceId = id("id", &request.id)?;
+        if !is_plain(&request.reason) {
+            return Err(invalid("reason", NOT_PLAIN));
+        }
         let reason = request.reason.trim();
         if reason.is_empty() || reason.len() > MAX_REASON {
             return Err(invalid("reason", format!("must say why, in at most {MAX_REASON} bytes")));

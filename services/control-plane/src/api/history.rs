@@ -70,13 +70,14 @@ impl Api {
     /// Checks that events are as they were written.
     ///
     /// # Errors
-    /// A limit out of range, or the database is away.
+    /// A limit out of range, a revision beyond the log, or the database is away.
     pub async fn verify_events(
         &self,
         _: &Caller,
         request: VerifyEventsRequest,
     ) -> Result<VerifyEventsResponse, ApiError> {
         let limit = if request.limit == 0 { MAX_PAGE } else { page_size("limit", request.limit)? };
+        self.reaches(request.after).await?;
         let verified = self.0.database.verify(Revision(request.after), limit).await?;
         let (broken, why) = verified.fault.map_or((0, String::new()), |fault| {
             tracing::error!(
@@ -87,6 +88,16 @@ impl Api {
             (fault.revision.0, fault.why.to_owned())
         });
         Ok(VerifyEventsResponse { revision: verified.reached.0, broken, why, complete: verified.is_complete })
+    }
+
+    /// Refuses a revision beyond the log: whoever asks has seen another one.
+    async fn reaches(&self, revision: u64) -> Result<(), ApiError> {
+        let head = self.0.database.head().await?;
+        if revision > head.revision.0 {
+            let message = format!("the log ends at revision {}, before {revision}", head.revision);
+            return Err(ApiError::new(Reason::RevisionUnavailable, message));
+        }
+        Ok(())
     }
 
     /// Streams events from a revision on, then each new one as it is committed.
@@ -101,11 +112,7 @@ impl Api {
     ) -> Result<impl Stream<Item = Result<WatchEventsResponse, ApiError>> + Send + use<>, ApiError> {
         let busy = |_| ApiError::new(Reason::RateLimited, "too many streams of events are open; close some");
         let permit = std::sync::Arc::clone(&self.0.watchers).try_acquire_owned().map_err(busy)?;
-        let head = self.0.database.head().await?;
-        if request.after > head.revision.0 {
-            let message = format!("the log ends at revision {}, before {}", head.revision, request.after);
-            return Err(ApiError::new(Reason::RevisionUnavailable, message));
-        }
+        self.reaches(request.after).await?;
         let watch = Watch {
             commits: self.0.commands.head(),
             api: self.clone(),

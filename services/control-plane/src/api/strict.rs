@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::fleet::USUAL_WAIT;
 use super::{Api, Written, command, wait};
-use crate::command::{Applied, Committed, Intent, Proposed, chain, now_ms};
+use crate::command::{Applied, Committed, Intent, Proposed, chain, check_budget, now_ms};
 use crate::entity::pins;
 use crate::fleet::missing;
 
@@ -53,6 +53,7 @@ impl Api {
             return self.write(caller, Change::Put(Fact::Pin(tenant, service, pin)), Some(options)).await;
         }
         let moving = Move { caller: caller.clone(), tenant, service, pin, options };
+        self.judge(&moving).await?;
         let api = self.clone();
         // It goes on even if the caller hangs up: what is prepared must be ended.
         let ended = tokio::spawn(async move { api.carry_out(moving, limit).await }).await;
@@ -65,6 +66,16 @@ impl Api {
         let row = database.read("read a pin", row.one(database.readers())).await?;
         let pinned = row.map(|row| row.pin()).transpose()?;
         Ok(pinned.is_some_and(|(_, pinned)| pinned.version == pin.version))
+    }
+
+    /// Refuses what the flip would be refused for, before any call of the tenant is.
+    async fn judge(&self, moving: &Move) -> Result<(), ApiError> {
+        let Move { caller, tenant, service, pin, options } = moving;
+        let change = Change::Put(Fact::Pin(tenant.clone(), service.clone(), pin.clone()));
+        let changes = vec![Proposed { change, expected: options.expected_revision }];
+        let options = WriteOptions { dry_run: true, ..options.clone() };
+        let foreseen = self.0.commands.execute(command(caller, options, Intent::Changes(changes))?).await?;
+        check_budget(&foreseen.moves, moving.options.max_moves)
     }
 
     async fn carry_out(&self, moving: Move, limit: Duration) -> Result<Written, ApiError> {

@@ -6,6 +6,7 @@ use grey_core::error::Reason;
 use grey_proto::status::ApiError;
 
 use crate::database;
+use crate::entity::events;
 
 /// What is told of a database without room.
 pub(crate) const NO_ROOM: &str = "the control database has no room left; free disk space";
@@ -57,6 +58,11 @@ impl From<database::Error> for ApiError {
         if error.is_full() {
             tracing::error!(error = %chain(&error), "control database has no room left");
             return Self::new(Reason::Unavailable, format!("{NO_ROOM}; nothing was changed"));
+        }
+        if let database::Error::Corrupt { table: events::TABLE, why } = &error {
+            tracing::error!(why, "an event does not read back");
+            let message = format!("the log holds what does not read: {why}; see `grey events --verify`");
+            return Self::new(Reason::RevisionUnavailable, message);
         }
         let reason = if error.is_transient() { Reason::Unavailable } else { Reason::Internal };
         tracing::error!(error = %chain(&error), "control database failed");

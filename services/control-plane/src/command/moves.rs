@@ -51,7 +51,12 @@ pub(super) fn hold_to_budget(command: &Command, changes: &[Change], moves: &Move
     if command.dry_run || changes.iter().all(is_free) {
         return Ok(());
     }
-    Budget::default().check(moves, command.max_moves).map_err(|over| refused(&over).into())
+    Ok(check_budget(moves, command.max_moves)?)
+}
+
+/// Refuses moves beyond the usual budget, unless that many are allowed.
+pub(crate) fn check_budget(moves: &Moves, max_moves: Option<u64>) -> Result<(), ApiError> {
+    Budget::default().check(moves, max_moves).map_err(|over| refused(&over))
 }
 
 fn refused(over: &OverBudget) -> ApiError {

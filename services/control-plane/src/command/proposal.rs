@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use grey_core::change::{Change, Epoch, Position, Principal};
+use grey_core::change::{Change, Epoch, FormatLevel, Position, Principal};
 use grey_core::error::Reason;
 use grey_core::ids::{OverlayId, ServiceId, TenantId};
 use grey_core::key::{Fact, Key};
 use grey_core::moves::Moves;
 use grey_core::selector::Selector;
 use grey_core::service::Pin;
+use grey_core::text::{NOT_PLAIN, is_plain};
 use grey_proto::status::ApiError;
 use grey_runtime::Secret;
 use grey_vault::Vault;
@@ -32,6 +33,8 @@ pub struct Command {
     pub cause: String,
     /// What shall be changed.
     pub intent: Intent,
+    /// The format level that a reader needs to obey it, if its changes alone do not tell.
+    pub level: FormatLevel,
     /// The log's revision that the caller has seen; another refuses the command.
     pub expected_log: Option<u64>,
     /// The history that every expected revision belongs to; another refuses the command.
@@ -142,6 +145,11 @@ impl Command {
             let message =
                 format!("write.reason: has {} bytes, at most {MAX_REASON} are allowed", self.reason.len());
             return Err(invalid(message).with("field", "write.reason"));
+        }
+        for (field, text) in [("write.reason", &self.reason), ("write.cause", &self.cause)] {
+            if !is_plain(text) {
+                return Err(invalid(format!("{field}: {NOT_PLAIN}")).with("field", field));
+            }
         }
         match &self.intent {
             Intent::Changes(changes) => check_changes(changes),

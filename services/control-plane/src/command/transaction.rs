@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use grey_core::change::{Change, EntryHash, Epoch, Event, Position, Revision};
+use grey_core::change::{Change, EntryHash, Epoch, Event, FormatLevel, Position, Revision};
 use grey_core::error::Reason;
 use grey_core::key::{Fact, Key, RecordKey};
 use grey_core::table::Table;
@@ -101,14 +101,34 @@ async fn prepare(
     command: &Command,
 ) -> Result<Option<Prepared>, Error> {
     let (head, previous) = advance(transaction).await.map_err(during("take the next revision"))?;
-    let mut position: Position = head.try_into()?;
+    let position: Position = head.try_into()?;
+    let epoch = position.epoch;
+    if let Some(expected) = command.expected_epoch.filter(|expected| *expected != epoch) {
+        return Err(another_epoch(expected, epoch).into());
+    }
+    let prepared = prepare_at(position, previous, transaction, table, heartbeats, command).await;
+    prepared.map_err(|error| match error {
+        // A revision is of use to whoever is refused only with its epoch.
+        Error::Refused(refusal) if refusal.reason == Reason::RevisionMismatch => {
+            Error::Refused(refusal.with("epoch", epoch.to_string()))
+        }
+        error => error,
+    })
+}
+
+/// The same once the log's head is locked: the event is to be at `position`.
+async fn prepare_at(
+    mut position: Position,
+    previous: EntryHash,
+    transaction: &DatabaseTransaction,
+    table: &mut HeadTable,
+    heartbeats: &dyn Heartbeats,
+    command: &Command,
+) -> Result<Option<Prepared>, Error> {
     let (epoch, revision) = (position.epoch, position.revision);
     let before = Revision(revision.0.saturating_sub(1));
     if let Some(expected) = command.expected_log.filter(|expected| *expected != before.0) {
         return Err(mismatch("the log", expected, before.0).into());
-    }
-    if let Some(expected) = command.expected_epoch.filter(|expected| *expected != epoch) {
-        return Err(another_epoch(expected, epoch).into());
     }
     let Some(table) = table.reach(transaction, Position { epoch, revision: before }).await? else {
         return Ok(None);
@@ -120,23 +140,27 @@ async fn prepare(
     });
     let (at_ms, declares) = (now_ms(), declares.collect());
     let attempt = Attempt { transaction, command, revision: signed(revision.0), at_ms, declares };
-    let mut applied = Vec::with_capacity(proposed.len());
-    let mut changes = Vec::with_capacity(proposed.len());
-    let outcomes = match command.is_bulk() {
-        true => apply_bulk(&attempt, &proposed).await?,
-        false => apply(&attempt, &proposed).await?,
+    let (applied, foreseen) = if command.is_bulk() && proposed.iter().all(is_pin) {
+        // Such changes are what is wanted, and nothing follows from them: the database and this process work at once.
+        let changes = proposed.iter().map(|proposed| proposed.change.clone()).collect();
+        let apply = async { apply_bulk(&attempt, &proposed).await.and_then(settled) };
+        let ((applied, _), foreseen) = tokio::try_join!(apply, moves::foresee(table, changes))?;
+        (applied, foreseen)
+    } else {
+        let outcomes = match command.is_bulk() {
+            true => apply_bulk(&attempt, &proposed).await?,
+            false => apply(&attempt, &proposed).await?,
+        };
+        let (applied, changes) = settled(outcomes)?;
+        (applied, moves::foresee(table, changes).await?)
     };
-    for outcome in outcomes {
-        let revision = unsigned("revision", outcome.revision)?;
-        applied.push(Applied { revision, completed: outcome.completed });
-        changes.extend(outcome.changes);
-    }
-    let Foreseen { moves, changes, mut after } = moves::foresee(table, changes).await?;
+    let Foreseen { moves, changes, mut after } = foreseen;
     moves::hold_to_budget(command, &changes, &moves)?;
-    refuse_above(changes.iter().map(Change::level).max().unwrap_or_default(), heartbeats).await?;
+    let level = changes.iter().map(Change::level).fold(command.level, FormatLevel::max);
+    refuse_above(level, heartbeats).await?;
     let is_wanted = !changes.is_empty() && !command.dry_run;
     let after = if is_wanted {
-        append(&attempt, revision, previous, changes).await?;
+        append(&attempt, revision, level, previous, changes).await?;
         after.set_position(position);
         Some(after)
     } else {
@@ -144,6 +168,22 @@ async fn prepare(
         None
     };
     Ok(Some(Prepared { committed: Committed { position, at_ms, applied, selected, moves }, after }))
+}
+
+/// What became of each change, and what changed by it.
+fn settled(outcomes: Vec<Outcome>) -> Result<(Vec<Applied>, Vec<Change>), Error> {
+    let mut applied = Vec::with_capacity(outcomes.len());
+    let mut changes = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        let revision = unsigned("revision", outcome.revision)?;
+        applied.push(Applied { revision, completed: outcome.completed });
+        changes.extend(outcome.changes);
+    }
+    Ok((applied, changes))
+}
+
+fn is_pin(proposed: &Proposed) -> bool {
+    pin_of(&proposed.change).is_some()
 }
 
 /// What the command means at the log's head.
@@ -173,6 +213,7 @@ fn another_epoch(expected: Epoch, present: Epoch) -> ApiError {
 async fn append(
     attempt: &Attempt<'_>,
     revision: Revision,
+    level: FormatLevel,
     previous: EntryHash,
     changes: Vec<Change>,
 ) -> Result<(), Error> {
@@ -183,7 +224,7 @@ async fn append(
         principal: command.principal.clone(),
         reason: command.reason.clone(),
         cause: command.cause.clone(),
-        level: changes.iter().map(Change::level).max().unwrap_or_default(),
+        level,
         previous,
         changes,
         ..Event::default()
@@ -210,11 +251,10 @@ async fn append(
 /// Checks and applies the changes in order. Neighbouring changes of pins go together: a wave of a rollout is one
 /// query and one statement instead of two thousand.
 async fn apply(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcome>, Error> {
-    let is_pin = |proposed: &&Proposed| pin_of(&proposed.change).is_some();
     let mut outcomes = Vec::with_capacity(changes.len());
     let mut rest = changes;
     while let Some(first) = rest.first() {
-        let pins = rest.iter().take_while(is_pin).count();
+        let pins = rest.iter().take_while(|proposed| is_pin(proposed)).count();
         let (run, more) = rest.split_at(pins.max(1));
         outcomes.extend(apply_run(attempt, first, run).await?);
         rest = more;
@@ -224,7 +264,6 @@ async fn apply(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcom
 
 /// The same for changes that were worked out at the log's head: pins first, then what else there is.
 async fn apply_bulk(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcome>, Error> {
-    let is_pin = |proposed: &Proposed| pin_of(&proposed.change).is_some();
     let (first, rest) = changes.split_at(changes.partition_point(is_pin));
     let mut outcomes = pins::apply(attempt, first).await?;
     outcomes.extend(apply(attempt, rest).await?);

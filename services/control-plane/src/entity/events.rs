@@ -25,7 +25,7 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-const TABLE: &str = "events";
+pub(crate) const TABLE: &str = "events";
 
 impl Model {
     /// The row of an event.
@@ -46,7 +46,9 @@ impl Model {
 
     /// The event of a row.
     pub(crate) fn event(&self) -> Result<Event, Error> {
-        codec::decode_event(&self.body)
-            .map_err(|error| Error::Corrupt { table: TABLE, why: error.to_string() })
+        codec::decode_event(&self.body).map_err(|error| Error::Corrupt {
+            table: TABLE,
+            why: format!("event {}: {error}", self.revision),
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Whether the log is as it was written: each event keeps the hash of the one before it, the head that of the last.
 
 use grey_core::change::{EntryHash, Position, Revision};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::database::{Database, Error, head_with_hash};
 use crate::entity::{events, signed};
@@ -56,6 +56,14 @@ impl Database {
             }
             fault = fault.or_else(|| rows.iter().find_map(|row| chain.follow(row)));
         }
+        if let Some(unlinked) = fault.filter(|fault| fault.why == UNLINKED) {
+            // Two events are not linked: one of both is another. It is the later one, if nothing follows it either.
+            let later = unlinked.revision.next();
+            if !self.is_followed(&snapshot, later, end, newest).await? {
+                fault = Some(Fault { revision: later, why: ALTERED });
+                chain.reached = unlinked.revision;
+            }
+        }
         self.read("end a snapshot", snapshot.commit()).await?;
         let is_complete = fault.is_none() && chain.reached >= end;
         if is_complete && chain.reached == end && chain.hash != newest {
@@ -66,7 +74,28 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Whether the event after this one, or the log's head if it is the last, knows it as it is.
+    async fn is_followed(
+        &self,
+        snapshot: &DatabaseTransaction,
+        revision: Revision,
+        end: Revision,
+        newest: EntryHash,
+    ) -> Result<bool, Error> {
+        let find = |revision: Revision| events::Entity::find_by_id(signed(revision.0)).one(snapshot);
+        let Some(row) = self.read("read an event", find(revision)).await? else { return Ok(false) };
+        if revision == end {
+            return Ok(row.hash() == newest);
+        }
+        let next = self.read("read an event", find(revision.next())).await?;
+        Ok(next.and_then(|next| next.event().ok()).is_some_and(|next| next.previous == row.hash()))
+    }
+}
+
 const MISSING: &str = "it is missing";
+const ALTERED: &str =
+    "neither does it follow the event before it, nor is it the one that the next was written after";
 const UNREADABLE: &str = "it does not read back";
 const ANOTHER: &str = "it is another event than its place says";
 const UNLINKED: &str = "it is not the one that the next event was written after";

@@ -163,14 +163,14 @@ impl Input {
 
     /// Refuses conditions, for writes of what has no revision.
     pub(super) fn unconditional(&self) -> Result<(), ApiError> {
-        for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
-            if self.header(&name)?.is_some() {
-                return Err(InvalidMessage::new(
-                    name.as_str(),
-                    "is not for this resource: it has no revision",
-                )
-                .into());
-            }
+        self.refuse(&header::IF_MATCH)?;
+        self.refuse(&header::IF_NONE_MATCH)
+    }
+
+    /// Refuses a condition that means nothing here.
+    pub(super) fn refuse(&self, condition: &HeaderName) -> Result<(), ApiError> {
+        if self.header(condition)?.is_some() {
+            return Err(InvalidMessage::new(condition.as_str(), "means nothing for this resource").into());
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header;
 use axum::routing::{get, post, put};
 use grey_proto::control::{
     ApplyChangeSetRequest, ApplyChangeSetResponse, DeletePinRequest, DeletePinResponse, ListPinsRequest,
@@ -72,9 +73,12 @@ async fn write_many(State(api): State<Api>, input: Input) -> Answer<PutPinsRespo
     if body.write.is_some() {
         return Err(InvalidMessage::new("write", "is said by the query").into());
     }
-    input.unconditional()?;
+    input.refuse(&header::IF_NONE_MATCH)?;
     let request = PutPinsRequest { write: input.write()?, ..body };
-    Ok(Reply::new(api.put_pins(&caller, request).await?))
+    let response = api.put_pins(&caller, request).await?;
+    let revision = response.result.as_ref().map(|result| result.revision);
+    let tag = tag_of(response.result.as_ref(), revision);
+    Ok(Reply::tagged(response, tag))
 }
 
 async fn remove(State(api): State<Api>, input: Input) -> Answer<DeletePinResponse> {

@@ -133,8 +133,11 @@ async fn nobody_gets_in_without_a_known_token() {
     for token in [None, Some("wrong"), Some("secret-Admin"), Some("the-admin")] {
         plane.set_token(token);
         for (method, _) in METHODS {
-            let refused = send(&plane, method, String::new()).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unauthenticated, "{token:?} {method}");
+            // Refused before it is read, so a message that is larger than any is refused alike.
+            for size in [0, 2 << 20] {
+                let refused = send(&plane, method, "x".repeat(size)).await.unwrap_err();
+                assert_eq!(refused.code(), Code::Unauthenticated, "{token:?} {method} {size}");
+            }
         }
         for (method, path, _) in ROUTES {
             let request = plane.http.request(method.clone(), format!("{}{path}", plane.base));

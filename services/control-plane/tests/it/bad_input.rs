@@ -4,8 +4,8 @@ use grey_core::error::Reason;
 use grey_proto::DESCRIPTORS;
 use grey_proto::control::{
     DeleteDatabaseRequest, DeletePinRequest, DeleteServiceRequest, DeleteTenantRequest, DeleteVersionRequest,
-    ExplainAtRequest, GetServiceRequest, GetTenantRequest, ListDatabasesRequest, ListEventsRequest,
-    ListPinsRequest, ListSealedDatabasesRequest, ListServicesRequest, ListTenantsRequest,
+    DismissRouterRequest, ExplainAtRequest, GetServiceRequest, GetTenantRequest, ListDatabasesRequest,
+    ListEventsRequest, ListPinsRequest, ListSealedDatabasesRequest, ListServicesRequest, ListTenantsRequest,
     ObserveSchemaRequest, ObservedSchema, Pin, Policy, PutDatabaseRequest, PutPinRequest, PutPolicyRequest,
     PutServiceRequest, PutTenantRequest, PutVersionRequest, SchemaWindow, Service, ServiceVersion, Tenant,
     TenantDatabase, WriteOptions,
@@ -161,6 +161,16 @@ async fn out_of_range(plane: &Plane) {
     assert_eq!(put(Tenant { labels, ..tenant("new") }, None).await, bad);
     let long = WriteOptions { reason: "x".repeat(501), ..WriteOptions::default() };
     assert_eq!(put(tenant("new"), Some(long)).await, bad);
+    // What a store or a terminal cannot take.
+    for unfit in ["a\0b", "a\u{1b}[2Jb", "a\nb", "a\u{202e}b", "\u{2066}"] {
+        assert_eq!(put(Tenant { name: unfit.into(), ..tenant("new") }, None).await, bad, "{unfit:?}");
+        let labels = [("k".to_owned(), unfit.to_owned())].into();
+        assert_eq!(put(Tenant { labels, ..tenant("new") }, None).await, bad, "{unfit:?}");
+        let why = WriteOptions { reason: unfit.into(), ..WriteOptions::default() };
+        assert_eq!(put(tenant("new"), Some(why)).await, bad, "{unfit:?}");
+        let dismiss = DismissRouterRequest { id: "r1".into(), reason: unfit.into() };
+        assert_eq!(reason(plane.fleet().dismiss_router(dismiss).await), bad, "{unfit:?}");
+    }
 
     let list = ListTenantsRequest { page_size: 1001, ..Default::default() };
     assert_eq!(reason(tenants.list_tenants(list).await), bad);

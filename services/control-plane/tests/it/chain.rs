@@ -1,11 +1,12 @@
 //! Each event keeps the hash of the one before it: a log that was touched is told from one that was not.
 
+use grey_core::error::Reason;
 use grey_proto::control::{VerifyEventsRequest, VerifyEventsResponse};
 use prost::Message;
 use sea_orm::ConnectionTrait;
 use sha2::{Digest, Sha256};
 
-use crate::fixture::{Plane, on_both};
+use crate::fixture::{Plane, on_both, reason};
 
 on_both! {
     every_event_links_to_the_one_before_it
@@ -40,6 +41,9 @@ async fn every_event_links_to_the_one_before_it(plane: Plane) {
     let half = VerifyEventsResponse { revision: 4, ..VerifyEventsResponse::default() };
     assert_eq!(verify(&plane, 0, 4).await, half);
     assert_eq!(verify(&plane, 4, 1_000).await, whole);
+    let beyond = VerifyEventsRequest { after: head + 1, limit: 0 };
+    let beyond = plane.history().verify_events(beyond).await;
+    assert_eq!(reason(beyond), Reason::RevisionUnavailable, "a log that was set back is not whole");
 }
 
 async fn a_log_that_was_touched_is_found_out(plane: Plane) {
@@ -67,11 +71,19 @@ async fn a_log_that_was_touched_is_found_out(plane: Plane) {
         run("INSERT INTO events SELECT * FROM kept".to_owned()).await;
         assert!(verify(&plane, 0, 0).await.complete);
     }
-    // An event that reads well and says something else than was committed.
-    for (at, why) in [(5, "written after"), (head, "committed last")] {
+    // An event that reads well and says something else than was committed, or stands after another one.
+    for (at, is_moved, why) in [
+        (5, false, "written after"),
+        (head, false, "committed last"),
+        (5, true, "neither does it follow"),
+        (head, true, "neither does it follow"),
+    ] {
         let position = usize::try_from(at - 1).unwrap();
         let mut event = plane.events().await.remove(position);
-        event.reason = "nothing to see here".to_owned();
+        match is_moved {
+            false => event.reason = "nothing to see here".to_owned(),
+            true => event.previous = vec![7; 32],
+        }
         let hex: String = event.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
         let bytes = match database.get_database_backend() {
             sea_orm::DbBackend::Postgres => format!("'\\x{hex}'"),

@@ -7,6 +7,7 @@ use grey_core::version::Version;
 use grey_proto::control::ExplainAtRequest;
 use grey_proto::router::route_outcome::Outcome;
 use grey_proto::router::{DecisionReason, Explanation, RouteRequest};
+use grey_proto::status::from_status;
 use grey_state::FencingToken;
 use grey_state::instances::ServiceInstances;
 use sea_orm::ConnectionTrait;
@@ -156,5 +157,7 @@ async fn an_event_of_theirs_that_is_gone_is_not_left_out(plane: Plane) {
     plane.put_tenant("beta").await;
     execute(&plane, &format!("DELETE FROM events WHERE revision = {pinned}")).await;
     assert!(explain(&plane, pinned - 1).await.is_ok());
-    assert_eq!(reason(explain(&plane, pinned).await), Reason::Internal);
+    let refused = from_status(&explain(&plane, pinned).await.unwrap_err());
+    assert_eq!(refused.reason, Reason::RevisionUnavailable);
+    assert!(refused.message.contains(&format!("event {pinned}")), "{refused}");
 }

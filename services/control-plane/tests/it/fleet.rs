@@ -187,6 +187,8 @@ async fn routers_that_cannot_be_looked_at_have_applied_nothing() {
     let routers = write(&plane, "acme", BRIEF).await.routers.unwrap();
     assert!(!routers.complete && !routers.fault.is_empty(), "{routers:?}");
     assert_eq!(plane.revision().await, 1);
+    let listed = plane.fleet().list_routers(ListRoutersRequest { former: false }).await.unwrap().into_inner();
+    assert!(!listed.fault.is_empty(), "{listed:?}");
 }
 
 async fn a_router_counts_until_it_says_goodbye(plane: Plane) {

@@ -25,6 +25,7 @@ mod fleet;
 mod folding;
 mod gate;
 mod leading;
+mod levels;
 mod many;
 mod migrator;
 mod moves;

@@ -13,7 +13,7 @@ use grey_proto::control::{
 };
 use grey_state::follower::{Follower, Options};
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -230,7 +230,16 @@ async fn many_are_pinned_and_promoted_over_http(plane: Plane) {
     assert_eq!((status, &told["result"]["moves"]["largest"]), (StatusCode::OK, &json!("150")), "{told}");
     let (status, refused) = plane.call(Method::POST, "/api/pins", body.clone()).await;
     assert_eq!((status, &refused["error"]["reason"]), (StatusCode::CONFLICT, &json!("MOVES_OVER_BUDGET")));
-    let (status, done) = plane.call(Method::POST, "/api/pins?maxMoves=150&reason=wave", body).await;
+    let path = "/api/pins?maxMoves=150&reason=wave";
+    let old = [("if-match", "\"1-1\"")];
+    let (status, refused) = plane.call_if(Method::POST, path, body.clone(), &old).await;
+    assert_eq!(status, StatusCode::PRECONDITION_FAILED, "what was previewed is not what is there: {refused}");
+    let known = |tag: &Value| tag.as_str().unwrap().to_owned();
+    let (epoch, log) = (known(&told["result"]["epoch"]), known(&told["result"]["revision"]));
+    let metadata = &refused["error"]["metadata"];
+    assert_eq!((known(&metadata["epoch"]), known(&metadata["present"])), (epoch.clone(), log.clone()));
+    let tag = format!("\"{epoch}-{log}\"");
+    let (status, done) = plane.call_if(Method::POST, path, body, &[("if-match", tag.as_str())]).await;
     assert_eq!((status, &done["changed"]), (StatusCode::OK, &json!("150")), "{done}");
 
     plane.call(Method::PUT, "/api/services/payment?maxMoves=150", json!({"defaultVersion": "2.0"})).await;

@@ -3,9 +3,11 @@
 use futures::future::join_all;
 use grey_core::error::Reason;
 use grey_proto::control::{
-    Canary, GetServiceRequest, GetTenantRequest, Overlay, Policy, PutOverlayRequest, PutPolicyRequest,
-    PutTenantRequest, PutTenantResponse, PutVersionRequest, ServiceVersion, Tenant, TenantStatus, overlay,
+    Canary, Experiment, GetServiceRequest, GetTenantRequest, Overlay, Policy, PutOverlayRequest,
+    PutPolicyRequest, PutTenantRequest, PutTenantResponse, PutVersionRequest, ServiceVersion, Tenant,
+    TenantStatus, Variant, overlay,
 };
+use grey_proto::status::from_status;
 use tonic::Status;
 
 use crate::fixture::{Plane, expecting, on_both, reason, tenant};
@@ -15,6 +17,7 @@ on_both! {
     one_label_is_set_or_removed
     a_version_keeps_its_window
     a_policy_and_an_overlay_change_in_part
+    one_field_of_an_overlays_kind_changes_and_kinds_are_not_mixed
     writers_of_different_fields_do_not_undo_each_other
     what_cannot_be_set_in_part_is_refused
 }
@@ -113,6 +116,47 @@ async fn a_policy_and_an_overlay_change_in_part(plane: Plane) {
     let [told] = told.as_slice() else { panic!("{told:?}") };
     let Some(overlay::Kind::Canary(canary)) = &told.kind else { panic!("{told:?}") };
     assert_eq!((told.order, canary.weight), (7, 500));
+}
+
+async fn one_field_of_an_overlays_kind_changes_and_kinds_are_not_mixed(plane: Plane) {
+    plane.acme().await;
+    let put = async |kind: overlay::Kind, paths: &[&str]| {
+        let overlay = Overlay {
+            service: "payment".to_owned(),
+            id: "c".to_owned(),
+            kind: Some(kind),
+            ..Overlay::default()
+        };
+        let request = PutOverlayRequest { overlay: Some(overlay), write: None, update_mask: mask(paths) };
+        plane.catalog().put_overlay(request).await.map(|told| told.into_inner().overlay.unwrap())
+    };
+    let canary = |baseline: &str, canary: &str, weight| {
+        let (baseline, canary) = (baseline.to_owned(), canary.to_owned());
+        overlay::Kind::Canary(Canary { baseline, canary, weight, buckets: Vec::new() })
+    };
+    let variant = Variant { id: "a".to_owned(), version: "2.0".to_owned(), weight: 40, ..Variant::default() };
+    let experiment = Experiment { variants: vec![variant], includes_pinned: true };
+    put(canary("1.0", "2.0", 100), &[]).await.unwrap();
+    let told = put(canary("", "", 300), &["canary.weight"]).await.unwrap();
+    let Some(overlay::Kind::Canary(told)) = told.kind else { panic!("{told:?}") };
+    assert_eq!((told.baseline.as_str(), told.canary.as_str(), told.weight), ("v1.0", "v2.0", 300));
+
+    for (given, path) in [
+        (overlay::Kind::Experiment(experiment.clone()), "experiment.includes_pinned"),
+        (overlay::Kind::Experiment(experiment.clone()), "canary.weight"),
+        (canary("1.0", "2.0", 7), "experiment"),
+        (canary("1.0", "2.0", 7), "canary.buckets"),
+    ] {
+        let refused = put(given, &["order", path]).await.unwrap_err();
+        assert_eq!(from_status(&refused).get("field"), Some("update_mask[1]"), "{path}: {refused}");
+    }
+    let told = put(overlay::Kind::Experiment(experiment), &["experiment"]).await.unwrap();
+    let Some(overlay::Kind::Experiment(told)) = told.kind else { panic!("{told:?}") };
+    assert_eq!((told.variants.len(), told.includes_pinned), (1, true));
+    let kind = overlay::Kind::Experiment(Experiment::default());
+    let told = put(kind, &["experiment.includes_pinned"]).await.unwrap();
+    let Some(overlay::Kind::Experiment(told)) = told.kind else { panic!("{told:?}") };
+    assert_eq!((told.variants.len(), told.includes_pinned), (1, false));
 }
 
 async fn writers_of_different_fields_do_not_undo_each_other(plane: Plane) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use grey_core::change::Principal;
 use grey_core::error::Reason;
 use grey_proto::control::{
     DeletePinRequest, ListEventsRequest, Policy, PutPinRequest, PutPolicyRequest, PutServiceRequest,
@@ -113,11 +114,15 @@ async fn events_tell_who_and_why(plane: Plane) {
     };
     let request =
         PutTenantRequest { tenant: Some(tenant("acme")), write: Some(write), update_mask: Vec::new() };
-    plane.tenants().put_tenant(request).await.unwrap();
+    let direct = plane.tenants().put_tenant(request.clone()).await;
+    assert_eq!(reason(direct), Reason::InvalidArgument, "nobody makes up a cause in their own name");
+    let asker = Principal { id: "ann".into(), role: "admin".into(), via: String::new() };
+    plane.tenants().put_tenant(grey_edge::on_behalf_of(&asker, request)).await.unwrap();
     let events = plane.events().await;
     let [event] = events.as_slice() else { panic!("{events:?}") };
     let principal = event.principal.clone().unwrap();
-    assert_eq!((principal.id.as_str(), principal.role.as_str()), ("anonymous", "admin"));
+    let told = (principal.id.as_str(), principal.role.as_str(), principal.via.as_str());
+    assert_eq!(told, ("ann", "admin", "anonymous"));
     assert_eq!((event.reason.as_str(), event.cause.as_str()), ("onboarding #7", "upgrade/7"));
     assert_eq!(event.level, 1);
 }

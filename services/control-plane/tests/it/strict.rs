@@ -201,6 +201,14 @@ async fn a_move_is_refused_for_what_its_pin_would_be_refused_for(plane: Plane) {
         ..PutPinRequest::default()
     };
     assert_eq!(reason(plane.pins().put_pin(both).await), Reason::InvalidArgument);
+    let write = WriteOptions { max_moves: Some(0), wait: BRIEF, ..WriteOptions::default() };
+    let over = PutPinRequest {
+        pin: Some(pin("acme", "payment", "2.0")),
+        write: Some(write),
+        strict: true,
+        ..PutPinRequest::default()
+    };
+    assert_eq!(reason(plane.pins().put_pin(over).await), Reason::MovesOverBudget);
     assert_eq!(plane.revision().await, before, "no call was refused for it");
     let acknowledge = async {
         until_held(&plane).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use grey_core::ids::{InstanceId, Name, ServiceId};
 use grey_core::instance::Instance;
+use grey_core::text::plain;
 use grey_core::version::Version;
 use grey_proto::router;
 
@@ -94,7 +95,7 @@ fn sight(
         unhealthy: !listed.healthy,
         persistent: !listed.ephemeral,
         source: source.name.to_string(),
-        metadata: listed.metadata,
+        metadata: listed.metadata.into_iter().map(plain_entry).collect(),
     };
     let instance = Instance::try_from(message).map_err(|fault| fault.to_string())?;
     let id = instance.id.clone();
@@ -116,4 +117,9 @@ fn version(naming: &Naming, service: &ServiceId, listed: &Registered) -> Result<
         return Err(format!("no version: neither of its own nor as metadata `{}`", naming.version_key));
     };
     Version::new(text).map(|version| version.to_string()).map_err(|why| why.to_string())
+}
+
+/// Whatever it is that stands there, it is shown to people as well.
+fn plain_entry((key, value): (String, String)) -> (String, String) {
+    (plain(&key).into_owned(), plain(&value).into_owned())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use grey_core::change::FormatLevel;
 use grey_proto::router::IdentifyRequest;
 use grey_state::heartbeats::Heartbeat;
 use grey_state::{Error, Heartbeats, State};
@@ -39,6 +40,7 @@ async fn each_applied_revision_is_announced_at_once() {
     let beat = &beats[0];
     assert_eq!((beat.router.as_str(), beat.address.as_str()), ("r1", "router.test:7400"));
     assert_eq!((beat.region.as_str(), beat.digest), ("eu", world.table.digest()));
+    assert_eq!(beat.level, FormatLevel::CURRENT, "what it obeys");
     router.stop().await;
     assert_eq!(live(&world.state).await, [], "a draining router leaves at once");
 }

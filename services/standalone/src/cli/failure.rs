@@ -231,6 +231,9 @@ fn few(tenants: &[String]) -> String {
 
 /// What to do, where the service itself cannot know it.
 fn hint(error: &ApiError) -> Option<String> {
+    if ["see `grey ", "retry later"].iter().any(|said| error.message.contains(said)) {
+        return None;
+    }
     let text = match error.reason {
         Reason::UnknownTenant => "see `grey tenant list`, or create it with `grey tenant put`",
         Reason::UnknownService => "see `grey service list`, or create it with `grey service put`",
@@ -248,7 +251,11 @@ fn hint(error: &ApiError) -> Option<String> {
         Reason::TenantSuspended => "see `grey tenant activate`",
         Reason::NoInstance => "see `grey explain`",
         Reason::RevisionMismatch => {
-            let present = error.get("present").map(|present| format!("--expect {present}"));
+            let epoch = error.get("epoch").map(|epoch| format!("{epoch}-")).unwrap_or_default();
+            let present = error.get("present").map(|present| match present {
+                "0" => "--expect 0".to_owned(),
+                _ => format!("--expect {epoch}{present}"),
+            });
             let expect = present.unwrap_or_else(|| "its revision as --expect".to_owned());
             return Some(format!("look again, then repeat with {expect}"));
         }
@@ -287,6 +294,13 @@ mod tests {
             refused(error).line(),
             @"error: pin `acme`: the pin changed at 7 (REVISION_MISMATCH); look again, then repeat with --expect 7"
         );
+    }
+
+    #[test]
+    fn what_the_service_says_itself_is_not_said_again() {
+        let error = ApiError::new(Reason::Unavailable, "the control database does not answer; retry later");
+        assert_eq!(hint(&error), None);
+        assert!(hint(&ApiError::new(Reason::Unavailable, "connection refused")).is_some());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn fields<'a>(entries: impl IntoIterator<Item = (&'a str, String)>) -
 
 /// The text on one line, without anything that a terminal would obey: it comes from others.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    grey_core::text::plain(text).into_owned()
 }
 
 /// The last word of an enum value's name, in lower case.

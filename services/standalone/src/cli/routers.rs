@@ -91,7 +91,13 @@ fn list_text(response: &ListRoutersResponse) -> String {
             router.remark.clone(),
         ]
     });
-    table(["ROUTER", "STATE", "ADDRESS", "REGION", "ZONE", "REVISION", "DIGEST", "REMARK"], rows)
+    let mut text =
+        table(["ROUTER", "STATE", "ADDRESS", "REGION", "ZONE", "REVISION", "DIGEST", "REMARK"], rows);
+    if !response.fault.is_empty() {
+        text.push_str(&plain(&format!("how far they are is not known: {}", response.fault)));
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]
@@ -116,10 +122,12 @@ mod tests {
             remark: "dismissed by ann: sold".to_owned(),
             ..RouterState::default()
         };
-        insta::assert_snapshot!(list_text(&ListRoutersResponse { routers: vec![live, gone] }), @"
+        let fault = "shared state does not answer".to_owned();
+        insta::assert_snapshot!(list_text(&ListRoutersResponse { routers: vec![live, gone], fault }), @"
         ROUTER  STATE        ADDRESS         REGION  ZONE  REVISION  DIGEST            REMARK
         r1      not current  127.0.0.1:7400  -       -     17        00000000000000ab  -
         r2      dismissed    127.0.0.1:7402  -       -     -         -                 dismissed by ann: sold
+        how far they are is not known: shared state does not answer
         ");
     }
 }

@@ -300,6 +300,11 @@ fn tenant_text(response: &GetTenantResponse) -> String {
         text.push_str(&plain(&format!("pin       {} {}{locked}", pin.service, pin.version)));
         text.push('\n');
     }
+    for hold in &response.holds {
+        let line = format!("hold      {} refused while it moves to {}", hold.service, hold.to);
+        text.push_str(&plain(&line));
+        text.push('\n');
+    }
     for schema in &response.schemas {
         text.push_str(&plain(&format!("schema    {} {}", schema.service, schema.schema)));
         text.push('\n');
@@ -310,7 +315,7 @@ fn tenant_text(response: &GetTenantResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use grey_proto::control::Pin;
+    use grey_proto::control::{Hold, Pin};
 
     fn acme() -> Tenant {
         Tenant {
@@ -348,6 +353,7 @@ mod tests {
             tenant: Some(acme()),
             pins: vec![pin],
             schemas: vec![schema],
+            holds: vec![Hold { service: "billing".to_owned(), to: "v3.0".to_owned(), ..Hold::default() }],
             ..GetTenantResponse::default()
         };
         insta::assert_snapshot!(tenant_text(&response), @"
@@ -357,6 +363,7 @@ mod tests {
         labels    plan=yearly
         revision  7
         pin       payment v2.0, locked
+        hold      billing refused while it moves to v3.0
         schema    orders 2
         ");
     }

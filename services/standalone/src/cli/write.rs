@@ -7,14 +7,16 @@ use clap::Args;
 use grey_proto::control::{Lack, Move, Moves, RouterProgress, WriteOptions, WriteResult};
 use serde::Serialize;
 
+use super::Failure;
 use super::output::table;
 use super::session::Session;
-use super::{Failure, positive};
 
 /// What a write about many tenants may take beyond the usual.
 pub(super) const BULK: Duration = Duration::from_secs(60);
 /// Groups of moves that are printed.
 const ROWS: usize = 20;
+/// Gained versions that a line names.
+const GAINS: usize = 5;
 
 /// What every write may state.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,8 +28,8 @@ pub(super) struct Write {
     /// Why, kept in the log of changes
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) reason: String,
-    /// Wait until every router that may still answer has applied the write, at most this long
-    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    /// Wait until every router that may still answer has applied the write, at most this long and at most 60s
+    #[arg(long, value_name = "DURATION", value_parser = super::wait)]
     pub(super) wait: Option<Duration>,
     /// Refuse if more tenants of a service than this would move to another version or lose theirs
     ///
@@ -112,13 +114,16 @@ fn text(done: &str, revision: u64, progress: Option<&RouterProgress>) -> String 
     format!("{done} at revision {revision}{}\n", routers.unwrap_or_default())
 }
 
-/// Which tenants move, and what has to be stated to let them. Who only gains is told by a dry run and beside others; a
-/// tenant that is created gains every service there is.
+/// Which tenants move, and what has to be stated to let them. If there is nothing to tell but gains, a write tells them
+/// in a line: a tenant that is created gains every service there is.
 fn moves(result: &WriteResult, dry_run: bool) -> String {
     let Some(moves) = &result.moves else { return String::new() };
     let taken: Vec<&Move> = moves.groups.iter().collect();
-    if taken.is_empty() || !dry_run && taken.iter().all(|group| group.from.is_empty()) {
+    if taken.is_empty() {
         return String::new();
+    }
+    if !dry_run && taken.iter().all(|group| group.from.is_empty()) {
+        return gains(&taken, moves.omitted);
     }
     let or_refused = |version: &str| if version.is_empty() { "refused" } else { version }.to_owned();
     let rows = taken.iter().take(ROWS).map(|group| {
@@ -142,6 +147,17 @@ fn moves(result: &WriteResult, dry_run: bool) -> String {
         text.push_str(&format!("more than {budget} tenants would move: state --moves {largest}\n"));
     }
     text
+}
+
+fn gains(groups: &[&Move], omitted: u64) -> String {
+    let named = groups.iter().take(GAINS).map(|group| {
+        let s = if group.tenants == 1 { "" } else { "s" };
+        format!("{} tenant{s} of {} to {}", group.tenants, group.service, group.to)
+    });
+    let named: Vec<String> = named.collect();
+    let left = groups.len().saturating_sub(GAINS) as u64 + omitted;
+    let more = if left > 0 { format!(", and {left} more groups") } else { String::new() };
+    format!("served from now on: {}{more}\n", named.join(", "))
 }
 
 #[cfg(test)]
@@ -180,6 +196,15 @@ mod tests {
         ");
         assert!(!moves(&result, false).contains("--moves"));
         assert_eq!(moves(&WriteResult::default(), true), "");
+        let groups = vec![group("", "v3.0", 7), group("", "v2.0", 1)];
+        let result = WriteResult {
+            moves: Some(Moves { groups, omitted: 3, ..Moves::default() }),
+            ..WriteResult::default()
+        };
+        insta::assert_snapshot!(
+            moves(&result, false),
+            @"served from now on: 7 tenants of payment to v3.0, 1 tenant of payment to v2.0, and 3 more groups"
+        );
     }
 
     #[test]

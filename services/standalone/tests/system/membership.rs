@@ -14,8 +14,9 @@ use grey_proto::control::{
 };
 use grey_state::State;
 use grey_state::instances::ServiceInstances;
-use grey_testkit::{Redis, eventually};
+use grey_testkit::{Redis, ReservedPort, eventually};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -209,6 +210,15 @@ async fn a_frozen_router_is_waited_for_until_it_goes_on_or_is_dismissed() {
     everywhere(&world.pin(DEADLINE).await, 2);
 }
 
+/// The command line, on the world's control plane.
+async fn grey(world: &World, args: &[&str]) -> std::process::Output {
+    let program = grey_testkit::process::cargo_binary("grey").unwrap();
+    let control = format!("http://{}", world.control.grpc);
+    let mut command = tokio::process::Command::new(program);
+    command.args(["--control", &control]).args(args).kill_on_drop(true);
+    tokio::time::timeout(DEADLINE, command.output()).await.unwrap().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_router_counts_until_that_is_proven_and_one_that_leaves_counts_no_more() {
     let _stage = stage().await;
@@ -216,6 +226,9 @@ async fn a_dead_router_counts_until_that_is_proven_and_one_that_leaves_counts_no
     world.b.kill9();
     world.until("b", RouterStatus::Unreachable).await;
     lacks(&world.pin(BRIEFLY).await, "b", RouterStatus::Unreachable);
+    let told = grey(&world, &["tenant", "set", "beta", "--name", "Beta", "--wait", "100ms"]).await;
+    assert!(!told.status.success(), "what not everyone has is no success: {told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("ROUTERS_BEHIND"), "{told:?}");
     world.until("b", RouterStatus::Gone).await;
     everywhere(&world.pin(DEADLINE).await, 1);
     world.b.start();
@@ -224,7 +237,8 @@ async fn a_dead_router_counts_until_that_is_proven_and_one_that_leaves_counts_no
 
     // Another one in its place.
     world.b.kill9();
-    let port = world.b.grpc.rsplit(':').next().unwrap().parse().unwrap();
+    let port = world.b.grpc.parse::<SocketAddr>().unwrap().port();
+    let port = ReservedPort::exactly(port).unwrap();
     let mut other = Server::on("grey-router", router("other", &world.redis.url()), port);
     world.until("other", RouterStatus::Applied).await;
     world.until("b", RouterStatus::Gone).await;

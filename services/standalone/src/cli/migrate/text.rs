@@ -118,7 +118,7 @@ fn shown(sql: &str) -> String {
     } else {
         ";"
     };
-    let kept = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    let kept = |c: char| c == '\n' || c == '\t' || grey_core::text::is_plain(c.encode_utf8(&mut [0; 4]));
     let sql: String = sql.chars().map(|c| if kept(c) { c } else { ' ' }).collect();
     format!("{sql}{end}")
 }
