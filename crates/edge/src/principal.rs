@@ -83,7 +83,8 @@ fn chain(text: &str) -> Result<String, ApiError> {
     chain.filter(|chain| usable(chain)).map(|chain| chain.into_owned()).ok_or_else(|| {
         refused(
             PRINCIPAL_VIA_HEADER,
-            "must be at most 1024 bytes of percent-encoded UTF-8, without control characters",
+            "must be at most 1024 bytes of percent-encoded UTF-8, without control characters and characters that change the \
+             direction of writing",
         )
     })
 }

@@ -1,6 +1,6 @@
 //! Whom a connection served last.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
@@ -13,10 +13,16 @@ const TRUSTED_MS: u32 = 1_000;
 /// Whom a connection served last: most connections belong to one caller, whose token need not be hashed for each call.
 ///
 /// Remembers one caller, so what a client presents cannot make it grow.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct LastCaller(Option<Known>);
 
-#[derive(Debug)]
+/// Never printed: it holds a token.
+impl fmt::Debug for LastCaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LastCaller(***)")
+    }
+}
+
 struct Known {
     /// The header's value, none for a caller without a token. A copy: what arrived shares its memory with other headers.
     authorization: Option<Box<[u8]>>,

@@ -71,6 +71,8 @@ fn a_connection_trusts_a_checked_token_for_a_second() {
     assert_eq!(at(&access, "Bearer second-secret", 1_000).as_deref(), Ok("viewer"), "another token");
     assert_eq!(at(&access, "Bearer first-secreT", 1_000), Err(Error::Unknown));
     assert_eq!(at(&access, "Bearer first-secret2", 1_000), Err(Error::Unknown));
+    assert_eq!(at(&access, "Bearer first-secret", 1_000).as_deref(), Ok("admin"));
+    assert_eq!(format!("{last:?}"), "LastCaller(***)");
 }
 
 #[test]
