@@ -119,8 +119,7 @@ impl Fleet {
         let mut known = Known::default();
         let mut reread = begun;
         loop {
-            let patience = limit.saturating_sub(begun.elapsed()).clamp(LEAST_LOOK, DEADLINE);
-            let looked = self.look_for(&mut known, &mut reread, patience).await;
+            let looked = self.look_for(&mut known, &mut reread, patience(limit, begun.elapsed())).await;
             let late = begun.elapsed() >= limit;
             if let Err(error) = &looked {
                 tracing::debug!(error = %error, "routers could not be looked at");
@@ -207,5 +206,25 @@ impl Fleet {
         let dismissed = Member { standing: Standing::Dismissed, last_seen_ms, remark, ..member };
         self.database.dismiss_router(&dismissed).await?;
         Ok(progress::silent(&dismissed, Standing::Dismissed))
+    }
+}
+
+/// How long someone who waits for `limit` and has done so for `waited` may be kept by one look.
+fn patience(limit: Duration, waited: Duration) -> Duration {
+    limit.saturating_sub(waited).clamp(LEAST_LOOK, DEADLINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_briefly_is_not_kept_by_shared_state_that_does_not_answer() {
+        let ms = Duration::from_millis;
+        assert_eq!(patience(ms(1), Duration::ZERO), LEAST_LOOK);
+        assert_eq!(patience(ms(2_000), ms(500)), ms(1_500));
+        assert_eq!(patience(ms(60_000), ms(59_000)), ms(1_000));
+        assert_eq!(patience(ms(60_000), ms(70_000)), LEAST_LOOK);
+        assert_eq!(patience(ms(60_000), Duration::ZERO), DEADLINE);
     }
 }

@@ -293,3 +293,15 @@ pub(super) fn sound<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publisher::Options;
+
+    #[test]
+    fn a_router_that_asks_is_heard_well_within_the_time_to_heal() {
+        let heal = Duration::from_secs(2);
+        assert!((REQUESTS + Options::new("test").poll) * 4 <= heal, "{REQUESTS:?}");
+    }
+}

@@ -58,3 +58,16 @@ async fn what_a_router_would_not_obey_is_refused_naming_it_and_the_rest_flows() 
     state.heartbeats.leave("old").await.unwrap();
     assert_eq!(commands.execute(put("beta", 2)).await.unwrap().position.revision.0, 2);
 }
+
+#[tokio::test]
+async fn a_control_plane_that_cannot_read_an_event_writes_nothing_after_it() {
+    let (store, state) = (Store::new(Backend::Sqlite).await, State::memory());
+    let (older, database, _stop) = commands(&store, &state).await;
+    older.execute(put("acme", 1)).await.unwrap();
+    let (newer, _, _stop_newer) = commands(&store, &state).await;
+    newer.execute(put("beta", 2)).await.unwrap();
+    let Error::Refused(refusal) = older.execute(put("gamma", 1)).await.unwrap_err() else { panic!() };
+    assert_eq!(refusal.reason, Reason::Unavailable);
+    assert!(refusal.message.contains("event 2 needs format level 2"), "{refusal}");
+    assert_eq!(database.head().await.unwrap().revision.0, 2);
+}
