@@ -93,7 +93,8 @@ fn first_that_serves<'t, T: Trace, S>(
 
 /// Where the call comes from and where its tenant may be served.
 fn place<'a>(choice: &VersionChoice<'a>, call: &Call<'a>) -> Place<'a> {
-    let residency: &[Name] = choice.row.and_then(Row::profile).map_or(&[], |profile| &profile.residency);
+    let bound = choice.row.filter(|row| !row.is_plain()).and_then(Row::profile);
+    let residency: &[Name] = bound.map_or(&[], |profile| &profile.residency);
     Place { region: call.region, zone: call.zone, residency }
 }
 

