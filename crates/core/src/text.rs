@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 /// Said of a text that is not [plain](is_plain).
-pub const NOT_PLAIN: &str = "must be plain text: no control characters, line breaks or characters that change the direction of writing";
+pub const NOT_PLAIN: &str = "must be plain text: no control characters, line breaks, invisible characters or such that change the direction of writing";
 
 /// Whether the text has nothing in it but what is shown.
 ///
@@ -32,6 +32,8 @@ fn is_unfit(character: char) -> bool {
             character,
             // Line and paragraph separators; marks, embeddings, overrides and isolates of direction.
             '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            // What takes no room: two texts that look alike would not be. Joiners stay, scripts and emoji need them.
+            | '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
         )
 }
 
@@ -44,7 +46,9 @@ mod tests {
         for text in ["", "a b", "日本", "مرحبا", "👩\u{200d}🚀"] {
             assert!(is_plain(text) && plain(text) == text, "{text:?}");
         }
-        for unfit in "\0\n\t\u{1b}\u{7f}\u{9b}\u{61c}\u{200f}\u{2028}\u{202e}\u{2066}".chars() {
+        for unfit in
+            "\0\n\t\u{1b}\u{7f}\u{9b}\u{61c}\u{200f}\u{2028}\u{202e}\u{2066}\u{feff}\u{200b}\u{e0041}".chars()
+        {
             let text = format!("a{unfit}b");
             assert!(!is_plain(&text), "{text:?}");
             assert_eq!(plain(&text), "a b");

@@ -5,6 +5,7 @@ use std::fmt;
 use axum::http::{Extensions, HeaderMap};
 use grey_core::change;
 use grey_core::error::Reason;
+use grey_core::text;
 use grey_proto::status::ApiError;
 use grey_runtime::Faults;
 use grey_runtime::access::{self, Access, Principal};
@@ -182,9 +183,11 @@ pub fn require_identity(extensions: &Extensions) -> Result<(), ApiError> {
     }
 }
 
-/// Notes every token of `options` whose role is no [`Role`], as a fault of the section `access`.
-pub fn check_roles(faults: &mut Faults, options: &access::Options) {
+/// Notes every token of `options` whose role is no [`Role`], or whose name the log could not show, as a fault of the section
+/// `access`.
+pub fn check_tokens(faults: &mut Faults, options: &access::Options) {
     for (index, token) in options.tokens.iter().enumerate() {
+        faults.check(text::is_plain(&token.name), &format!("access.tokens.{index}.name"), text::NOT_PLAIN);
         let key = format!("access.tokens.{index}.role");
         faults.check(Role::from_word(&token.role).is_some(), &key, "must be viewer, operator or admin");
     }

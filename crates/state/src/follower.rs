@@ -44,6 +44,8 @@ pub struct Options {
     pub look: Duration,
     /// Without a sign of life for this long the table is not current.
     pub stale_after: Duration,
+    /// How long a store in which no instances were ever announced is taken for one that lost them and is being filled.
+    pub unannounced: Duration,
     /// The format level of the events that it obeys.
     pub level: FormatLevel,
     /// First and longest pause between attempts while the store is away or cannot be loaded.
@@ -58,6 +60,7 @@ impl Default for Options {
             wait: Duration::from_secs(1),
             look: Duration::from_millis(500),
             stale_after: Duration::from_secs(10),
+            unannounced: Duration::from_secs(1),
             level: FormatLevel::CURRENT,
             backoff: (Duration::from_millis(20), Duration::from_millis(500)),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grey_edge::{Port, check_roles, client};
+use grey_edge::{Port, check_tokens, client};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use grey_state::publisher;
@@ -105,7 +105,7 @@ impl Validate for Config {
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
         faults.section("access", &self.access);
-        check_roles(faults, &self.access);
+        check_tokens(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("vault", &self.vault);
         if self.migrator.url.is_empty() {

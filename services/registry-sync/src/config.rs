@@ -5,7 +5,7 @@ mod source;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use grey_edge::{Port, check_roles};
+use grey_edge::{Port, check_tokens};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ impl Validate for Config {
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
         faults.section("access", &self.access);
-        check_roles(faults, &self.access);
+        check_tokens(faults, &self.access);
         self.check_sources(faults);
         faults.section("instances", &self.instances);
         faults.section("hold", &self.hold);

@@ -7,7 +7,7 @@ use crate::lint::Policy;
 use crate::run::Tooling;
 use crate::tenant::Timeouts;
 use crate::{backup, plan};
-use grey_edge::{Port, check_roles, client};
+use grey_edge::{Port, check_tokens, client};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -131,7 +131,7 @@ impl Validate for Config {
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
         faults.section("access", &self.access);
-        check_roles(faults, &self.access);
+        check_tokens(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("control", &self.control);
         faults.check(!self.follow_up.pause.is_zero(), "follow_up.pause", "must be longer than nothing");

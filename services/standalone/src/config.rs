@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use grey_core::ids::Name;
-use grey_edge::check_roles;
+use grey_edge::check_tokens;
 use grey_runtime::config::{Error, Source, load};
 use grey_runtime::{Faults, Secret, Validate, access, telemetry, tls};
 use serde::de::DeserializeOwned;
@@ -251,7 +251,7 @@ impl Validate for Config {
     fn validate(&self, faults: &mut Faults) {
         faults.section("router", &self.router);
         faults.section("access", &self.access);
-        check_roles(faults, &self.access);
+        check_tokens(faults, &self.access);
         faults.section("vault", &self.vault);
         let fits = self.tls.is_some() || self.client_tls.is_none();
         faults.check(fits, "client_tls", "needs [tls]");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grey_core::tenant::TenantStatus;
-use grey_edge::{Port, check_roles, client};
+use grey_edge::{Port, check_tokens, client};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ impl Validate for Config {
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
         faults.section("access", &self.access);
-        check_roles(faults, &self.access);
+        check_tokens(faults, &self.access);
         faults.section("source", &self.source);
         faults.section("mapping", &self.mapping);
         faults.section("control", &self.control);

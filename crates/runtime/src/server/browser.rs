@@ -37,6 +37,10 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, is_local: bool) -> Result<()
     if headers.contains_key(header::AUTHORIZATION) || uri.path().starts_with("/health/") {
         return Ok(());
     }
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        // Which one counts is a matter of taste, and tastes differ on the way.
+        return Err(Refused::Host);
+    }
     let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(headers, "host"));
     let host = host.unwrap_or_default();
     if is_local && !is_of_this_machine(host) {
@@ -105,6 +109,8 @@ mod tests {
             assert_eq!(checked("/", &[("host", host)], false), Ok(()), "{host}");
         }
         assert_eq!(checked("/", &[], true), Ok(()));
+        let twice = [("host", "localhost"), ("host", "localhost")];
+        assert_eq!(checked("/", &twice, false), Err(Refused::Host), "two are one too many");
         assert_eq!(checked("/health/live", &[("host", "probe.example")], true), Ok(()));
     }
 

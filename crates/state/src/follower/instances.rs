@@ -2,7 +2,7 @@
 
 use super::{Drift, Follower, Pause};
 use crate::Error;
-use crate::instances::{Cursor, Damaged, Doubt, InstancesRead, ServiceInstances, WRITER};
+use crate::instances::{Cursor, Damaged, Doubt, InstancesRead, Loaded, ServiceInstances, WRITER};
 use grey_core::ids::Name;
 use grey_core::table::Table;
 use std::collections::BTreeSet;
@@ -24,6 +24,8 @@ struct Following {
     fresh: bool,
     /// Since when the lists differ while they are being replaced.
     since: Option<Instant>,
+    /// Since when it is known that no instances were ever announced.
+    unannounced: Option<Instant>,
     drift: Drift,
 }
 
@@ -99,7 +101,9 @@ impl Follower {
             stored != held && !(held != 0 && loaded.is_damaged(&list.service))
         });
         self.tables.set_instances(lists.cloned().collect());
-        self.tables.instances_loaded();
+        if self.is_announced(at, &loaded) {
+            self.tables.instances_loaded();
+        }
         self.note_damage(&loaded.damaged);
         (at.cursor, at.fresh) = (Some(loaded.cursor), true);
         if loaded.digest == Some(self.tables.load().instances_digest()) {
@@ -116,6 +120,22 @@ impl Follower {
             self.doubt(&Doubt::Missing(list)).await;
         }
         Ok(())
+    }
+
+    /// Whether what was loaded may be believed. A store that was wiped knows nothing until its writer has noticed: a router
+    /// that starts just then would be ready without any instances.
+    fn is_announced(&self, at: &mut Following, loaded: &Loaded) -> bool {
+        if loaded.digest.is_some() || !loaded.lists.is_empty() || !loaded.damaged.is_empty() {
+            return true;
+        }
+        let since = *at.unannounced.get_or_insert_with(Instant::now);
+        let is_over = since.elapsed() >= self.options.unannounced;
+        if is_over {
+            at.drift = Drift::default();
+        } else {
+            at.drift.noticed();
+        }
+        is_over
     }
 
     fn note_damage(&self, damaged: &[Damaged]) {
@@ -144,6 +164,7 @@ impl Follower {
     }
 
     fn agreed(&self, at: &mut Following) {
+        self.tables.instances_loaded();
         (at.since, at.drift) = (None, Drift::default());
         if self.tables.set_instances_differ(false) {
             tracing::info!("instances are those that were announced");

@@ -65,9 +65,15 @@ fn sum<'l>(lists: impl IntoIterator<Item = &'l ServiceInstances>) -> u64 {
 
 /// A follower that ends with this, and its tables.
 fn follow(state: &State, from: Option<Table>) -> (DropGuard, Tables) {
+    follow_with(state, from, follower::Options::default().unannounced)
+}
+
+/// The same, believing after `unannounced` that there are no instances at all.
+fn follow_with(state: &State, from: Option<Table>, unannounced: Duration) -> (DropGuard, Tables) {
     let options = follower::Options {
         wait: Duration::from_millis(20),
         backoff: (Duration::from_millis(1), Duration::from_millis(20)),
+        unannounced,
         ..follower::Options::default()
     };
     let (follower, tables) = Follower::new(state.clone(), options);
@@ -327,6 +333,20 @@ async fn a_wiped_store_proves_nothing_and_the_writer_is_reminded_of_what_it_does
     let gone = instances("payment", &[], 0);
     replace(&state, &gone).await;
     until(&tables, "what the writer says counts", &[next]).await;
+}
+
+#[tokio::test]
+async fn who_starts_on_a_wiped_store_waits_for_its_writer_and_not_for_ever() {
+    let (_redis, state, mut raw) = both().await;
+    ask(&mut raw, "FLUSHALL").await;
+    let (_patient, patient) = follow_with(&state, None, Duration::from_secs(3_600));
+    eventually(DEADLINE, "the writer is asked", async || doubts(&state).await.contains(&Doubt::Stored)).await;
+    let (_impatient, impatient) = follow_with(&state, None, Duration::ZERO);
+    eventually(DEADLINE, "nothing runs", async || impatient.has_instances()).await;
+    assert!(!patient.has_instances(), "it may be that everything was lost");
+    replace(&state, &payment()).await;
+    eventually(DEADLINE, "something runs", async || patient.has_instances()).await;
+    assert!(has(&patient, &[payment()]));
 }
 
 #[tokio::test]
