@@ -212,7 +212,7 @@ impl Reason {
     /// When asking again is likely to help, where that can be told.
     #[must_use]
     pub fn retry_after(self) -> Option<Duration> {
-        (self == Self::TenantMoving).then_some(Duration::from_secs(1))
+        matches!(self, Self::TenantMoving | Self::RateLimited).then_some(Duration::from_secs(1))
     }
 }
 

@@ -117,7 +117,22 @@ impl fmt::Display for Caller {
 
 /// Whoever a request's headers prove to have sent it, or why nobody.
 #[derive(Debug, Clone)]
-struct Identity(Result<Caller, ApiError>);
+struct Identity(Result<Caller, Refused>);
+
+/// Why nobody known has sent a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// What the caller is told.
+    pub(crate) error: ApiError,
+    /// Set if its credentials are to blame.
+    pub(crate) failure: Option<access::Error>,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self { error, failure: None }
+    }
+}
 
 /// Finds out who calls.
 #[derive(Debug)]
@@ -141,10 +156,11 @@ impl Gate {
         extensions.insert(Identity(self.caller(headers)));
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let principal = self.access.authenticate(headers).map_err(|error| {
-            let message = format!("{error}: send `authorization: Bearer <token>`");
-            ApiError::new(Reason::Unauthenticated, message)
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
+        let principal = self.access.authenticate(headers).map_err(|failure| {
+            let message = format!("{failure}: send `authorization: Bearer <token>`");
+            let error = ApiError::new(Reason::Unauthenticated, message);
+            Refused { error, failure: Some(failure) }
         })?;
         let Principal { name, role } = principal.clone();
         let role = match principal.is_anonymous() {
@@ -167,7 +183,8 @@ impl Gate {
 /// [`Reason::Unauthenticated`] or [`Reason::Denied`].
 pub fn admit(extensions: &Extensions, role: Role, what: &str) -> Result<Caller, ApiError> {
     let unknown = || ApiError::new(Reason::Unauthenticated, "nobody looked at the request's credentials");
-    let caller = extensions.get::<Identity>().ok_or_else(unknown)?.0.clone()?;
+    let Identity(caller) = extensions.get::<Identity>().ok_or_else(unknown)?;
+    let caller = caller.clone().map_err(|refused| refused.error)?;
     caller.require(role, what)?;
     Ok(caller)
 }
@@ -176,9 +193,9 @@ pub fn admit(extensions: &Extensions, role: Role, what: &str) -> Result<Caller, 
 ///
 /// # Errors
 /// [`Reason::Unauthenticated`], or [`Reason::Denied`] for a role that means nothing.
-pub fn require_identity(extensions: &Extensions) -> Result<(), ApiError> {
+pub(crate) fn require_identity(extensions: &Extensions) -> Result<(), Refused> {
     match extensions.get::<Identity>() {
-        Some(Identity(Err(error))) => Err(error.clone()),
+        Some(Identity(Err(refused))) => Err(refused.clone()),
         _ => Ok(()),
     }
 }

@@ -11,11 +11,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use grey_core::error::Reason;
 use grey_proto::status::{ApiError, to_status};
+use grey_runtime::access::Failures;
+use grey_runtime::server::{OverBudget, http::client_of};
 use grey_runtime::telemetry::trace_layer;
 use tonic::Code;
 
 use crate::Failure;
-use crate::access::{Gate, require_identity};
+use crate::access::{Gate, Refused, require_identity};
 
 /// The gRPC services that ask nobody who calls.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
@@ -24,14 +26,15 @@ const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerR
 #[derive(Debug, Clone)]
 pub struct Edge {
     gate: Arc<Gate>,
+    failures: Failures,
     deadline: Duration,
 }
 
 impl Edge {
-    /// `gate` knows who calls; a request may take as long as `deadline`.
+    /// `gate` knows who calls, and `failures` who failed to prove it; a request may take as long as `deadline`.
     #[must_use]
-    pub fn new(gate: Gate, deadline: Duration) -> Self {
-        Self { gate: Arc::new(gate), deadline }
+    pub fn new(gate: Gate, failures: Failures, deadline: Duration) -> Self {
+        Self { gate: Arc::new(gate), failures, deadline }
     }
 
     /// Puts the layers of gRPC around `router`.
@@ -55,6 +58,17 @@ impl Edge {
         *request.headers_mut() = headers;
     }
 
+    /// What whoever sent a refused request is told, when it is time to tell. Nothing of the request is kept meanwhile.
+    async fn refuse(&self, refused: Refused, request: Request) -> ApiError {
+        let client = client_of(request.extensions());
+        drop(request);
+        let Refused { error, failure: Some(failure) } = refused else { return refused.error };
+        match self.failures.clone().failed(failure, client).await {
+            Ok(()) => error,
+            Err(too_many) => ApiError::new(Reason::RateLimited, too_many.to_string()),
+        }
+    }
+
     fn late(&self) -> ApiError {
         ApiError::new(Reason::Unavailable, format!("the request took longer than {:?}", self.deadline))
     }
@@ -64,9 +78,9 @@ async fn grpc(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
     edge.identify(&mut request);
     // Before a byte of the message is read: nobody unknown makes the service gather one.
     if !OPEN.iter().any(|service| request.uri().path().starts_with(service))
-        && let Err(error) = require_identity(request.extensions())
+        && let Err(refused) = require_identity(request.extensions())
     {
-        return to_status(&error).into_http();
+        return to_status(&edge.refuse(refused, request).await).into_http();
     }
     match tokio::time::timeout(edge.deadline, next.run(request)).await {
         Ok(response) => match transport_fault(response.headers()) {
@@ -84,6 +98,7 @@ fn transport_fault(headers: &HeaderMap) -> Option<ApiError> {
         return None;
     }
     match Code::from_bytes(code.as_bytes()) {
+        Code::ResourceExhausted => Some(ApiError::new(Reason::RateLimited, OverBudget.to_string())),
         Code::OutOfRange => Some(ApiError::new(Reason::TooLarge, "the request is larger than allowed")),
         Code::Internal => {
             Some(ApiError::new(Reason::InvalidArgument, "the request is not a message of this method"))
@@ -94,8 +109,9 @@ fn transport_fault(headers: &HeaderMap) -> Option<ApiError> {
 
 async fn rest(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     edge.identify(&mut request);
-    if let Err(error) = require_identity(request.extensions()) {
-        let asks = error.reason != Reason::InvalidArgument;
+    if let Err(refused) = require_identity(request.extensions()) {
+        let error = edge.refuse(refused, request).await;
+        let asks = matches!(error.reason, Reason::Unauthenticated | Reason::Denied);
         let mut response = Failure::from(error).into_response();
         if asks {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -16,7 +16,7 @@ mod principal;
 
 pub mod client;
 
-pub use access::{Caller, Gate, Role, admit, check_tokens, require_identity};
+pub use access::{Caller, Gate, Role, admit, check_tokens};
 pub use failure::Failure;
 pub use layers::Edge;
 pub use ports::{Port, Ports, Serving};

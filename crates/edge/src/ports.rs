@@ -6,13 +6,16 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use grey_proto::DESCRIPTORS;
-use grey_runtime::access::{self, Access};
+use grey_runtime::access::{self, Access, Failures};
 use grey_runtime::server::http::{Limits, Server};
 use grey_runtime::{Health, Shutdown, Telemetry, admin, tls};
 use serde::{Deserialize, Serialize};
 use tonic::service::Routes;
 
 use crate::{Edge, Gate};
+
+/// Bytes of one message to the services that everyone may ask.
+const OPEN_BYTES: usize = 4 << 10;
 
 /// A port, as an operator sets it.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -103,18 +106,23 @@ impl Ports {
         let (grpc_addr, http_addr) = (self.grpc_addr(), self.http_addr());
         let draining = shutdown.token();
         let health = serving.health.with_draining(draining.clone());
-        let edge = |addr| {
+        let edge = |addr, port| {
             let gate = Gate::new(Access::new(&self.access, addr), &self.access);
-            Edge::new(gate, serving.deadline)
+            let failures = Failures::new(serving.telemetry.meter(), port);
+            Edge::new(gate, failures, serving.deadline)
         };
+        let (grpc_edge, http_edge) = (edge(grpc_addr, "grpc"), edge(http_addr, "http"));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .build_v1()
             .context("offer the contracts for reflection")?;
-        let services = serving.grpc.add_service(health.grpc(shutdown)).add_service(reflection);
-        let grpc_routes = edge(grpc_addr).around_grpc(services.into_axum_router());
-        let rest_routes = edge(http_addr).around_rest(serving.rest);
-        let open_routes = edge(http_addr).around_open(self.open);
+        // Nobody known need have sent what these read.
+        let health_checks = health.grpc(shutdown).max_decoding_message_size(OPEN_BYTES);
+        let reflection = reflection.max_decoding_message_size(OPEN_BYTES);
+        let services = serving.grpc.add_service(health_checks).add_service(reflection);
+        let grpc_routes = grpc_edge.around_grpc(services.into_axum_router());
+        let rest_routes = http_edge.around_rest(serving.rest);
+        let open_routes = http_edge.around_open(self.open);
         let http_routes: Router =
             admin::routes(health, serving.telemetry).merge(open_routes).fallback_service(rest_routes);
         tracing::info!(grpc.address = %grpc_addr, http.address = %http_addr, "serving");

@@ -2,6 +2,7 @@
 //!
 //! Decides identity, not permission: what a role may do is the service's business. Denies unless allowed.
 
+mod failures;
 mod last_caller;
 
 use std::{fmt, net::SocketAddr};
@@ -13,6 +14,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::config::{Faults, Validate};
 
+pub use failures::{Failures, TooManyFailures};
 pub use last_caller::LastCaller;
 
 /// Who may call.

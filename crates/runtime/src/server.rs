@@ -4,6 +4,7 @@
 //! elsewhere (GOAWAY in HTTP/2, `connection: close` in HTTP/1.1), and give calls in flight a grace to finish.
 
 mod browser;
+mod budget;
 mod connection;
 pub mod http;
 mod percore;
@@ -17,11 +18,23 @@ use crate::{
     tls,
 };
 
+pub use budget::{Budget, Counting, OverBudget, Share, check_body};
 pub use percore::{PerCore, PerCoreHandle};
 
-/// HTTP/2 windows: large, so that flow control does not pace small calls.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// HTTP/2 window of a stream, the protocol's own: what is not read of one body keeps others of the connection from coming.
+const STREAM_WINDOW: u32 = LEAST_WINDOW;
+/// HTTP/2 knows no smaller window of a connection.
+const LEAST_WINDOW: u32 = 65_535;
+/// Far more than any network needs.
+const MOST_WINDOW: u32 = 16 << 20;
+/// Less could not take a small message.
+const LEAST_BUDGET: usize = 1 << 20;
+
+fn check_room(faults: &mut Faults, window: u32, budget: usize) {
+    let fits = (LEAST_WINDOW..=MOST_WINDOW).contains(&window);
+    faults.check(fits, "connection_window_bytes", "must be between 65535 and 16777216");
+    faults.check(budget >= LEAST_BUDGET, "body_budget_bytes", "must be at least 1048576");
+}
 
 /// How the data-plane server treats its connections.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -37,6 +50,11 @@ pub struct Options {
     pub max_connections: usize,
     /// Size of all headers of one call, in bytes as HTTP/2 counts them.
     pub max_header_list_bytes: u32,
+    /// Bytes that a connection may send before what it sent is read.
+    pub connection_window_bytes: u32,
+    /// Bytes of bodies that have come and are not answered, of all connections together; one may hold a quarter of them.
+    /// What is more is refused.
+    pub body_budget_bytes: usize,
     /// Bytes buffered per call towards a client that reads slowly.
     pub max_send_buffer_bytes: usize,
     /// Silence after which a client is asked whether it is still there.
@@ -65,8 +83,10 @@ impl Default for Options {
         Self {
             tls: None,
             max_concurrent_streams: 1024,
-            max_connections: 10_000,
+            max_connections: 4096,
             max_header_list_bytes: 16 << 10,
+            connection_window_bytes: 64 << 10,
+            body_budget_bytes: 64 << 20,
             max_send_buffer_bytes: 256 << 10,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
@@ -84,6 +104,7 @@ impl Validate for Options {
         faults.check(self.max_concurrent_streams > 0, "max_concurrent_streams", "must be at least 1");
         faults.check(self.max_connections > 0, "max_connections", "must be at least 1");
         faults.check(self.max_header_list_bytes >= 1024, "max_header_list_bytes", "must be at least 1024");
+        check_room(faults, self.connection_window_bytes, self.body_budget_bytes);
         let fits = (1024..=1 << 30).contains(&self.max_send_buffer_bytes);
         faults.check(fits, "max_send_buffer_bytes", "must be between 1024 and 1073741824");
         for (key, value) in [

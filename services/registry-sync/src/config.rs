@@ -105,6 +105,9 @@ impl Validate for Config {
         faults.check(bytes, "max_request_bytes", "must be between 1 KiB and 16 MiB");
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
+        for (section, port) in [("grpc.limits", &self.grpc), ("http.limits", &self.http)] {
+            port.limits.check_body(faults, section, self.max_request_bytes, "max_request_bytes");
+        }
         faults.section("access", &self.access);
         check_tokens(faults, &self.access);
         self.check_sources(faults);

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
+use grey_runtime::access::{self, Failures};
 use grey_runtime::server::{PerCore, http::Server};
 use grey_runtime::tls::{Acceptor, Alpn};
-use grey_runtime::{Health, Shutdown, Telemetry, access, admin};
+use grey_runtime::{Health, Shutdown, Telemetry, admin};
 use grey_state::State;
 use grey_state::follower::{self, Follower, Tables};
 
 use crate::config::Config;
 use crate::decider::Decider;
-use crate::grpc::{Dispatch, Reports, Service};
+use crate::grpc::{Bounds, Reports, Service, Services};
 use crate::heartbeat::Heartbeat;
 use crate::holds::{self, Holds};
 use crate::metrics::{self, Counts};
@@ -155,13 +156,16 @@ impl App {
             .build_v1()
             .context("describe the gRPC services")?;
         let token = draining.clone();
-        let make_service = move |thread: usize| {
+        let bounds = Bounds::new(options.body_budget_bytes, failures);
+        let make_thread = move |thread: usize| {
             let counts = counts.get(thread).map(Arc::clone).unwrap_or_default();
             let decider = Arc::new(Decider::new(Arc::clone(&shared), counts));
             let service = Service { decider, watchers: watchers.clone(), draining: token.clone() };
-            Dispatch::new(service, health.clone(), reflection.clone(), token.clone())
+            let (health, reflection) = (health.clone(), reflection.clone());
+            let services = Services::new(service, health, reflection, bounds.clone(), token.clone());
+            move |client: SocketAddr| services.connect(client.ip())
         };
-        let grpc = grpc.serve(options, make_service, draining.clone()).context("start the gRPC threads")?;
+        let grpc = grpc.serve(options, make_thread, draining.clone()).context("start the gRPC threads")?;
         let (grpc_drained, http_drained) =
             tokio::join!(grpc.wait(), http.serve(routes, http_tls, draining.clone(), grace));
         for part in parts {

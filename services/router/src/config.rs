@@ -166,6 +166,10 @@ impl Validate for Config {
             "feed.stale_after",
             "must be at most heartbeat.ttl: whoever is not counted as live must not call itself current",
         );
+        let bytes = self.limits.batch_bytes.max(self.limits.call_bytes);
+        let (key, allowed_by) = ("grpc.server.body_budget_bytes", "limits.batch_bytes and limits.call_bytes");
+        server::check_body(faults, key, self.grpc.server.body_budget_bytes, bytes, allowed_by);
+        self.http.limits.check_body(faults, "http.limits", bytes, allowed_by);
         faults.check(self.grpc.threads <= 1024, "grpc.threads", "must be at most 1024");
         faults.check(!self.snapshot.interval.is_zero(), "snapshot.interval", "must be longer than nothing");
     }

@@ -24,8 +24,8 @@ use grey_runtime::access::Principal;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use dispatch::Dispatch;
-pub(crate) use report::{Reporter, Reports, take_outcomes};
+pub(crate) use dispatch::{Bounds, Services};
+pub(crate) use report::{Reports, take_outcomes};
 pub(crate) use stream::draining;
 
 use crate::decider::Decider;
@@ -35,7 +35,7 @@ use crate::watch::Watchers;
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(pub(crate) Arc<Principal>);
 
-/// One thread's router service. Calls reach it through [`Dispatch`], which knows who makes them.
+/// One thread's router service. Calls reach it through [`Services`], which knows who makes them.
 pub(crate) struct Service {
     pub(crate) decider: Arc<Decider>,
     pub(crate) watchers: Watchers,

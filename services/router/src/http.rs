@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use grey_core::error::Reason;
 use grey_proto::convert::json_fault;
 use grey_proto::decision;
@@ -16,23 +17,28 @@ use grey_proto::router::{
     ExplainRequest, ReportRequest, RouteBatchRequest, RouteBatchResponse, RouteRequest,
 };
 use grey_proto::status::{ApiError, ErrorBody, ErrorContent, http_code};
+use grey_runtime::access::Failures;
+use grey_runtime::server::http::client_of;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::decider::Decider;
-use crate::grpc::take_outcomes;
+use crate::grpc::{Caller, take_outcomes};
+use crate::shared::{Shared, unauthenticated};
 
 /// For the body of a request, from its headers on.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The routes of the API, and error bodies for everything that is no route.
-pub(crate) fn routes(decider: Arc<Decider>) -> Router {
+/// The routes of the API, for callers that are known.
+pub(crate) fn routes(decider: Arc<Decider>, failures: Failures) -> Router {
+    let callers = Callers { shared: Arc::clone(&decider.shared), failures };
     Router::new()
         .route("/api/grey-router/route", post(route))
         .route("/api/grey-router/route-batch", post(route_batch))
         .route("/api/grey-router/explain", post(explain))
         .route("/api/grey-router/report", post(report))
+        .route_layer(from_fn_with_state(callers, authenticate))
         .with_state(decider)
 }
 
@@ -41,29 +47,70 @@ pub(crate) fn with_fallbacks(router: Router) -> Router {
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed)
 }
 
-type Answer = Result<Response, Failure>;
-
-async fn route(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {
-    let role = decider.shared.role(&headers)?;
-    let call: RouteRequest = read(&headers, body, decider.shared.limits.call_bytes).await?;
-    Ok(answer(decider.route(&(&call).into(), role, decision::response).await?))
+/// Who may call, and who has failed to prove it.
+#[derive(Clone)]
+struct Callers {
+    shared: Arc<Shared>,
+    failures: Failures,
 }
 
-async fn route_batch(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {
-    let role = decider.shared.role(&headers)?;
+/// Finds out who calls, before anything of the body is read.
+async fn authenticate(State(callers): State<Callers>, mut request: Request, next: Next) -> Response {
+    match callers.shared.access.authenticate(request.headers()) {
+        Ok(who) => {
+            let caller = Caller(Arc::new(who.clone()));
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(why) => {
+            let client = client_of(request.extensions());
+            drop(request);
+            Failure::from(unauthenticated(callers.failures, why, client).await).into_response()
+        }
+    }
+}
+
+type Known = Extension<Caller>;
+type Answer = Result<Response, Failure>;
+
+async fn route(
+    State(decider): State<Arc<Decider>>,
+    Extension(Caller(who)): Known,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let call: RouteRequest = read(&headers, body, decider.shared.limits.call_bytes).await?;
+    Ok(answer(decider.route(&(&call).into(), &who.role, decision::response).await?))
+}
+
+async fn route_batch(
+    State(decider): State<Arc<Decider>>,
+    Extension(Caller(who)): Known,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let batch: RouteBatchRequest = read(&headers, body, decider.shared.limits.batch_bytes).await?;
-    let outcomes = decider.route_all(&batch.calls, role).await?;
+    let outcomes = decider.route_all(&batch.calls, &who.role).await?;
     Ok(answer(RouteBatchResponse { outcomes }))
 }
 
-async fn explain(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {
-    let role = decider.shared.role(&headers)?;
+async fn explain(
+    State(decider): State<Arc<Decider>>,
+    Extension(Caller(who)): Known,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let asked: ExplainRequest = read(&headers, body, decider.shared.limits.call_bytes).await?;
-    Ok(answer(decider.explain(asked, role).await?))
+    Ok(answer(decider.explain(asked, &who.role).await?))
 }
 
-async fn report(State(decider): State<Arc<Decider>>, headers: HeaderMap, body: Body) -> Answer {
-    let reporter = decider.shared.reporter(&headers)?;
+async fn report(
+    State(decider): State<Arc<Decider>>,
+    Extension(Caller(who)): Known,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let reporter = decider.shared.reports.admit(&who)?;
     let outcomes: ReportRequest = read(&headers, body, decider.shared.limits.batch_bytes).await?;
     Ok(answer(take_outcomes(&decider, reporter, &outcomes)?))
 }

@@ -1,5 +1,6 @@
 //! What everyone who decides has in common: the tables, who may ask, and the state beside the decisions.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -9,13 +10,12 @@ use grey_core::error::Reason;
 use grey_proto::route_call::RouteCall;
 use grey_proto::router::IdentifyResponse;
 use grey_proto::status::ApiError;
-use grey_runtime::access::{self, Access, Principal};
+use grey_runtime::access::{self, Access, Failures};
 use grey_state::State;
 use grey_state::follower::Tables;
-use http::HeaderMap;
 
 use crate::config;
-use crate::grpc::{Reporter, Reports};
+use crate::grpc::Reports;
 use crate::limits::Limits;
 use crate::metrics::Gauges;
 
@@ -71,20 +71,6 @@ impl Shared {
         self.stale.load(Relaxed) || self.tables.is_suspect()
     }
 
-    /// Who sent these headers: their role.
-    pub(crate) fn role(&self, headers: &HeaderMap) -> Result<&str, ApiError> {
-        Ok(self.caller(headers)?.role.as_str())
-    }
-
-    /// Who sent these headers, if they may report outcomes.
-    pub(crate) fn reporter(&self, headers: &HeaderMap) -> Result<Reporter, ApiError> {
-        self.reports.admit(self.caller(headers)?)
-    }
-
-    fn caller(&self, headers: &HeaderMap) -> Result<&Principal, ApiError> {
-        self.access.authenticate(headers).map_err(unauthenticated)
-    }
-
     /// Who this router is and how far it is.
     pub(crate) fn identify(&self) -> IdentifyResponse {
         let status = self.tables.status();
@@ -121,8 +107,11 @@ impl Shared {
     }
 }
 
-/// What a caller is told whose credentials are refused.
+/// What a caller is told whose credentials are refused, when it is time to tell.
 #[cold]
-pub(crate) fn unauthenticated(why: access::Error) -> ApiError {
-    ApiError::new(Reason::Unauthenticated, why.to_string())
+pub(crate) async fn unauthenticated(failures: Failures, why: access::Error, client: IpAddr) -> ApiError {
+    match failures.failed(why, client).await {
+        Ok(()) => ApiError::new(Reason::Unauthenticated, why.to_string()),
+        Err(too_many) => ApiError::new(Reason::RateLimited, too_many.to_string()),
+    }
 }

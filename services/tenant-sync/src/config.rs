@@ -136,6 +136,14 @@ impl Validate for Config {
         faults.check(self.replica.len() <= 128, "replica", "must have at most 128 bytes");
         faults.section("grpc.limits", &self.grpc.limits);
         faults.section("http.limits", &self.http.limits);
+        for (section, port) in [("grpc.limits", &self.grpc), ("http.limits", &self.http)] {
+            port.limits.check_body(
+                faults,
+                section,
+                self.limits.max_request_bytes,
+                "limits.max_request_bytes",
+            );
+        }
         faults.section("access", &self.access);
         check_tokens(faults, &self.access);
         faults.section("source", &self.source);

@@ -59,7 +59,11 @@ pub(super) async fn tuned() -> Result<()> {
 /// Starts the tuned echo, until `stop`.
 pub(super) fn start_tuned(stop: CancellationToken) -> Result<PerCoreHandle> {
     let service = TowerToHyperService::new(RouterServiceServer::new(OnlyRoute(Echo::new()?)));
-    Ok(PerCore::bind(loopback(), 1)?.serve(Options::default(), move |_| service.clone(), stop)?)
+    let serve_all = move |_| {
+        let service = service.clone();
+        move |_| service.clone()
+    };
+    Ok(PerCore::bind(loopback(), 1)?.serve(Options::default(), serve_all, stop)?)
 }
 
 /// The echo on the server of tonic's first example; the runtime and the allocator are the program's.

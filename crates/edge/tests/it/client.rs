@@ -4,18 +4,22 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use grey_core::change::Principal;
 use grey_core::error::Reason;
 use grey_edge::client::{Options, is_transient};
 use grey_edge::on_behalf_of;
 use grey_proto::control::fleet_service_client::FleetServiceClient;
-use grey_proto::control::{ListRoutersRequest, WaitForRoutersRequest};
-use grey_proto::status::ApiError;
+use grey_proto::control::{DismissRouterRequest, ListRoutersRequest, WaitForRoutersRequest};
+use grey_proto::status::{ApiError, from_status};
+use grey_runtime::server::http::Limits;
 use grey_runtime::tls::ClientOptions;
 use tokio::net::{TcpListener, TcpSocket};
+use tonic::{Code, Status};
 
 use crate::authority::Authority;
-use crate::service::{TOKEN, ask, client, options, start};
+use crate::service::{TOKEN, ask, client, options, start, start_with};
 
 /// What is said where there is no answer.
 async fn unheard(options: &Options) -> String {
@@ -182,4 +186,41 @@ async fn token_in_clear_to_another_machine_is_warned_of_once() {
     ] {
         assert_eq!(logged(&quiet), "");
     }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_budget_are_refused_with_their_reason() {
+    let limits = Limits { body_budget_bytes: 4_000, ..Limits::default() };
+    let url = format!("http://{}", start_with(None, limits).await);
+    let client = client(&options(&url, TOKEN, None));
+    let mut fleet = FleetServiceClient::new(client.transport());
+    let request = DismissRouterRequest { id: "x".repeat(1_001), reason: String::new() };
+    let refused = fleet.dismiss_router(request).await.unwrap_err();
+    assert!(!refused.details().is_empty(), "{refused}");
+    assert_eq!(from_status(&refused).reason, Reason::RateLimited);
+    assert_eq!(ask(&options(&url, TOKEN, None)).await.unwrap(), "ann");
+}
+
+#[tokio::test]
+async fn many_wrong_tokens_are_refused_late_or_for_their_number_and_right_ones_never() {
+    let url = format!("http://{}", start(None).await);
+    let wrong = client(&options(&url, "wrong", None));
+    let mut refused: FuturesUnordered<_> = (0..400)
+        .map(|_| {
+            let mut fleet = FleetServiceClient::new(wrong.transport());
+            async move { fleet.list_routers(ListRoutersRequest::default()).await.unwrap_err() }
+        })
+        .collect();
+    let is_for_the_number = |status: &Status| from_status(status).reason == Reason::RateLimited;
+    let mut of_the_token = 0;
+    loop {
+        let status = refused.next().await.unwrap();
+        if is_for_the_number(&status) {
+            break;
+        }
+        assert_eq!(status.code(), Code::Unauthenticated);
+        of_the_token += 1;
+    }
+    assert!(of_the_token >= 10, "the first ones are told why");
+    assert_eq!(ask(&options(&url, TOKEN, None)).await.unwrap(), "ann");
 }

@@ -15,6 +15,7 @@ use grey_proto::control::{
 };
 use grey_proto::status::ApiError;
 use grey_runtime::access::{self, Token, TokenHash};
+use grey_runtime::server::http::Limits;
 use grey_runtime::{Health, Secret, Shutdown, Telemetry, telemetry, tls};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -58,8 +59,13 @@ impl FleetService for Who {
 
 /// Serves it until the test ends; callers need a token.
 pub(crate) async fn start(tls: Option<&tls::ServerOptions>) -> SocketAddr {
+    start_with(tls, Limits::default()).await
+}
+
+/// The same with these limits.
+pub(crate) async fn start_with(tls: Option<&tls::ServerOptions>, limits: Limits) -> SocketAddr {
     tls::install_provider();
-    let port = Port { listen: "127.0.0.1:0".parse().unwrap(), limits: Default::default() };
+    let port = Port { listen: "127.0.0.1:0".parse().unwrap(), limits };
     let (name, role) = ("ann".to_owned(), "admin".to_owned());
     let access = access::Options {
         tokens: vec![Token { name, role, sha256: TokenHash::of(TOKEN) }],

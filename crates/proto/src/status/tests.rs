@@ -59,11 +59,12 @@ fn every_reason_comes_back_through_a_status() {
 }
 
 #[test]
-fn a_tenant_that_is_being_moved_comes_with_a_hint_when_to_retry() {
+fn what_passes_soon_comes_with_a_hint_when_to_retry() {
     for reason in Reason::ALL {
         let status = Status::from(ApiError::new(reason, "why"));
         let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        assert_eq!(hint.is_some(), reason == Reason::TenantMoving, "{reason:?}");
+        let passes = matches!(reason, Reason::TenantMoving | Reason::RateLimited);
+        assert_eq!(hint.is_some(), passes, "{reason:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod arriving;
 mod bounded;
+mod dealer;
 
 use std::{
     future::{Future, poll_fn},
@@ -27,6 +28,7 @@ pub(super) use self::{
     admission::{Connections, Counted, Flight, InFlight, Slot},
     arriving::Arriving,
     bounded::{Bounded, Bounds},
+    dealer::{Dealer, Hand},
 };
 
 /// Pause after the operating system refused a connection, so that a lack of file handles does not become a busy loop.

@@ -1,10 +1,19 @@
 //! HTTP/1.1 and HTTP/2 on one port, on the caller's runtime: admin endpoints, REST, and gRPC of the control plane
 //! (`tonic::service::Routes::into_axum_router`).
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    CONNECTION_WINDOW, STREAM_WINDOW, browser,
+    Budget, Counting, STREAM_WINDOW, browser, check_room,
     connection::{
         Accepted, Arriving, Bounded, Bounds, Connections, Counted, Drain, Flight, Slot, accept, close,
     },
@@ -30,6 +39,9 @@ use crate::{
     config::{Faults, Validate},
     tls,
 };
+
+/// What a client is told whose body is too much now, in the form of every error of the API.
+const OVER_BUDGET: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","reason":"RATE_LIMITED","message":"too many bytes of requests are under way; retry later","metadata":{}}}"#;
 
 /// What one client, or all of them together, may take.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -42,6 +54,11 @@ pub struct Limits {
     pub max_concurrent_streams: u32,
     /// Size of all headers of one request in bytes.
     pub max_header_bytes: u32,
+    /// Bytes that an HTTP/2 connection may send before what it sent is read.
+    pub connection_window_bytes: u32,
+    /// Bytes of bodies that have come and are not answered, of all connections together; one may hold a quarter of them.
+    /// What is more is refused.
+    pub body_budget_bytes: usize,
     /// For a TLS handshake, for the first bytes after it, and for the headers of an HTTP/1.1 request.
     #[serde(with = "crate::config::duration")]
     pub header_timeout: Duration,
@@ -62,11 +79,22 @@ impl Default for Limits {
             max_connections: 4096,
             max_concurrent_streams: 256,
             max_header_bytes: 32 << 10,
+            connection_window_bytes: 64 << 10,
+            body_budget_bytes: 64 << 20,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(20),
             keepalive: Duration::from_secs(20),
         }
+    }
+}
+
+impl Limits {
+    /// Notes a fault of these limits, those of the section `section`, unless a body of `bytes` fits that `allowed_by` lets
+    /// a client send.
+    pub fn check_body(&self, faults: &mut Faults, section: &str, bytes: usize, allowed_by: &str) {
+        let key = format!("{section}.body_budget_bytes");
+        super::check_body(faults, &key, self.body_budget_bytes, bytes, allowed_by);
     }
 }
 
@@ -76,11 +104,19 @@ impl Validate for Limits {
         faults.check(self.max_concurrent_streams > 0, "max_concurrent_streams", "must be at least 1");
         // hyper's smallest buffer for HTTP/1.1.
         faults.check(self.max_header_bytes >= 8192, "max_header_bytes", "must be at least 8192");
+        check_room(faults, self.connection_window_bytes, self.body_budget_bytes);
         faults.check(!self.header_timeout.is_zero(), "header_timeout", "must be longer than nothing");
         faults.check(!self.body_timeout.is_zero(), "body_timeout", "must be longer than nothing");
         faults.check(!self.write_timeout.is_zero(), "write_timeout", "must be longer than nothing");
         faults.check(!self.keepalive.is_zero(), "keepalive", "must be longer than nothing");
     }
+}
+
+/// Who sent a request that a [`Server`] received.
+#[must_use]
+pub fn client_of(extensions: &Extensions) -> IpAddr {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip())
 }
 
 /// Bound and listening, not yet serving.
@@ -145,7 +181,8 @@ impl Server {
         let connections = Connections::new(self.limits.max_connections);
         let bounds = Bounds { first: self.limits.header_timeout, write: self.limits.write_timeout };
         let (builder, body_within, pages) = (builder(&self.limits), self.limits.body_timeout, self.pages);
-        let shared = Arc::new(Shared { builder, tls, bounds, body_within, pages });
+        let budget = Budget::new(self.limits.body_budget_bytes);
+        let shared = Arc::new(Shared { builder, tls, bounds, body_within, budget, pages });
         let (drain, tasks, cut_off) = (Drain::new(), TaskTracker::new(), CancellationToken::new());
         // Also when this future is dropped: connections must not outlive their server.
         let cut_off_guard = cut_off.clone().drop_guard();
@@ -184,10 +221,28 @@ impl Server {
 fn refuse(request: &Request<Incoming>, pages: Pages) -> Option<Response<Body>> {
     let refused = browser::check(request.uri(), request.headers(), pages.is_local).err()?;
     tracing::warn!(request.path = request.uri().path(), why = ?refused, "refused a request of a page of another origin");
-    let mut response = Response::new(Body::from(refused.body()));
-    *response.status_mut() = StatusCode::FORBIDDEN;
+    Some(refusal(StatusCode::FORBIDDEN, refused.body()))
+}
+
+/// What a request is answered that was too much. What gRPC makes of its broken body says so itself.
+fn over_budget(answer: Response<Body>) -> Response<Body> {
+    if is_grpc(answer.headers()) {
+        return answer;
+    }
+    let mut refused = refusal(StatusCode::TOO_MANY_REQUESTS, OVER_BUDGET);
+    refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    refused
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn refusal(code: StatusCode, body: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Some(response)
+    response
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -202,7 +257,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(limits.connection_window_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(limits.max_header_bytes)
         .keep_alive_interval(limits.keepalive)
@@ -216,6 +271,7 @@ struct Shared {
     tls: Option<tls::Acceptor>,
     bounds: Bounds,
     body_within: Duration,
+    budget: Budget,
     pages: Option<Pages>,
 }
 
@@ -245,16 +301,21 @@ impl Connection {
         let stream = TokioIo::new(Bounded::new(stream, self.shared.bounds, self.drain.clone()));
         let (peer, slot) = (self.peer, self.slot.clone());
         let (pages, body_within) = (self.shared.pages, self.shared.body_within);
+        let budget = self.shared.budget.part();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             let refused = pages.and_then(|pages| refuse(&request, pages));
             let (flight, router) = (Flight::new(slot.clone()), router.clone());
-            let request = request.map(|body| Arriving::new(body, flight.clone(), body_within));
+            let share = budget.share();
+            let counting = Counting::new(share.clone(), is_grpc(request.headers()));
+            let request = request.map(|body| Arriving::new(body, flight.clone(), counting, body_within));
             async move {
                 let answer: Response<Body> = match refused {
                     Some(refused) => refused,
                     None => router.oneshot(request).await?,
                 };
+                share.answered();
+                let answer = if share.is_refused() { over_budget(answer) } else { answer };
                 Ok::<_, Infallible>(answer.map(|body| Counted::new(body, flight)))
             }
         });

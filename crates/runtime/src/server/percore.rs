@@ -1,7 +1,7 @@
-//! The data-plane server: per core one listener, one single-threaded runtime, plain hyper HTTP/2.
+//! The data-plane server: per core one single-threaded runtime, plain hyper HTTP/2.
 //!
-//! No work stealing, no layer of its own around a call: the kernel spreads connections over the listeners of one shared
-//! port, and a call stays on the thread that read it.
+//! No work stealing, no layer of its own around a call: one thread accepts and deals each connection to the thread that
+//! serves the fewest, and a call stays on the thread that read it.
 
 use std::{
     cell::OnceCell,
@@ -31,12 +31,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    CONNECTION_WINDOW, Options, STREAM_WINDOW,
-    connection::{Accepted, Bounded, Bounds, Connections, Drain, InFlight, Slot, accept, close},
+    Options, STREAM_WINDOW,
+    connection::{
+        Accepted, Bounded, Bounds, Connections, Dealer, Drain, Hand, InFlight, Slot, accept, close,
+    },
 };
 use crate::shutdown::panic_message;
 
-/// Connections that wait to be accepted, per thread; the kernel may allow fewer.
+/// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: i32 = 4096;
 
 /// Why the body of an answer broke off.
@@ -45,7 +47,8 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 /// Bound and listening, not yet serving.
 #[derive(Debug)]
 pub struct PerCore {
-    listeners: Vec<TcpListener>,
+    listener: TcpListener,
+    threads: usize,
     local_addr: SocketAddr,
 }
 
@@ -58,27 +61,18 @@ pub struct PerCoreHandle {
 }
 
 impl PerCore {
-    /// Opens one listener per thread on one port, also if `addr` asks for any free port; 0 threads: one per available
-    /// core.
+    /// Opens the port, to be served by `threads`; 0: one per available core.
     ///
     /// # Errors
-    /// The address is taken, also by another process that shares its port in the same way, or not ours to use.
+    /// The address is taken or not ours to use.
     pub fn bind(addr: SocketAddr, threads: usize) -> io::Result<Self> {
         let threads = match threads {
             0 => thread::available_parallelism()?.get(),
             threads => threads,
         };
-        // A shared port would silently be shared with another process of this user as well, so try it alone first.
-        let probe = socket(addr)?;
-        probe.bind(&addr.into())?;
-        drop(probe);
-        let first = listen(addr)?;
-        let local_addr = first.local_addr()?;
-        let mut listeners = vec![first];
-        for _ in 1..threads {
-            listeners.push(listen(local_addr)?);
-        }
-        Ok(Self { listeners, local_addr })
+        let listener = listen(addr)?;
+        let local_addr = listener.local_addr()?;
+        Ok(Self { listener, threads, local_addr })
     }
 
     /// The address that clients can reach, with the port that was chosen.
@@ -88,72 +82,94 @@ impl PerCore {
 
     /// How many threads will serve.
     pub fn threads(&self) -> usize {
-        self.listeners.len()
+        self.threads
     }
 
-    /// Starts the threads; each calls `make_service` with its number, inside its runtime, and clones the result for each
-    /// connection. When `draining` is cancelled the server drains; a thread that panics cancels it.
+    /// Starts the threads; each calls `make_thread` with its number, inside its runtime, and what that returns with each
+    /// client's address, for the service of its connection. When `draining` is cancelled the server drains; a thread that
+    /// panics cancels it.
     ///
     /// # Errors
     /// A thread or its runtime cannot be started; those already started drain.
-    pub fn serve<S, F, B>(
+    pub fn serve<F, C, S, B>(
         self,
         options: Options,
-        make_service: F,
+        make_thread: F,
         draining: CancellationToken,
     ) -> io::Result<PerCoreHandle>
     where
-        F: Fn(usize) -> S + Send + Sync + 'static,
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        F: Fn(usize) -> C + Send + Sync + 'static,
+        C: Fn(SocketAddr) -> S + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Fault>,
     {
         let connections = Connections::new(options.max_connections);
-        let (options, make_service) = (Arc::new(options), Arc::new(make_service));
-        let mut threads = Vec::with_capacity(self.listeners.len());
+        let (options, make_thread) = (Arc::new(options), Arc::new(make_thread));
+        let mut threads = Vec::with_capacity(self.threads + 1);
         let (token, abandon) = (draining.clone(), draining.drop_guard());
-        for (number, listener) in self.listeners.into_iter().enumerate() {
+        let (dealer, hands) = Dealer::new(self.threads);
+        for (number, mut hand) in hands.into_iter().enumerate() {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
                 .event_interval(options.event_interval)
                 .global_queue_interval(options.global_queue_interval)
                 .build()?;
-            let worker = Worker {
-                options: Arc::clone(&options),
-                connections: connections.clone(),
-                draining: token.clone(),
-            };
-            let make_service = Arc::clone(&make_service);
-            let (ended, thread_ended) = oneshot::channel();
-            let work = move || {
-                let served = catch_unwind(AssertUnwindSafe(|| {
-                    runtime.block_on(async { worker.run(listener, make_service(number)).await })
-                }));
-                let drained = served.unwrap_or_else(|panic| {
-                    tracing::error!(
-                        thread.number = number,
-                        panic.message = panic_message(&*panic),
-                        "server thread panicked, draining"
-                    );
-                    Ok(false)
-                });
-                let drained = drained.unwrap_or_else(|error| {
-                    tracing::error!(thread.number = number, error = %error, "server thread cannot listen, draining");
-                    false
-                });
-                // Calls that outlived the grace end here, with their runtime.
-                drop(runtime);
-                worker.draining.cancel();
-                // Fails only if nobody waits.
-                ended.send(drained).ok();
-            };
-            thread::Builder::new().name(format!("data-{number}")).spawn(work)?;
-            threads.push(thread_ended);
+            let worker = Worker { options: Arc::clone(&options) };
+            let make_thread = Arc::clone(&make_thread);
+            let work = async move || Ok(worker.run(&mut hand, make_thread(number)).await);
+            threads.push(spawn(format!("data-{number}"), runtime, work, token.clone())?);
         }
+        // Last, so that nothing is accepted unless everyone is there to serve.
+        let acceptor = Acceptor { listener: self.listener, connections: connections.clone(), dealer };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let until = token.clone();
+        threads.push(spawn(
+            "data-accept".to_owned(),
+            runtime,
+            async move || acceptor.run(until).await,
+            token,
+        )?);
         abandon.disarm();
         Ok(PerCoreHandle { threads, connections, local_addr: self.local_addr })
     }
+}
+
+/// Starts a thread that does `work` on its runtime, and tells whether it drained. However it ends, the others drain.
+fn spawn<W>(
+    name: String,
+    runtime: runtime::Runtime,
+    work: W,
+    draining: CancellationToken,
+) -> io::Result<oneshot::Receiver<bool>>
+where
+    W: AsyncFnOnce() -> io::Result<bool> + Send + 'static,
+{
+    let (ended, thread_ended) = oneshot::channel();
+    let thread_name = name.clone();
+    let run = move || {
+        let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work())));
+        let drained = served.unwrap_or_else(|panic| {
+            tracing::error!(
+                thread.name = thread_name,
+                panic.message = panic_message(&*panic),
+                "server thread panicked, draining"
+            );
+            Ok(false)
+        });
+        let drained = drained.unwrap_or_else(|error| {
+            tracing::error!(thread.name = thread_name, error = %error, "server thread cannot listen, draining");
+            false
+        });
+        // Calls that outlived the grace end here, with their runtime.
+        drop(runtime);
+        draining.cancel();
+        // Fails only if nobody waits.
+        ended.send(drained).ok();
+    };
+    thread::Builder::new().name(name).spawn(run)?;
+    Ok(thread_ended)
 }
 
 impl PerCoreHandle {
@@ -177,43 +193,56 @@ impl PerCoreHandle {
     }
 }
 
-fn socket(addr: SocketAddr) -> io::Result<Socket> {
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    Ok(socket)
-}
-
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(addr)?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
+/// Lets connections in and deals them out.
+struct Acceptor {
+    listener: TcpListener,
+    connections: Connections,
+    dealer: Dealer,
+}
+
+impl Acceptor {
+    /// Until the drain begins; the threads then learn of it by the end of what is dealt, and serve that first.
+    async fn run(self, draining: CancellationToken) -> io::Result<bool> {
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        loop {
+            tokio::select! {
+                accepted = accept(&listener, &self.connections) => self.dealer.deal(accepted),
+                () = draining.cancelled() => break,
+            }
+        }
+        close(listener, &self.connections).into_iter().for_each(|accepted| self.dealer.deal(accepted));
+        Ok(true)
+    }
+}
+
 /// One thread's part of the server.
 struct Worker {
     options: Arc<Options>,
-    connections: Connections,
-    draining: CancellationToken,
 }
 
 impl Worker {
-    async fn run<S, B>(&self, listener: TcpListener, service: S) -> io::Result<bool>
+    async fn run<C, S, B>(&self, hand: &mut Hand, connect: C) -> bool
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        C: Fn(SocketAddr) -> S,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Fault>,
     {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
         let (http2, drain, tasks) = (builder(&self.options), Drain::new(), TaskTracker::new());
-        let start = |accepted: Accepted| {
-            let Accepted { stream, slot, peer } = accepted;
+        while let Some((Accepted { stream, slot, peer }, dealt)) = hand.next().await {
             let connection =
                 Connection { options: Arc::clone(&self.options), drain: drain.clone(), slot: slot.clone() };
-            let served = connection.serve(stream, http2.clone(), service.clone());
+            let served = connection.serve(stream, http2.clone(), connect(peer));
             tasks.spawn(async move {
                 tokio::select! {
                     () = served => {}
@@ -221,18 +250,12 @@ impl Worker {
                         tracing::debug!(client.address = %peer, "connection without a call made room for another");
                     }
                 }
+                drop(dealt);
             });
-        };
-        loop {
-            tokio::select! {
-                accepted = accept(&listener, &self.connections) => start(accepted),
-                () = self.draining.cancelled() => break,
-            }
         }
-        close(listener, &self.connections).into_iter().for_each(start);
         drain.begin();
         tasks.close();
-        Ok(timeout(self.options.drain_grace, tasks.wait()).await.is_ok())
+        timeout(self.options.drain_grace, tasks.wait()).await.is_ok()
     }
 }
 
@@ -242,7 +265,7 @@ fn builder(options: &Options) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(options.connection_window_bytes)
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(options.max_header_list_bytes)
         .max_send_buf_size(options.max_send_buffer_bytes)

@@ -163,6 +163,64 @@ async fn body_that_never_ends_is_refused() {
     assert!(within(server.serving).await.unwrap());
 }
 
+/// Answers a body once a permit of the second semaphore lets it, and tells of it by the first.
+fn held_route() -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
+    let (entered, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (enter, go_on) = (Arc::clone(&entered), Arc::clone(&release));
+    let handler = move |body: axum::body::Bytes| async move {
+        enter.add_permits(1);
+        go_on.acquire().await.unwrap().forget();
+        body.len().to_string()
+    };
+    (Router::new().route("/", axum::routing::post(handler)), entered, release)
+}
+
+fn small_budget() -> Limits {
+    Limits { body_budget_bytes: 4_000, ..Limits::default() }
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_answered_are_bounded_together() {
+    let (router, entered, release) = held_route();
+    let server = start(router, small_budget(), DEADLINE).await;
+    let post = |bytes: usize| {
+        let request = reqwest::Client::new().post(format!("http://{}/", server.addr)).body("x".repeat(bytes));
+        tokio::spawn(async move { within(request.send()).await.unwrap() })
+    };
+    let held = [(); 4].map(|()| post(900));
+    within(entered.acquire_many(4)).await.unwrap().forget();
+    let refused = within(post(900)).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (429, &b"1"[..]));
+    let body: serde_json::Value = serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
+    assert_eq!((&body["error"]["reason"], &body["error"]["code"]), (&"RATE_LIMITED".into(), &429.into()));
+    let fits = post(300);
+    within(entered.acquire()).await.unwrap().forget();
+    release.add_permits(6);
+    for answer in held {
+        assert_eq!(within(answer).await.unwrap().text().await.unwrap(), "900");
+    }
+    assert_eq!(within(fits).await.unwrap().text().await.unwrap(), "300");
+    assert_eq!(within(post(900)).await.unwrap().status(), 200, "what was answered is not held");
+    server.draining.cancel();
+    assert!(within(server.serving).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_body_that_was_too_much() {
+    let gate = Gate::new();
+    let router = tonic::service::Routes::new(gate.service()).into_axum_router();
+    let server = start(router, small_budget(), DEADLINE).await;
+    let mut client = within(connect(server.addr)).await.unwrap();
+    // Together far more than the connection's window.
+    for _ in 0..20 {
+        let refused = within(client.check(ask(&"x".repeat(10_000)))).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(within(client.check(ask(&"x".repeat(900)))).await.is_ok());
+    }
+    server.draining.cancel();
+    assert!(within(server.serving).await.unwrap());
+}
+
 #[tokio::test]
 async fn pages_of_others_are_refused_where_no_token_is_needed() {
     grey_runtime::tls::install_provider();

@@ -1,24 +1,32 @@
 //! The data-plane server: spreads, bounds and drains its connections.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use grey_runtime::server::{Options, PerCore, PerCoreHandle};
+use http::Request;
+use hyper::{body::Incoming, service::Service};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::{
     DEADLINE, any_port, eventually,
-    rpc::{Gate, ask, connect},
+    rpc::{Gate, OnHyper, ask, connect},
     within,
 };
 
 fn start(threads: usize, options: Options) -> (Gate, PerCoreHandle, CancellationToken) {
     let (gate, draining) = (Gate::new(), CancellationToken::new());
-    let served = gate.clone();
     let server = PerCore::bind(any_port(), threads).unwrap();
     assert_eq!(server.threads(), threads);
-    let handle = server.serve(options, move |_| served.on_hyper(), draining.clone()).unwrap();
+    let handle = server.serve(options, gate.on_threads(), draining.clone()).unwrap();
     (gate, handle, draining)
 }
 
@@ -32,9 +40,77 @@ async fn calls_are_served_from_several_threads_on_one_port() {
         clients.push(client);
     }
     let threads = gate.threads.lock().unwrap().clone();
-    assert!(threads.len() >= 2, "the kernel spreads 48 connections: {threads:?}");
+    assert!(threads.len() == 3, "{threads:?}");
     assert!(threads.iter().all(|name| name.starts_with("data-")), "{threads:?}");
     assert_eq!(handle.connections(), 48);
+    draining.cancel();
+    assert!(within(handle.wait()).await);
+}
+
+/// A service of one connection, counted among those of its thread.
+struct OfThread {
+    service: OnHyper,
+    open: Arc<[AtomicUsize; 3]>,
+    thread: usize,
+}
+
+impl Drop for OfThread {
+    fn drop(&mut self) {
+        self.open[self.thread].fetch_sub(1, Relaxed);
+    }
+}
+
+impl Service<Request<Incoming>> for OfThread {
+    type Response = <OnHyper as Service<Request<Incoming>>>::Response;
+    type Error = <OnHyper as Service<Request<Incoming>>>::Error;
+    type Future = <OnHyper as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.service.call(request)
+    }
+}
+
+#[tokio::test]
+async fn connections_are_dealt_evenly_also_after_some_were_closed() {
+    let (gate, draining) = (Gate::new(), CancellationToken::new());
+    let open: Arc<[AtomicUsize; 3]> = Arc::default();
+    let counted = Arc::clone(&open);
+    let make = move |thread: usize| {
+        let (gate, counted) = (gate.clone(), Arc::clone(&counted));
+        move |_| {
+            counted[thread].fetch_add(1, Relaxed);
+            OfThread { service: gate.on_hyper(), open: Arc::clone(&counted), thread }
+        }
+    };
+    let handle =
+        PerCore::bind(any_port(), 3).unwrap().serve(Options::default(), make, draining.clone()).unwrap();
+    let addr = handle.local_addr();
+    let connected = async || {
+        let mut client = within(connect(addr)).await.unwrap();
+        client.check(ask("")).await.unwrap();
+        client
+    };
+    let dealt = || open.each_ref().map(|open| open.load(Relaxed));
+    let mut clients = Vec::new();
+    for at in 1..=9 {
+        clients.push(connected().await);
+        let dealt = dealt();
+        assert_eq!(dealt.iter().sum::<usize>(), at);
+        assert!(dealt.iter().max().unwrap() - dealt.iter().min().unwrap() <= 1, "{dealt:?}");
+    }
+    // All of one thread but one, and one of another.
+    let closed = [0, 3, 1];
+    let mut at = 0;
+    clients.retain(|_| {
+        at += 1;
+        !closed.contains(&(at - 1))
+    });
+    eventually("they are closed", || handle.connections() == 6).await;
+    assert_eq!(dealt(), [1, 2, 3]);
+    for _ in 0..3 {
+        clients.push(connected().await);
+    }
+    assert_eq!(dealt(), [3, 3, 3]);
     draining.cancel();
     assert!(within(handle.wait()).await);
 }
@@ -122,7 +198,7 @@ async fn panic_of_a_server_thread_begins_the_drain() {
     let server = PerCore::bind(any_port(), 2).unwrap();
     let make = move |thread| {
         assert_ne!(thread, 1, "planted");
-        gate.on_hyper()
+        gate.on_threads()(thread)
     };
     let handle = server.serve(Options::default(), make, draining.clone()).unwrap();
     within(draining.cancelled()).await;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     thread,
 };
@@ -20,6 +21,9 @@ use tonic_health::pb::{
 };
 
 use crate::DEADLINE;
+
+/// The gate for a server that takes hyper's services.
+pub(crate) type OnHyper = TowerToHyperService<HealthServer<Gate>>;
 
 /// Answers at once, except that a call for the service `slow` waits until released.
 #[derive(Clone)]
@@ -42,8 +46,17 @@ impl Gate {
         HealthServer::new(self.clone())
     }
 
+    /// The same on each thread of a server, for each of its clients.
+    pub(crate) fn on_threads(&self) -> impl Fn(usize) -> Box<dyn Fn(SocketAddr) -> OnHyper> + use<> {
+        let gate = self.clone();
+        move |_| {
+            let gate = gate.clone();
+            Box::new(move |_| gate.on_hyper())
+        }
+    }
+
     /// The same for a server that takes hyper's services.
-    pub(crate) fn on_hyper(&self) -> TowerToHyperService<HealthServer<Self>> {
+    pub(crate) fn on_hyper(&self) -> OnHyper {
         TowerToHyperService::new(self.service())
     }
 }
@@ -70,9 +83,7 @@ impl Health for Gate {
 }
 
 /// A new connection of its own.
-pub(crate) async fn connect(
-    addr: std::net::SocketAddr,
-) -> Result<HealthClient<Channel>, tonic::transport::Error> {
+pub(crate) async fn connect(addr: SocketAddr) -> Result<HealthClient<Channel>, tonic::transport::Error> {
     let endpoint =
         Endpoint::from_shared(format!("http://{addr}"))?.timeout(DEADLINE).connect_timeout(DEADLINE);
     Ok(HealthClient::new(endpoint.connect().await?))

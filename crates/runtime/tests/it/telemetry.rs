@@ -41,19 +41,22 @@ pub(crate) fn first_start() -> &'static First {
         let keep = Arc::clone(&exported);
         let collect = move |_| {
             let keep = Arc::clone(&keep);
-            hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            move |_| {
                 let keep = Arc::clone(&keep);
-                async move {
-                    let path = request.uri().path().to_owned();
-                    let body = request.into_body().collect().await.unwrap().to_bytes().to_vec();
-                    keep.lock().unwrap().push((path, body));
-                    let answer = http::Response::builder()
-                        .header("content-type", "application/grpc")
-                        .header("grpc-status", "0")
-                        .body(tonic::body::Body::empty());
-                    Ok::<_, Infallible>(answer.unwrap())
-                }
-            })
+                hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let keep = Arc::clone(&keep);
+                    async move {
+                        let path = request.uri().path().to_owned();
+                        let body = request.into_body().collect().await.unwrap().to_bytes().to_vec();
+                        keep.lock().unwrap().push((path, body));
+                        let answer = http::Response::builder()
+                            .header("content-type", "application/grpc")
+                            .header("grpc-status", "0")
+                            .body(tonic::body::Body::empty());
+                        Ok::<_, Infallible>(answer.unwrap())
+                    }
+                })
+            }
         };
         let collector = PerCore::bind(any_port(), 1).unwrap();
         let collector =

@@ -29,7 +29,7 @@ fn start(options: &ServerOptions) -> (PerCoreHandle, CancellationToken) {
     let options =
         server::Options { tls: Some(Acceptor::load(options, Alpn::H2).unwrap()), ..Default::default() };
     let server = PerCore::bind(any_port(), 1).unwrap();
-    (server.serve(options, move |_| gate.on_hyper(), draining.clone()).unwrap(), draining)
+    (server.serve(options, gate.on_threads(), draining.clone()).unwrap(), draining)
 }
 
 /// Whether one call succeeds.

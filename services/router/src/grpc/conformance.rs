@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use tonic::Code;
 
 use case::{Case, End, framed};
-use pair::{Pair, request_as};
+use pair::{BUDGET, Pair, request_as};
 
 fn call(tenant: &str, service: &str) -> RouteRequest {
     RouteRequest { tenant: tenant.into(), service: service.into(), ..RouteRequest::default() }
@@ -162,16 +162,16 @@ async fn a_plain_call_allocates_its_answer_and_nothing_else() {
 
 #[tokio::test]
 async fn nothing_is_read_of_a_call_without_credentials() {
-    let pair = Pair::new();
     let case = asked(&call("acme", "payment"));
     for method in ["Route", "RouteBatch", "RouteStream", "Explain", "Watch", "Identify", "Report", "Nothing"]
     {
+        let pair = Pair::new();
         for authorization in [None, Some("Bearer wrong"), Some("Basic tester")] {
             let (told, read) = pair.ask_as(method, authorization, &case).await;
             assert_eq!((told.code(), read), (Some(Code::Unauthenticated), false), "{method}");
         }
     }
-    let (told, read) = pair.ask_as("Route", Some("Bearer tester"), &case).await;
+    let (told, read) = Pair::new().ask_as("Route", Some("Bearer tester"), &case).await;
     assert_eq!((told.code(), read), (Some(Code::Ok), true));
 }
 
@@ -187,6 +187,23 @@ async fn a_message_that_does_not_arrive_in_time_is_not_waited_for() {
             assert_eq!(told.code(), Some(Code::DeadlineExceeded), "{method} after {} bytes", begun.len());
         }
     }
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_much_now_is_refused_before_it_is_whole() {
+    let pair = Pair::new();
+    // More than the quarter that a connection may hold, of a message that may be as large.
+    let frame = framed(0, &vec![b'x'; BUDGET / 2]);
+    let begun = Case { end: End::Never, ..Case::of(&frame[..BUDGET / 3]) };
+    for method in ["RouteBatch", "RouteStream", "Report"] {
+        let (told, _) = pair.ask_as(method, Some("Bearer tester"), &begun).await;
+        assert_eq!(told.code(), Some(Code::ResourceExhausted), "{method}");
+    }
+    let pair = Pair::with(|limits| limits.call_bytes = BUDGET);
+    let (told, _) = pair.ask_as("Route", Some("Bearer tester"), &begun).await;
+    assert_eq!(told.code(), Some(Code::ResourceExhausted));
+    let (told, _) = pair.ask_as("Route", Some("Bearer tester"), &asked(&call("acme", "payment"))).await;
+    assert_eq!(told.code(), Some(Code::Ok), "nothing of what was refused is held");
 }
 
 /// Requests that nobody thought of. `GREY_FUZZ` says how many, `GREY_FUZZ_SEED` which.

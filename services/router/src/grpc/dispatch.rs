@@ -5,12 +5,14 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use grey_proto::status::ApiError;
-use grey_runtime::access::{LastCaller, Principal};
+use grey_runtime::access::{self, Failures, LastCaller, Principal};
+use grey_runtime::server::{Budget, Share};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::{Body as _, Frame};
@@ -23,8 +25,8 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::Service;
 use super::answer::AnswerBody;
-use super::fast::{Answering, Method, Methods};
-use super::request::Fault;
+use super::fast::{Answering, Connection, Method, Methods};
+use super::request::{Fault, RequestBody};
 use crate::shared::{Shared, unauthenticated};
 
 const ROUTER: &str = "/grey.router.v1.RouterService/";
@@ -32,21 +34,42 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 
 /// All gRPC services of one connection.
-///
-/// A clone is for another connection of the same thread: it has served nobody yet.
 pub(crate) struct Dispatch<H, R> {
     services: Arc<Services<H, R>>,
+    connection: Arc<Connection>,
+    client: IpAddr,
     last_caller: RefCell<LastCaller>,
 }
 
 /// What the connections of a thread have in common.
-struct Services<H, R> {
+pub(crate) struct Services<H, R> {
     shared: Arc<Shared>,
     methods: Arc<Methods>,
     health: HealthServer<H>,
     reflection: ServerReflectionServer<R>,
+    bounds: Bounds,
     draining: CancellationToken,
 }
+
+/// What bounds the callers of all threads together.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    /// Bytes of requests that may be held.
+    budget: Budget,
+    /// Those of requests that nobody known need have sent: never so many that they keep others out.
+    open: Budget,
+    failures: Failures,
+}
+
+impl Bounds {
+    pub(crate) fn new(budget_bytes: usize, failures: Failures) -> Self {
+        let budget = Budget::new(budget_bytes);
+        Self { open: budget.part(), budget, failures }
+    }
+}
+
+/// Bytes of one message to the services that everyone may ask.
+const OPEN_BYTES: usize = 4 << 10;
 
 /// What a path leads to.
 enum Target {
@@ -67,29 +90,48 @@ impl Target {
     }
 }
 
-impl<H: Health, R: ServerReflection> Dispatch<H, R> {
+impl<H: Health, R: ServerReflection> Services<H, R> {
     pub(crate) fn new(
         service: Service,
         health: HealthServer<H>,
         reflection: ServerReflectionServer<R>,
+        bounds: Bounds,
         draining: CancellationToken,
-    ) -> Self {
+    ) -> Arc<Self> {
         let shared = Arc::clone(&service.decider.shared);
         let methods = Arc::new(Methods::new(service, &shared.limits));
-        let services = Arc::new(Services { shared, methods, health, reflection, draining });
-        Self { services, last_caller: RefCell::default() }
+        let health = health.max_decoding_message_size(OPEN_BYTES);
+        let reflection = reflection.max_decoding_message_size(OPEN_BYTES);
+        Arc::new(Self { shared, methods, health, reflection, bounds, draining })
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
-        let shared = &self.services.shared;
-        let mut last = self.last_caller.borrow_mut();
-        last.authenticate(&shared.access, headers, || shared.now()).map_err(unauthenticated)
+    /// The services for a new connection of `client`, which has served nobody yet.
+    pub(crate) fn connect(self: &Arc<Self>, client: IpAddr) -> Dispatch<H, R> {
+        let (methods, budget) = (Arc::clone(&self.methods), self.bounds.budget.part());
+        let connection = Arc::new(Connection { methods, budget });
+        Dispatch { services: Arc::clone(self), connection, client, last_caller: RefCell::default() }
     }
 }
 
-impl<H, R> Clone for Dispatch<H, R> {
-    fn clone(&self) -> Self {
-        Self { services: Arc::clone(&self.services), last_caller: RefCell::default() }
+impl<H: Health, R: ServerReflection> Dispatch<H, R> {
+    fn caller(&self, headers: &HeaderMap) -> Result<Arc<Principal>, access::Error> {
+        let shared = &self.services.shared;
+        let mut last = self.last_caller.borrow_mut();
+        last.authenticate(&shared.access, headers, || shared.now())
+    }
+
+    /// Refuses a call; nothing of it is read.
+    #[cold]
+    fn refused<B>(&self, why: access::Error) -> Answering<B> {
+        let told = unauthenticated(self.services.bounds.failures.clone(), why, self.client);
+        Answering::Refused(Box::pin(async move { Status::from(told.await).into_http() }))
+    }
+
+    /// A request that nobody known need have sent.
+    fn open<B>(&self, request: Request<B>, deadline: Option<Duration>) -> (Request<RequestBody<B>>, Share) {
+        let mut request = request.map(|body| RequestBody::new(body, deadline));
+        let share = request.body_mut().share(&self.services.bounds.open);
+        (request, share)
     }
 }
 
@@ -106,21 +148,30 @@ where
 
     fn call(&self, request: Request<B>) -> Answering<B> {
         let services = &*self.services;
+        let shared = &services.shared;
         let served = match Target::of(request.uri().path()) {
             Target::Router(method) => {
                 return match self.caller(request.headers()) {
-                    Ok(who) => services.methods.answer(method, who, request),
-                    Err(why) => Answering::refused(why),
+                    Ok(who) => self.connection.answer(method, who, request),
+                    Err(why) => self.refused(why),
                 };
             }
-            Target::Health => services.health.clone().call(request),
-            Target::Reflection => services.reflection.clone().call(request),
+            Target::Health => {
+                let (request, share) = self.open(request, Some(shared.limits.body_deadline));
+                (services.health.clone().call(request), share)
+            }
+            // Its caller may go on asking.
+            Target::Reflection => {
+                let (request, share) = self.open(request, None);
+                (services.reflection.clone().call(request), share)
+            }
             Target::Nothing => {
                 let status = Status::unimplemented("no such service on this port");
                 return Answering::Ready(status.into_http());
             }
         };
-        Answering::Served(until_drain(served, services.draining.clone()))
+        let (served, share) = served;
+        Answering::Served(until_drain(served, services.draining.clone()), share)
     }
 }
 

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use grey_proto::decision;
 use grey_proto::route_call::{Entries, RouteCall};
 use grey_proto::router::router_service_server::RouterServiceServer;
-use grey_proto::status::ApiError;
 use grey_runtime::access::Principal;
+use grey_runtime::server::{Budget, Share};
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Body;
 use tonic::Status;
@@ -40,6 +40,13 @@ pub(crate) struct Methods {
     batches: RouterServiceServer<Service>,
     call_bytes: usize,
     body_deadline: Duration,
+}
+
+/// What calls of one connection have in common.
+pub(crate) struct Connection {
+    pub(crate) methods: Arc<Methods>,
+    /// Bytes of requests that may be held.
+    pub(crate) budget: Budget,
 }
 
 /// What of a method matters before it is served.
@@ -65,15 +72,17 @@ pub(crate) enum Answering<B> {
     Ready(Response<AnswerBody>),
     /// A call of Route whose message arrives.
     Arriving(Arriving<B>),
-    /// Tonic makes it.
-    Served(BoxFuture<Response<tonic::body::Body>, Infallible>),
+    /// Tonic makes it; the request counts until then.
+    Served(BoxFuture<Response<tonic::body::Body>, Infallible>, Share),
+    /// Nobody known asked; telling so may take a while.
+    Refused(Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>),
     /// It was given.
     Given,
 }
 
 /// A call of Route whose message arrives.
 pub(crate) struct Arriving<B> {
-    methods: Arc<Methods>,
+    connection: Arc<Connection>,
     caller: Caller,
     request: Request<RequestBody<B>>,
 }
@@ -88,7 +97,9 @@ impl Methods {
         let (call_bytes, body_deadline) = (limits.call_bytes, limits.body_deadline);
         Self { decider, calls, batches, call_bytes, body_deadline }
     }
+}
 
+impl Connection {
     /// Answers a call of `method`, whose caller is known.
     pub(crate) fn answer<B>(
         self: &Arc<Self>,
@@ -101,15 +112,32 @@ impl Methods {
         B::Error: Into<Fault>,
     {
         let caller = Caller(who);
-        let deadline = (method != Method::Stream).then_some(self.body_deadline);
+        let methods = &self.methods;
+        let deadline = (method != Method::Stream).then_some(methods.body_deadline);
         let request = request.map(|body| RequestBody::new(body, deadline));
         match method {
             Method::Route if is_plain(request.headers()) => {
-                Answering::Arriving(Arriving { methods: Arc::clone(self), caller, request })
+                Answering::Arriving(Arriving { connection: Arc::clone(self), caller, request })
             }
-            Method::Route | Method::Call => Answering::Served(served(&self.calls, caller, request)),
-            Method::Batch | Method::Stream => Answering::Served(served(&self.batches, caller, request)),
+            Method::Route | Method::Call => self.served(&methods.calls, caller, request),
+            Method::Batch | Method::Stream => self.served(&methods.batches, caller, request),
         }
+    }
+
+    /// The answer of the generated server.
+    fn served<B>(
+        &self,
+        server: &RouterServiceServer<Service>,
+        caller: Caller,
+        mut request: Request<RequestBody<B>>,
+    ) -> Answering<B>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Fault>,
+    {
+        request.extensions_mut().insert(caller);
+        let share = request.body_mut().share(&self.budget);
+        Answering::Served(server.clone().call(request), share)
     }
 }
 
@@ -125,31 +153,9 @@ impl Method {
     }
 }
 
-/// The answer of the generated server.
-fn served<B>(
-    server: &RouterServiceServer<Service>,
-    caller: Caller,
-    mut request: Request<RequestBody<B>>,
-) -> BoxFuture<Response<tonic::body::Body>, Infallible>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Fault>,
-{
-    request.extensions_mut().insert(caller);
-    server.clone().call(request)
-}
-
 /// Whether the headers say that messages are not compressed.
 fn is_plain(headers: &HeaderMap) -> bool {
     headers.get(ENCODING).is_none_or(|encoding| encoding == "identity")
-}
-
-impl<B> Answering<B> {
-    /// Refuses the call; nothing more of it is read.
-    #[cold]
-    pub(crate) fn refused(why: ApiError) -> Self {
-        Self::Ready(Status::from(why).into_http())
-    }
 }
 
 impl<B> Future for Answering<B>
@@ -161,23 +167,29 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Self::Arriving(arriving) = &mut *self {
-            let limit = arriving.methods.call_bytes;
-            ready!(arriving.request.body_mut().poll_read(cx, limit));
+            let Connection { methods, budget } = &*arriving.connection;
+            ready!(arriving.request.body_mut().poll_read(cx, methods.call_bytes, budget));
             if let Some(answer) = arriving.decided() {
                 *self = Self::Given;
                 return Poll::Ready(Ok(answer));
             }
             if let Self::Arriving(unusual) = mem::replace(&mut *self, Self::Given) {
-                *self = Self::Served(served(&unusual.methods.calls, unusual.caller, unusual.request));
+                let Arriving { connection, caller, request } = unusual;
+                *self = connection.served(&connection.methods.calls, caller, request);
             }
         }
-        if let Self::Served(answer) = &mut *self {
-            return answer.as_mut().poll(cx).map_ok(|answer| answer.map(AnswerBody::Served));
+        if let Self::Served(answer, share) = &mut *self {
+            let answer = ready!(answer.as_mut().poll(cx));
+            share.answered();
+            return Poll::Ready(answer.map(|answer| answer.map(AnswerBody::Served)));
+        }
+        if let Self::Refused(answer) = &mut *self {
+            return answer.as_mut().poll(cx).map(Ok);
         }
         match mem::replace(&mut *self, Self::Given) {
             Self::Ready(answer) => Poll::Ready(Ok(answer)),
             // Nobody asks again for an answer that was given.
-            Self::Given | Self::Arriving(_) | Self::Served(_) => Poll::Pending,
+            Self::Given | Self::Arriving(_) | Self::Served(..) | Self::Refused(_) => Poll::Pending,
         }
     }
 }
@@ -185,11 +197,12 @@ where
 impl<B> Arriving<B> {
     /// The answer to a plain call that has nothing to wait for.
     fn decided(&self) -> Option<Response<AnswerBody>> {
-        let message = self.request.body().message(self.methods.call_bytes)?;
+        let methods = &self.connection.methods;
+        let message = self.request.body().message(methods.call_bytes)?;
         let mut entries = Entries::default();
         let call = RouteCall::decode(message, &mut entries)?;
         let Caller(who) = &self.caller;
-        Some(match self.methods.decider.route_at_once(&call, &who.role, decision::frame)? {
+        Some(match methods.decider.route_at_once(&call, &who.role, decision::frame)? {
             Ok(frame) => decided(frame),
             Err(why) => Status::from(why).into_http(),
         })

@@ -1,5 +1,7 @@
 //! The body of a request: read here as long as it looks like one plain message, and readable by tonic at any time as if
 //! nobody had looked.
+//!
+//! Bytes count against the connection's budget as soon as they have to wait: for the rest of their message, or for tonic.
 
 use std::mem;
 use std::pin::Pin;
@@ -7,6 +9,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use grey_core::error::Reason;
+use grey_proto::status::ApiError;
+use grey_runtime::server::{Budget, Counting, OverBudget, Share};
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
@@ -24,6 +29,10 @@ pub(crate) struct RequestBody<B> {
     trailers: Option<HeaderMap>,
     rest: Rest<B>,
     deadline: Deadline,
+    /// None while nothing has to wait.
+    counting: Option<Counting>,
+    /// Bytes of `read` that count.
+    counted: usize,
 }
 
 /// What was read. Most messages arrive in one frame, which is not copied.
@@ -50,7 +59,33 @@ impl<B> RequestBody<B> {
     /// breaks off.
     pub(crate) fn new(body: B, deadline: Option<Duration>) -> Self {
         let deadline = deadline.map_or(Deadline::Never, Deadline::Within);
-        Self { read: Read::Frame(Bytes::new()), trailers: None, rest: Rest::Open(body), deadline }
+        Self {
+            read: Read::Frame(Bytes::new()),
+            trailers: None,
+            rest: Rest::Open(body),
+            deadline,
+            counting: None,
+            counted: 0,
+        }
+    }
+
+    /// Counts what was read, and what tonic reads from now on.
+    pub(crate) fn share(&mut self, budget: &Budget) -> Share {
+        self.count(budget);
+        self.counting.get_or_insert_with(|| Counting::new(budget.share(), true)).share()
+    }
+
+    /// Counts what was read; more than the budget has left breaks the body off.
+    fn count(&mut self, budget: &Budget) {
+        let counting = self.counting.get_or_insert_with(|| Counting::new(budget.share(), true));
+        let read = self.read.bytes();
+        match counting.take(read.get(self.counted..).unwrap_or_default()) {
+            Ok(()) => self.counted = read.len(),
+            Err(over) => {
+                self.read = Read::Frame(Bytes::new());
+                self.rest = Rest::Failed(over_budget(over).into());
+            }
+        }
     }
 
     /// The message, if the body has ended as exactly one, not compressed and within `limit` bytes.
@@ -69,9 +104,17 @@ where
     B::Error: Into<Fault>,
 {
     /// Reads to the end, or until it is something else than one plain message within `limit` bytes.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<()> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, limit: usize, budget: &Budget) -> Poll<()> {
         while matches!(self.rest, Rest::Open(_)) && begins_message(self.read.bytes(), limit) {
-            match ready!(self.poll_rest(cx)) {
+            let Poll::Ready(frame) = self.poll_rest(cx) else {
+                if self.read.bytes().is_empty() {
+                    return Poll::Pending;
+                }
+                self.count(budget);
+                // One that is too much was broken off.
+                return if matches!(self.rest, Rest::Open(_)) { Poll::Pending } else { Poll::Ready(()) };
+            };
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         self.read.push(data);
@@ -132,7 +175,18 @@ where
         if let Some(trailers) = this.trailers.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        this.poll_rest(cx)
+        if let Some(counting) = &this.counting {
+            counting.go_on();
+        }
+        let frame = ready!(this.poll_rest(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Some(counting) = &mut this.counting
+            && let Err(over) = counting.take(data)
+        {
+            return Poll::Ready(Some(Err(over_budget(over).into())));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -189,6 +243,11 @@ impl Deadline {
             Self::Never | Self::Within(_) => Poll::Pending,
         }
     }
+}
+
+#[cold]
+fn over_budget(over: OverBudget) -> Status {
+    ApiError::new(Reason::RateLimited, over.to_string()).into()
 }
 
 #[cold]

@@ -134,6 +134,37 @@ async fn oversized_message_is_refused_on_every_rpc() {
 }
 
 #[tokio::test]
+async fn requests_beyond_the_budget_are_refused_and_their_connection_goes_on() {
+    let world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| c.grpc.server.body_budget_bytes = 400_000).await;
+    router.follows(&world).await;
+    let mut client = router.client.clone();
+    let batch = |bytes: usize| {
+        let call = RouteRequest { user: "x".repeat(bytes), ..call("acme", "payment") };
+        RouteBatchRequest { calls: vec![call] }
+    };
+    // Together far more than the connection's window.
+    for _ in 0..20 {
+        let error = told(within(client.route_batch(batch(110_000))).await);
+        assert_eq!(error.reason, Reason::RateLimited);
+        let answer = within(client.route_batch(batch(60_000))).await.unwrap();
+        assert_eq!(answer.into_inner().outcomes.len(), 1);
+    }
+    // A stream may send more than that, message by message.
+    let message = RouteStreamRequest { id: 1, calls: batch(60_000).calls };
+    let messages = futures::stream::iter(vec![message; 20]);
+    let mut answers = within(client.route_stream(messages)).await.unwrap().into_inner();
+    for _ in 0..20 {
+        assert!(within(answers.message()).await.unwrap().is_some());
+    }
+    let message = RouteStreamRequest { id: 1, calls: batch(110_000).calls };
+    let mut answers =
+        within(client.route_stream(futures::stream::iter([message]))).await.unwrap().into_inner();
+    assert_eq!(told(within(answers.message()).await).reason, Reason::RateLimited);
+    stop_alive(router).await;
+}
+
+#[tokio::test]
 async fn malformed_watch_explain_and_report_are_refused() {
     let router = started().await;
     let mut client = router.client.clone();

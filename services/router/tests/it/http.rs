@@ -8,8 +8,9 @@ use grey_proto::status::{ApiError, ErrorBody};
 use grey_runtime::access::{Token, TokenHash};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tonic::Request;
 
-use crate::world::{Router, World, within};
+use crate::world::{Router, World, call, told, within};
 
 async fn send(router: &Router, method: Method, path: &str, kind: &str, body: String) -> (StatusCode, String) {
     let url = format!("http://{}{path}", router.http);
@@ -131,6 +132,19 @@ async fn callers_without_a_known_token_are_refused_and_operators_are_not() {
     assert_eq!(answer.status(), 200);
     for path in ["/health/live", "/health/ready", "/metrics"] {
         assert_eq!(router.get(path).await.0, 200, "{path}");
+    }
+    let mut call = Request::new(call("acme", "payment"));
+    call.metadata_mut().insert("authorization", "Bearer two".parse().unwrap());
+    assert_eq!(told(within(router.client.clone().route(call)).await).reason, Reason::Unauthenticated);
+    let (_, metrics) = router.get("/metrics").await;
+    for (port, reason, count) in [("http", "missing", 4), ("grpc", "unknown", 1)] {
+        let is_it = |line: &&str| {
+            line.starts_with("grey_auth_failures_total")
+                && line.contains(&format!("port=\"{port}\""))
+                && line.contains(&format!("reason=\"{reason}\""))
+        };
+        let line = metrics.lines().find(is_it).unwrap_or_else(|| panic!("{port} {reason} in {metrics}"));
+        assert!(line.ends_with(&format!(" {count}")), "{line}");
     }
     router.stop().await;
 }

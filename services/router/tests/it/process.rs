@@ -64,6 +64,8 @@ async fn faulty_configuration_is_refused_with_every_fault() {
         .env("GREY__GRPC__LISTN", "127.0.0.1:0")
         .env("GREY__FEED__HISTORY", "0")
         .env("GREY__HEARTBEAT__TTL", "1ms")
+        .env("GREY__GRPC__SERVER__BODY_BUDGET_BYTES", "16777216")
+        .env("GREY__HTTP__LIMITS__CONNECTION_WINDOW_BYTES", "1000")
         .env("GREY__REDIS__TURN_TIMEOUT_MS", "0")
         .env("GREY__ROUTER__ID", "no spaces")
         .start()
@@ -71,7 +73,15 @@ async fn faulty_configuration_is_refused_with_every_fault() {
     let status = program.wait(DEADLINE).await.unwrap();
     assert!(!status.success());
     let output = program.output();
-    for fault in ["listn", "feed.history", "heartbeat.ttl", "turn_timeout_ms", "router.id"] {
+    for fault in [
+        "listn",
+        "feed.history",
+        "heartbeat.ttl",
+        "turn_timeout_ms",
+        "router.id",
+        "body_budget_bytes",
+        "connection_window",
+    ] {
         assert!(output.contains(fault), "{fault} is missing in {output}");
     }
 }

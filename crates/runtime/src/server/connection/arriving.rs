@@ -1,4 +1,5 @@
-//! The body of a request on its way: until it is there, its connection may have to make room, and it must not take long.
+//! The body of a request on its way: until it is there, its connection may have to make room, it must not take long, and
+//! its bytes count.
 
 use std::{
     pin::Pin,
@@ -9,8 +10,10 @@ use std::{
 use axum::body::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
+use tonic::Status;
 
 use super::Flight;
+use crate::server::Counting;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,9 @@ pub(in super::super) enum Broken {
     /// It took too long.
     #[error("the body did not arrive within {0:?}")]
     Late(Duration),
+    /// It is too much now; gRPC's answers say so by the status.
+    #[error("the body is more than may be held now")]
+    OverBudget(#[source] Status),
 }
 
 /// A request's body.
@@ -28,17 +34,23 @@ pub(in super::super) enum Broken {
 pub(in super::super) struct Arriving {
     body: Incoming,
     flight: Flight,
+    counting: Counting,
     within: Duration,
     /// None before the body is waited for.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arriving {
-    pub(in super::super) fn new(body: Incoming, flight: Flight, within: Duration) -> Self {
+    pub(in super::super) fn new(
+        body: Incoming,
+        flight: Flight,
+        counting: Counting,
+        within: Duration,
+    ) -> Self {
         if body.is_end_stream() {
             flight.begin();
         }
-        Self { body, flight, within, deadline: None }
+        Self { body, flight, counting, within, deadline: None }
     }
 }
 
@@ -51,6 +63,7 @@ impl Body for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
+        this.counting.go_on();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             let within = this.within;
             let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
@@ -59,6 +72,13 @@ impl Body for Arriving {
         };
         if frame.is_none() || this.body.is_end_stream() {
             this.flight.begin();
+        }
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(over) = this.counting.take(data)
+        {
+            let status = Status::resource_exhausted(over.to_string());
+            return Poll::Ready(Some(Err(Broken::OverBudget(status))));
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
     }

@@ -1,6 +1,7 @@
 //! The two that must answer alike: the dispatch of a connection, and the generated server by itself.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use grey_proto::router::router_service_server::RouterServiceServer;
 use grey_proto::status::from_status;
-use grey_runtime::access::{self, Access, Token, TokenHash};
+use grey_runtime::access::{self, Access, Failures, Token, TokenHash};
 use grey_runtime::config::{Source, load};
 use grey_state::State;
 use grey_state::follower::{self, Follower};
@@ -29,12 +30,15 @@ use super::table::table;
 use crate::config::Config;
 use crate::decider::Decider;
 use crate::grpc::answer::AnswerBody;
-use crate::grpc::{Caller, Dispatch, Reports, Service};
+use crate::grpc::dispatch::Dispatch;
+use crate::grpc::{Bounds, Caller, Reports, Service, Services};
 use crate::limits::Limits;
 use crate::metrics::Counts;
 use crate::shared::Shared;
 use crate::watch::Hub;
 
+/// Bytes of requests that all connections may hold.
+pub(super) const BUDGET: usize = 1 << 20;
 const DETAILS: &str = "grpc-status-details-bin";
 /// Far longer than any answer takes.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -166,7 +170,9 @@ fn dispatch(service: Service) -> Dispatch<impl Health, impl ServerReflection> {
         .register_encoded_file_descriptor_set(grey_proto::DESCRIPTORS)
         .build_v1()
         .unwrap();
-    Dispatch::new(service, health, reflection, CancellationToken::new())
+    let failures = Failures::new(&opentelemetry::global::meter("test"), "grpc");
+    let (bounds, draining) = (Bounds::new(BUDGET, failures), CancellationToken::new());
+    Services::new(service, health, reflection, bounds, draining).connect(Ipv4Addr::LOCALHOST.into())
 }
 
 /// A request of the case, and whether anything of its body was read.
