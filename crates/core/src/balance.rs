@@ -9,6 +9,7 @@ mod load;
 mod ring;
 mod sequence;
 mod spread;
+mod turns;
 
 pub use group::Group;
 pub use load::{Ending, Load, MAX_WEIGHT, Millis, Outcome};
@@ -24,6 +25,8 @@ pub struct Moment {
     pub now: Millis,
     /// Random bits.
     pub random: u64,
+    /// Which core decides: each counts turns for itself, and keeps its number.
+    pub core: usize,
     /// The fleet-wide turn, if the service counts its turns globally.
     pub turn: Option<u64>,
 }

@@ -139,8 +139,10 @@ impl App {
         }
 
         let http_counts = counts.last().map(Arc::clone).unwrap_or_default();
-        let http_decider = Arc::new(Decider::new(Arc::clone(&shared), http_counts));
-        let routes = http::routes(http_decider).merge(admin::routes(health.clone(), telemetry));
+        let http_decider = Arc::new(Decider::new(Arc::clone(&shared), http_counts, grpc.threads()));
+        let [failures, http_failures] = ["grpc", "http"].map(|port| Failures::new(telemetry.meter(), port));
+        let routes =
+            http::routes(http_decider, http_failures).merge(admin::routes(health.clone(), telemetry));
         let routes = http::with_fallbacks(routes);
 
         let grace = config.grpc.server.drain_grace;
@@ -159,7 +161,7 @@ impl App {
         let bounds = Bounds::new(options.body_budget_bytes, failures);
         let make_thread = move |thread: usize| {
             let counts = counts.get(thread).map(Arc::clone).unwrap_or_default();
-            let decider = Arc::new(Decider::new(Arc::clone(&shared), counts));
+            let decider = Arc::new(Decider::new(Arc::clone(&shared), counts, thread));
             let service = Service { decider, watchers: watchers.clone(), draining: token.clone() };
             let (health, reflection) = (health.clone(), reflection.clone());
             let services = Services::new(service, health, reflection, bounds.clone(), token.clone());

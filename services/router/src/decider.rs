@@ -34,12 +34,14 @@ pub(crate) type Answer<T> = fn(&Table, &Decision<'_>, bool) -> T;
 pub(crate) struct Decider {
     pub(crate) shared: Arc<Shared>,
     pub(crate) counts: Arc<Counts>,
+    /// The thread's number: each takes turns by itself.
+    core: usize,
     random: AtomicU64,
 }
 
 impl Decider {
-    pub(crate) fn new(shared: Arc<Shared>, counts: Arc<Counts>) -> Self {
-        Self { shared, counts, random: AtomicU64::new(rand::random()) }
+    pub(crate) fn new(shared: Arc<Shared>, counts: Arc<Counts>, core: usize) -> Self {
+        Self { shared, counts, core, random: AtomicU64::new(rand::random()) }
     }
 
     /// Decides one call.
@@ -237,7 +239,7 @@ impl Decider {
         let mut random = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
         random = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         random = (random ^ (random >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Moment { random: random ^ (random >> 31), ..Moment::default() }
+        Moment { random: random ^ (random >> 31), core: self.core, ..Moment::default() }
     }
 
     fn count_refusal<T>(&self, result: &Result<T, ApiError>) {

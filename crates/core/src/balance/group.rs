@@ -2,12 +2,12 @@
 
 use super::load::{LATENCY_FLOOR_US, Reporting};
 use super::ring::Ring;
+use super::turns::Turns;
 use super::{LOAD_BOUND, Moment, sequence};
 use crate::hash::bucket;
 use crate::policy::Strategy;
 use crate::table::Member;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Most instances looked at to know how much an even share is.
 const SAMPLE: usize = 64;
@@ -29,7 +29,8 @@ pub struct Group {
     ring: Ring,
     /// Sum of the weights.
     weight: u64,
-    cursor: Arc<AtomicU64>,
+    /// None if the strategy takes no turns.
+    turns: Option<Arc<Turns>>,
 }
 
 impl Group {
@@ -56,8 +57,10 @@ impl Group {
             Ring::default()
         };
         let weight = chosen.iter().map(|(_, member)| u64::from(member.instance.weight)).sum();
-        let cursor = before.map_or_else(Arc::default, |before| Arc::clone(&before.cursor));
-        Self { strategy, picks, ring, weight, cursor }
+        let takes_turns = matches!(strategy, Strategy::RoundRobin | Strategy::WeightedRoundRobin);
+        let turns =
+            takes_turns.then(|| before.and_then(|before| before.turns.clone()).unwrap_or_else(Turns::new));
+        Self { strategy, picks, ring, weight, turns }
     }
 
     /// Whether nothing here can serve.
@@ -109,10 +112,11 @@ impl Group {
     }
 
     fn turn(&self, moment: &Moment, peek: bool) -> u64 {
-        match moment.turn {
-            Some(turn) => turn,
-            None if peek => self.cursor.load(Relaxed),
-            None => self.cursor.fetch_add(1, Relaxed),
+        match (moment.turn, &self.turns) {
+            (Some(turn), _) => turn,
+            (None, Some(turns)) if peek => turns.peek(moment.core),
+            (None, Some(turns)) => turns.take(moment.core),
+            (None, None) => 0,
         }
     }
 

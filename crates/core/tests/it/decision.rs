@@ -127,7 +127,7 @@ proptest! {
         let chosen = |table: &Table| choose_version(table, &call).map(|c| format!("{:?} {:?} {:?}", c.version, c.rule, c.detour));
         prop_assert_eq!(chosen(&table), chosen(&empty));
         let decided = |(now, random, turn)| {
-            decide(&table, &call, &Moment { now, random, turn }).map(|d| format!("{:?}", told(&d)))
+            decide(&table, &call, &Moment { now, random, turn, core: 0 }).map(|d| format!("{:?}", told(&d)))
         };
         let outcomes: Vec<_> = moments.into_iter().map(decided).collect();
         prop_assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]), "{outcomes:?}");

@@ -140,7 +140,7 @@ impl Random {
     }
 
     pub(crate) fn moment(&mut self, now: u32) -> Moment {
-        Moment { now, random: self.next(), turn: None }
+        Moment { now, random: self.next(), ..Moment::default() }
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

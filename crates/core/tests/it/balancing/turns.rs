@@ -47,6 +47,29 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn cores_that_count_for_themselves_serve_everyone_alike(n in 1..9u8, calls in prop::collection::vec(0..12usize, 1..200)) {
+        let table = table(Strategy::RoundRobin, instances(n));
+        let cores = *calls.iter().max().unwrap_or(&0) + 1;
+        let taken: Vec<String> =
+            calls.iter().map(|core| chosen(&table, &Moment { core: *core, ..Moment::default() })).collect();
+        let counts = count(&taken);
+        let even = calls.len() / usize::from(n);
+        let (most, least) = (counts.values().max().unwrap(), counts.values().min().unwrap());
+        prop_assert!(*most <= even + cores, "{counts:?}");
+        prop_assert!(counts.len() < usize::from(n) || *least + cores >= even, "{counts:?}");
+    }
+}
+
+#[test]
+fn the_first_calls_of_several_cores_go_to_several_instances() {
+    let table = table(Strategy::RoundRobin, instances(4));
+    let first: Vec<String> =
+        (0..4).map(|core| chosen(&table, &Moment { core, ..Moment::default() })).collect();
+    assert_eq!(count(&first).len(), 4, "{first:?}");
+}
+
 #[test]
 fn weighted_turns_are_spread_and_not_bunched() {
     let table = table(Strategy::WeightedRoundRobin, weighted(&[6, 2, 1]));

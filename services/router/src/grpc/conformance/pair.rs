@@ -90,7 +90,7 @@ impl Pair {
         let shared = shared(adjust);
         let counts = [Arc::<Counts>::default(), Arc::default()];
         let service = |counts: &Arc<Counts>| Service {
-            decider: Arc::new(Decider::new(Arc::clone(&shared), Arc::clone(counts))),
+            decider: Arc::new(Decider::new(Arc::clone(&shared), Arc::clone(counts), 0)),
             watchers: Hub::new(Arc::clone(&shared)).1,
             draining: CancellationToken::new(),
         };
