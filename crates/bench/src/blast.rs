@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 use connection::{Connection, Reply};
 use hdrhistogram::Histogram;
 use std::future::poll_fn;
+use std::iter::Cycle;
 use std::net::SocketAddr;
+use std::slice::Iter;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -51,6 +53,13 @@ pub(crate) enum Load {
     Open(f64),
 }
 
+/// Calls that nobody measures, on a connection of their own, in a closed loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Beside {
+    pub(crate) traffic: Traffic,
+    pub(crate) in_flight: usize,
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -60,6 +69,8 @@ pub(crate) struct Run {
     pub(crate) connections: usize,
     /// When calls are sent.
     pub(crate) load: Load,
+    /// What keeps the server busy besides.
+    pub(crate) beside: Option<Beside>,
     /// Time before anything counts.
     pub(crate) warm_up: Duration,
     /// Time that counts.
@@ -96,6 +107,10 @@ async fn drive(run: &Run, traffic: &Traffic, watched: &[u32]) -> Result<Outcome>
         connections.push(Connection::open(run.addr, traffic.path, traffic.shape).await?);
     }
     let mut messages = traffic.messages.iter().cycle();
+    let mut beside = match &run.beside {
+        Some(beside) => Some(Companion::open(run.addr, beside).await?),
+        None => None,
+    };
     let mut latency = Histogram::<u32>::new_with_bounds(1_000, 60_000_000_000, 3)?;
     let (mut good, mut bad, mut unsent) = (0u64, 0u64, 0u64);
 
@@ -132,6 +147,9 @@ async fn drive(run: &Run, traffic: &Traffic, watched: &[u32]) -> Result<Outcome>
                 }
             }
         }
+        if let Some(companion) = &mut beside {
+            companion.go_on(now).await?;
+        }
         turn(&mut connections, |reply| {
             let end = Instant::now();
             if end < from || end >= until {
@@ -161,9 +179,47 @@ async fn drive(run: &Run, traffic: &Traffic, watched: &[u32]) -> Result<Outcome>
     ensure!(bad == 0, "{bad} of {} answers of {} are wrong", good + bad, run.addr);
     ensure!(unsent * 20 < good, "{unsent} calls were not sent in time, {good} were answered");
     drain(&mut connections).await?;
+    if let Some(companion) = beside {
+        companion.end().await?;
+    }
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 calls")]
     let per_second = good as f64 / seconds;
     Ok(Outcome { per_second, latency, busy })
+}
+
+/// Who keeps the server busy.
+struct Companion<'a> {
+    /// One.
+    connections: [Connection; 1],
+    messages: Cycle<Iter<'a, Box<[u8]>>>,
+    in_flight: usize,
+    answered: u64,
+}
+
+impl<'a> Companion<'a> {
+    async fn open(addr: SocketAddr, beside: &'a Beside) -> Result<Self> {
+        let Beside { traffic, in_flight } = beside;
+        let connections = [Connection::open(addr, traffic.path, traffic.shape).await?];
+        let messages = traffic.messages.iter().cycle();
+        Ok(Self { connections, messages, in_flight: *in_flight, answered: 0 })
+    }
+
+    async fn go_on(&mut self, now: Instant) -> Result<()> {
+        let [connection] = &mut self.connections;
+        while connection.in_flight() < self.in_flight {
+            let message = self.messages.next().context("choose a message")?;
+            if !connection.call(message, now) {
+                break;
+            }
+        }
+        let answered = &mut self.answered;
+        turn(&mut self.connections, |reply| *answered += u64::from(reply.good)).await
+    }
+
+    async fn end(mut self) -> Result<()> {
+        ensure!(self.answered > 0, "nothing was answered beside the measured calls");
+        drain(&mut self.connections).await
+    }
 }
 
 /// Waits for the answers that are out, so that the next run finds an idle server.
@@ -224,7 +280,18 @@ mod tests {
 
     fn short(addr: SocketAddr, load: Load) -> Run {
         let (warm_up, measured) = (Duration::from_millis(20), Duration::from_millis(200));
-        Run { addr, connections: 3, load, warm_up, measured }
+        Run { addr, connections: 3, load, beside: None, warm_up, measured }
+    }
+
+    #[test]
+    fn calls_beside_are_made_and_not_counted() {
+        let stop = CancellationToken::new();
+        let addr = test_echo(stop.clone());
+        let traffic = traffic(ROUTE, Shape::Unary, USUAL.calls(64).into_iter());
+        let beside = Some(Beside { traffic: traffic.clone(), in_flight: 4 });
+        let outcome = run(&Run { beside, ..short(addr, Load::Open(500.0)) }, &traffic, &[]).unwrap();
+        assert!(outcome.per_second < 1_000.0, "{}", outcome.per_second);
+        stop.cancel();
     }
 
     #[test]

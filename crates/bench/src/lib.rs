@@ -13,6 +13,7 @@ mod yardsticks;
 
 mod blast;
 mod cores;
+mod others;
 mod programs;
 mod report;
 mod rounds;

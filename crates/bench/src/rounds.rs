@@ -1,6 +1,40 @@
-//! Figures of several rounds: the middle one, and how far they lie apart.
+//! Rounds, which are taken again if others kept the machine busy; and their figures: the middle one, and how far they lie
+//! apart.
 
+use crate::others::Watch;
+use crate::report::say;
+use anyhow::Result;
 use std::fmt;
+
+/// Cores that others may keep busy while something is measured.
+pub(crate) const QUIET: f64 = 0.15;
+/// How often a round is taken, until the machine was quiet.
+const ATTEMPTS: usize = 4;
+
+/// A round's figures, and how many cores others kept busy meanwhile.
+pub(crate) fn quiet<T>(mut round: impl FnMut() -> Result<T>) -> Result<(T, f64)> {
+    quietest(|| {
+        let watch = Watch::begin()?;
+        let figures = round()?;
+        Ok((figures, watch.others()?))
+    })
+}
+
+/// The first of some rounds in which others were quiet, else the one in which they were most.
+pub(crate) fn quietest<T>(mut round: impl FnMut() -> Result<(T, f64)>) -> Result<(T, f64)> {
+    let (mut figures, mut others) = round()?;
+    for _ in 1..ATTEMPTS {
+        if others <= QUIET {
+            break;
+        }
+        say(&format!("    others kept {others:.2} cores busy, again"));
+        let (again, meanwhile) = round()?;
+        if meanwhile < others {
+            (figures, others) = (again, meanwhile);
+        }
+    }
+    Ok((figures, others))
+}
 
 /// The figures of some rounds, sorted.
 #[derive(Clone, Debug)]
@@ -44,7 +78,23 @@ impl fmt::Display for Figures {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code panics")]
     use super::*;
+
+    #[test]
+    fn a_round_is_taken_again_until_others_are_quiet_but_not_for_ever() {
+        let rounds = |others: &[f64]| {
+            let mut taken = 0;
+            let chosen = quietest(|| {
+                taken += 1;
+                Ok((taken, others[taken - 1]))
+            });
+            (taken, chosen.unwrap())
+        };
+        assert_eq!(rounds(&[QUIET, 9.0]), (1, (1, QUIET)));
+        assert_eq!(rounds(&[0.9, 0.2, 0.1, 9.0]), (3, (3, 0.1)));
+        assert_eq!(rounds(&[0.9, 0.2, 0.3, 0.4, 0.0]), (4, (2, 0.2)), "the quietest of the busy ones");
+    }
 
     #[test]
     fn the_median_is_the_middle_of_the_pairs() {

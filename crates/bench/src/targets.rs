@@ -42,6 +42,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("route_vs_lua", "ratio", Limit::AtLeast(3.5)),
     target("route_vs_lua", "p99_ratio", Limit::AtMost(0.35)),
     target("stream_vs_unary", "ratio", Limit::AtLeast(3.0)),
+    target("mixed_tail", "ratio", Limit::AtMost(5.0)),
     target("decide_vs_naive", "ratio", Limit::AtLeast(2.5)),
     target("decide_flat", "ratio", Limit::AtMost(6.0)),
     target("apply_flat", "ratio", Limit::AtMost(4.0)),

@@ -5,6 +5,7 @@ mod bulk;
 mod change;
 mod decide;
 mod migrate;
+mod mixed;
 mod moves;
 mod projection;
 mod publish;
@@ -32,6 +33,8 @@ pub(crate) enum Yardstick {
     RouteVsLua,
     /// Decisions per second on one connection, packed against single.
     StreamVsUnary,
+    /// The p99 of Route beside a busy stream on the same core, against without it.
+    MixedTail,
     /// A decision in process against nested hash maps.
     DecideVsNaive,
     /// A decision in process among a million tenants against ten thousand.
@@ -86,6 +89,7 @@ impl Yardstick {
             Self::RouteVsDefaultEcho => runtime.block_on(route::vs_default_echo()),
             Self::RouteVsLua => runtime.block_on(route::vs_lua()),
             Self::StreamVsUnary => runtime.block_on(route::stream_vs_unary()),
+            Self::MixedTail => runtime.block_on(mixed::tail()),
             Self::DecideVsNaive => decide::vs_naive(),
             Self::DecideFlat => decide::flat(),
             Self::ApplyFlat => apply::flat(),

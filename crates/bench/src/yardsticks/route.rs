@@ -16,22 +16,22 @@ use serde_json::{Map, Value, json};
 
 pub(crate) const ROUTE: &str = "/grey.router.v1.RouterService/Route";
 pub(crate) const ROUTE_BATCH: &str = "/grey.router.v1.RouterService/RouteBatch";
-const ROUTE_STREAM: &str = "/grey.router.v1.RouterService/RouteStream";
+pub(super) const ROUTE_STREAM: &str = "/grey.router.v1.RouterService/RouteStream";
 /// Messages sent in turn.
-const MESSAGES: usize = 8_192;
+pub(super) const MESSAGES: usize = 8_192;
 /// Calls in one message of a batch or stream.
 const BATCH: usize = 32;
 /// Calls in flight on the one connection, however they are packed.
 const ONE_CONNECTION: usize = 128;
 
 /// A router of the product on real Redis, on the servers' core.
-struct Routed {
+pub(super) struct Routed {
     router: Service,
     _redis: Redis,
 }
 
 impl Routed {
-    async fn start(world: &World) -> Result<Self> {
+    pub(super) async fn start(world: &World) -> Result<Self> {
         let redis = Redis::start().await?;
         cores::pin_process(redis.id().context("find redis")?)?;
         let state = State::redis(&redis_options(&redis.url())).await?;
@@ -42,7 +42,7 @@ impl Routed {
         Ok(Self { router, _redis: redis })
     }
 
-    fn contender(&self, name: &'static str, traffic: Traffic, decisions: usize) -> Contender {
+    pub(super) fn contender(&self, name: &'static str, traffic: Traffic, decisions: usize) -> Contender {
         let processes = vec![self.router.process.id()];
         Contender { name, addr: self.router.grpc, processes, traffic, decisions }
     }
@@ -124,9 +124,11 @@ pub(super) async fn stream_vs_unary() -> Result<Measurement> {
         let packed = routed.contender(name, traffic, decisions);
         shapes.push(compare(&packed, &unary, Shape(1, ONE_CONNECTION), false)?);
     }
+    let others = worst_others(&shapes);
     let best = shapes.iter().max_by(|a, b| a.ratio.total_cmp(&b.ratio)).context("compare something")?;
     let mut more = Map::new();
     more.insert("shapes".to_owned(), shapes.iter().map(|shape| shape.fields.clone()).collect());
+    more.insert("others".to_owned(), json!(others));
     more.insert("decisions_in_flight".to_owned(), json!(ONE_CONNECTION));
     Ok(Measurement {
         name: "stream_vs_unary",
@@ -143,7 +145,7 @@ fn contender(name: &'static str, server: &Server) -> Contender {
     Contender { name, addr: server.addr, processes, traffic: unary(&USUAL), decisions: 1 }
 }
 
-fn unary(world: &World) -> Traffic {
+pub(super) fn unary(world: &World) -> Traffic {
     traffic(ROUTE, blast::Shape::Unary, world.calls(MESSAGES).into_iter())
 }
 
@@ -165,10 +167,15 @@ fn encoded(message: &impl Message) -> Box<[u8]> {
     bytes.into()
 }
 
+fn worst_others(shapes: &[Compared]) -> f64 {
+    shapes.iter().map(|shape| shape.others).fold(0.0, f64::max)
+}
+
 /// The measurement of the shape with the lower ratio.
 fn lower(name: &'static str, against: &'static str, shapes: &[Compared]) -> Measurement {
     let lowest = shapes.iter().min_by(|a, b| a.ratio.total_cmp(&b.ratio));
     let (ratio, value) = lowest.map_or((f64::NAN, f64::NAN), |shape| (shape.ratio, shape.value));
+    let others = worst_others(shapes);
     let shapes: Value = shapes.iter().map(|shape| shape.fields.clone()).collect();
     say(&format!("{name}: {ratio:.3}"));
     Measurement {
@@ -177,6 +184,6 @@ fn lower(name: &'static str, against: &'static str, shapes: &[Compared]) -> Meas
         unit: "calls/s",
         ratio,
         against,
-        more: Map::from_iter([("shapes".to_owned(), shapes)]),
+        more: Map::from_iter([("shapes".to_owned(), shapes), ("others".to_owned(), json!(others))]),
     }
 }

@@ -1,8 +1,8 @@
 //! Calls per second of servers side by side.
 
-use crate::blast::{self, Load, Run, Traffic};
+use crate::blast::{self, Beside, Load, Run, Traffic};
 use crate::report::{rounded, say};
-use crate::rounds::Figures;
+use crate::rounds::{Figures, quiet};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -38,8 +38,18 @@ pub(super) struct Compared {
     pub(super) value: f64,
     /// p99 of the first over p99 of the second, under the same arrivals.
     pub(super) p99_ratio: f64,
+    /// Cores that others kept busy in the worst round.
+    pub(super) others: f64,
     /// For the line.
     pub(super) fields: Value,
+}
+
+/// What one round of a server came to.
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    per_second: f64,
+    busy: f64,
+    p99_us: Option<f64>,
 }
 
 #[derive(Default)]
@@ -51,19 +61,15 @@ struct Tally {
 
 /// Compares two servers on one shape of load, round by round in turn.
 pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency: bool) -> Result<Compared> {
-    let mut tallies = [Tally::default(), Tally::default()];
+    let [mut a, mut b] = [Tally::default(), Tally::default()];
+    let mut others: f64 = 0.0;
     for round in 0..ROUNDS {
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        let contender = |at: usize| if at == 0 { one } else { other };
-        let mut slower = f64::INFINITY;
-        for at in order {
-            slower = slower.min(measure_capacity(contender(at), shape, &mut tallies[at])?);
-        }
-        for at in order.into_iter().filter(|_| latency) {
-            measure_latency(contender(at), shape, slower * OPEN_SHARE, &mut tallies[at])?;
-        }
+        let ([first, second], meanwhile) = quiet(|| measure_both([one, other], order, shape, latency))?;
+        a.add(first);
+        b.add(second);
+        others = others.max(meanwhile);
     }
-    let [a, b] = tallies;
     let ratios = Figures::ratios(&a.per_second, &b.per_second);
     let p99s = Figures::ratios(&a.p99_us, &b.p99_us);
     let Shape(connections, in_flight) = shape;
@@ -106,30 +112,67 @@ pub(super) fn compare(one: &Contender, other: &Contender, shape: Shape, latency:
         other.name: side(&b),
     });
     let value = Figures::new(a.per_second.iter().copied()).median();
-    Ok(Compared { ratio: ratios.median(), value, p99_ratio: p99s.median(), fields })
+    Ok(Compared { ratio: ratios.median(), value, p99_ratio: p99s.median(), others, fields })
+}
+
+impl Tally {
+    fn add(&mut self, sample: Sample) {
+        self.per_second.push(sample.per_second);
+        self.busy.push(sample.busy);
+        self.p99_us.extend(sample.p99_us);
+    }
+}
+
+/// One round of both servers.
+fn measure_both(
+    contenders: [&Contender; 2],
+    order: [usize; 2],
+    shape: Shape,
+    latency: bool,
+) -> Result<[Sample; 2]> {
+    let mut samples = [Sample::default(); 2];
+    let mut slower = f64::INFINITY;
+    for at in order {
+        let (messages, sample) = measure_capacity(contenders[at], shape)?;
+        samples[at] = sample;
+        slower = slower.min(messages);
+    }
+    for at in order.into_iter().filter(|_| latency) {
+        samples[at].p99_us = Some(measure_p99(contenders[at], shape, slower * OPEN_SHARE, None)?);
+    }
+    Ok(samples)
 }
 
 /// Messages per second in a closed loop.
-fn measure_capacity(contender: &Contender, shape: Shape, tally: &mut Tally) -> Result<f64> {
+pub(super) fn messages_per_second(contender: &Contender, shape: Shape) -> Result<f64> {
+    Ok(measure_capacity(contender, shape)?.0)
+}
+
+/// Messages per second in a closed loop, and what they are as a sample.
+fn measure_capacity(contender: &Contender, shape: Shape) -> Result<(f64, Sample)> {
     let Shape(_, in_flight) = shape;
     let load = Load::Closed((in_flight / contender.decisions).max(1));
-    let outcome = blast::run(&run(contender, shape, load), &contender.traffic, &contender.processes)?;
+    let outcome = blast::run(&run(contender, shape, load, None), &contender.traffic, &contender.processes)?;
     #[expect(clippy::cast_precision_loss, reason = "a few decisions per message")]
     let decisions = contender.decisions as f64;
-    tally.per_second.push(outcome.per_second * decisions);
-    tally.busy.push(outcome.busy.iter().sum());
-    Ok(outcome.per_second)
+    let per_second = outcome.per_second * decisions;
+    Ok((outcome.per_second, Sample { per_second, busy: outcome.busy.iter().sum(), p99_us: None }))
 }
 
-/// Latency in an open loop of so many messages per second.
-fn measure_latency(contender: &Contender, shape: Shape, per_second: f64, tally: &mut Tally) -> Result<()> {
-    let run = run(contender, shape, Load::Open(per_second));
+/// The p99 in microseconds in an open loop of so many messages per second, with other calls beside them or not.
+pub(super) fn measure_p99(
+    contender: &Contender,
+    shape: Shape,
+    per_second: f64,
+    beside: Option<Beside>,
+) -> Result<f64> {
+    let run = run(contender, shape, Load::Open(per_second), beside);
     let outcome = blast::run(&run, &contender.traffic, &contender.processes)?;
     #[expect(clippy::cast_precision_loss, reason = "less than a day in nanoseconds")]
-    tally.p99_us.push(outcome.latency.value_at_quantile(0.99) as f64 / 1_000.0);
-    Ok(())
+    Ok(outcome.latency.value_at_quantile(0.99) as f64 / 1_000.0)
 }
 
-fn run(contender: &Contender, shape: Shape, load: Load) -> Run {
-    Run { addr: contender.addr, connections: shape.0, load, warm_up: WARM_UP, measured: MEASURED }
+fn run(contender: &Contender, shape: Shape, load: Load, beside: Option<Beside>) -> Run {
+    let (addr, connections) = (contender.addr, shape.0);
+    Run { addr, connections, load, beside, warm_up: WARM_UP, measured: MEASURED }
 }

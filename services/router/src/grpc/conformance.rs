@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code panics")]
 
 mod case;
-mod pair;
+pub(super) mod pair;
 mod table;
 
 use std::time::Duration;

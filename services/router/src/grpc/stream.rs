@@ -65,3 +65,40 @@ impl<M: Stream<Item = Result<RouteStreamRequest, Status>> + Unpin> Calls<M> {
 pub(crate) fn draining() -> Status {
     ApiError::new(Reason::Unavailable, "the router is draining; connect again").into()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code panics")]
+    use std::pin::pin;
+
+    use grey_proto::router::RouteRequest;
+
+    use super::*;
+    use crate::grpc::conformance::pair::shared;
+
+    /// Messages of a stream that is never idle.
+    const MESSAGES: usize = 1_000;
+
+    #[tokio::test]
+    async fn others_have_their_turn_after_each_message() {
+        let decider = Arc::new(Decider::new(shared(|_| {}), Arc::default(), 0));
+        let call =
+            RouteRequest { tenant: "acme".into(), service: "payment".into(), ..RouteRequest::default() };
+        let message = RouteStreamRequest { id: 1, calls: vec![call] };
+        let messages = stream::iter(vec![message; MESSAGES]).map(Ok);
+        let answers = answers(decider, "tester".to_owned(), messages, CancellationToken::new());
+        let busy = tokio::spawn(async move { pin!(answers).filter_map(async |one| one.ok()).count().await });
+        let ended = busy.abort_handle();
+        let other = tokio::spawn(async move {
+            let mut turns = 0;
+            while !ended.is_finished() {
+                yield_now().await;
+                turns += 1;
+            }
+            turns
+        });
+        assert_eq!(busy.await.unwrap(), MESSAGES);
+        let turns = other.await.unwrap();
+        assert!(turns + 10 >= MESSAGES, "{turns} turns beside {MESSAGES} messages");
+    }
+}

@@ -146,7 +146,7 @@ impl Pair {
     }
 }
 
-fn shared(adjust: impl FnOnce(&mut Limits)) -> Arc<Shared> {
+pub(in crate::grpc) fn shared(adjust: impl FnOnce(&mut Limits)) -> Arc<Shared> {
     let mut config: Config = load(Source { defaults: crate::DEFAULTS, file: None, env: [] }).unwrap();
     config.limits.call_bytes = 2_048;
     config.limits.min_revision_wait = Duration::ZERO;
