@@ -48,6 +48,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("apply_flat", "ratio", Limit::AtMost(4.0)),
     target("moves_100k", "value", Limit::AtMost(100.0)),
     target("memory_per_pin", "value", Limit::AtMost(40.0)),
+    target("watch_memory", "value", Limit::AtMost(1_048_576.0)),
     target("change_to_effect", "ratio", Limit::AtMost(4.0)),
     target("change_to_effect", "p99_ratio", Limit::AtMost(12.0)),
     target("publish_rate", "ratio", Limit::AtLeast(0.5)),

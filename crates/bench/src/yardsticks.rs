@@ -13,6 +13,7 @@ mod registry;
 mod route;
 mod tenants;
 mod throughput;
+mod watch;
 
 #[cfg(test)]
 pub(crate) use route::{ROUTE, ROUTE_BATCH, traffic};
@@ -46,6 +47,8 @@ pub(crate) enum Yardstick {
     Moves,
     /// Resident bytes of a router per pin.
     MemoryPerPin,
+    /// Bytes of a router per watcher, of a hundred that resume over 40 events of 1,000 changes.
+    WatchMemory,
     /// From an operator's command to the first right answer.
     ChangeToEffect,
     /// Pins per second from the log into a router's table, against the bare commits.
@@ -95,6 +98,7 @@ impl Yardstick {
             Self::ApplyFlat => apply::flat(),
             Self::Moves => moves::preview(),
             Self::MemoryPerPin => runtime.block_on(projection::memory_per_pin()),
+            Self::WatchMemory => runtime.block_on(watch::memory()),
             Self::PublishRate => runtime.block_on(publish::rate()),
             Self::Bulk => runtime.block_on(bulk::repinned()),
             Self::ChangeToEffect => runtime.block_on(change::to_effect()),

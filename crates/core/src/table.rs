@@ -45,6 +45,19 @@ pub struct Profile {
     pub labels: BTreeMap<Name, String>,
 }
 
+impl Profile {
+    /// Whether the tenant may be served in the region.
+    #[must_use]
+    pub fn may_be_served_in(&self, region: &str) -> bool {
+        is_resident(&self.residency, region)
+    }
+}
+
+/// Whether who resides in these regions may be served in this one.
+fn is_resident(residency: &[Name], region: &str) -> bool {
+    residency.is_empty() || residency.iter().any(|allowed| allowed.as_str() == region)
+}
+
 /// Everything about one tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Row {

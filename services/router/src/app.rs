@@ -124,7 +124,7 @@ impl App {
         // The last one is HTTP's; it runs on several threads, which share it.
         let counts: Vec<Arc<Counts>> = (0..=grpc.threads()).map(|_| Arc::default()).collect();
         metrics::register(telemetry.meter(), &shared, &counts);
-        let (hub, watchers) = Hub::new(Arc::clone(&shared));
+        let (hub, watchers) = Hub::new(Arc::clone(&shared), &config.watch);
         let holds = config.snapshot.file.as_deref().map(Holds::beside);
         let beat = Heartbeat::new(Arc::clone(&shared), address, config.heartbeat.clone(), holds);
         let mut parts = vec![

@@ -36,6 +36,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// The file that the router starts from when shared state is away.
     pub snapshot: Snapshot,
+    /// How watchers are served.
+    pub watch: Watch,
     /// What one caller may ask for.
     pub limits: Limits,
     /// Who may report outcomes of calls, and what is believed of them.
@@ -126,6 +128,17 @@ pub struct Snapshot {
     pub interval: Duration,
 }
 
+/// How watchers are served.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Time between two frames that tell how the router stands.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
+    /// Bytes of recent events and lists that are kept for watchers, all of them together.
+    pub recent_bytes: usize,
+}
+
 /// Who may report outcomes of calls, and what is believed of them.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -155,6 +168,7 @@ impl Validate for Config {
         faults.section("access", &self.access);
         faults.section("feed", &self.feed);
         faults.section("heartbeat", &self.heartbeat);
+        faults.section("watch", &self.watch);
         faults.section("limits", &self.limits);
         faults.section("report", &self.report);
         if let Err(fault) = self.redis.validate() {
@@ -207,6 +221,15 @@ impl Validate for Heartbeat {
     fn validate(&self, faults: &mut Faults) {
         faults.check(!self.interval.is_zero(), "interval", "must be longer than nothing");
         faults.check(self.ttl > self.interval, "ttl", "must be longer than interval");
+    }
+}
+
+impl Validate for Watch {
+    fn validate(&self, faults: &mut Faults) {
+        let sane = (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&self.heartbeat);
+        faults.check(sane, "heartbeat", "must be between 100ms and 10m");
+        let sane = (64 << 10..=1 << 30).contains(&self.recent_bytes);
+        faults.check(sane, "recent_bytes", "must be between 65536 and 1073741824");
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) use report::{Reports, take_outcomes};
 pub(crate) use stream::draining;
 
 use crate::decider::Decider;
-use crate::watch::Watchers;
+use crate::watch::{PassedOn, Watchers};
 
 /// Who calls, as it was found out before anything of the call's body was read; in the request's extensions.
 #[derive(Clone, Debug)]
@@ -85,10 +85,13 @@ impl RouterService for Service {
 
     type WatchStream = Answers<WatchResponse>;
 
+    /// The frames are encoded elsewhere and are no messages here: [`answer::served`] makes them the answer's body.
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         caller(&request)?;
-        let frames = self.watchers.watch(request.get_ref())?;
-        Ok(Response::new(Box::pin(frames)))
+        let frames = PassedOn::new(self.watchers.watch(request.get_ref())?);
+        let mut answer: Response<Self::WatchStream> = Response::new(Box::pin(futures::stream::empty()));
+        answer.extensions_mut().insert(frames);
+        Ok(answer)
     }
 
     async fn identify(

@@ -107,6 +107,10 @@ impl Counts {
 pub(crate) struct Gauges {
     /// Watch streams open now.
     pub(crate) watchers: AtomicU64,
+    /// Bytes of frames that wait until watchers' connections take them; shared ones count for each.
+    pub(crate) watch_waiting_bytes: Arc<AtomicU64>,
+    /// Bytes of frames that are kept for watchers.
+    pub(crate) watch_recent_bytes: Arc<AtomicU64>,
     /// Snapshots sent to watchers.
     pub(crate) watch_snapshots: AtomicU64,
     /// Unix time of the last write of the snapshot file, in seconds; 0: none in this life.
@@ -147,6 +151,12 @@ pub(crate) fn register(meter: &Meter, shared: &Arc<Shared>, threads: &[Arc<Count
         s.tables.status().instances.damaged
     });
     gauge("grey_router_watchers", "Watch streams open now", |s| s.gauges.watchers.load(Relaxed));
+    gauge("grey_router_watch_waiting_bytes", "Bytes that watchers have not taken yet", |s| {
+        s.gauges.watch_waiting_bytes.load(Relaxed)
+    });
+    gauge("grey_router_watch_recent_bytes", "Bytes of events and lists kept for watchers", |s| {
+        s.gauges.watch_recent_bytes.load(Relaxed)
+    });
     gauge("grey_router_snapshot_written_timestamp_seconds", "When the snapshot file was last written", |s| {
         s.gauges.snapshot_written.load(Relaxed)
     });

@@ -98,7 +98,7 @@ pub(super) async fn cold_start() -> Result<Measurement> {
 }
 
 /// The memory of a process once it has given back what it needed for loading.
-async fn settled(process: u32) -> Result<(u64, u64)> {
+pub(super) async fn settled(process: u32) -> Result<(u64, u64)> {
     let mut looks = Vec::with_capacity(LOOKS);
     loop {
         let resident = cores::resident(process)?;

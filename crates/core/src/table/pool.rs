@@ -1,5 +1,6 @@
 //! The instances of one version, grouped by place.
 
+use super::is_resident;
 use crate::balance::{Group, Load, Moment, Spread, spread};
 use crate::ids::{InstanceId, Name};
 use crate::instance::Instance;
@@ -140,7 +141,7 @@ impl Pool {
         };
         // No region has an empty name, so there is nothing to search for.
         if !place.region.is_empty()
-            && resident(place, place.region)
+            && is_resident(place.residency, place.region)
             && let Some(site) = of_region(place.region).and_then(usable)
         {
             return Some(site);
@@ -166,7 +167,7 @@ impl Pool {
             let region = text(home.region.as_ref());
             let matches = text(home.zone.as_ref()) == place.zone
                 && (place.region.is_empty() || place.region == region)
-                && resident(place, region);
+                && is_resident(place.residency, region);
             if matches { Some((home, home.spread.as_ref()?)) } else { None }
         })
     }
@@ -228,11 +229,6 @@ fn zones(members: &[Member], strategy: Strategy, before: &[Zone]) -> Box<[Zone]>
         }
     }
     zones
-}
-
-/// Whether the tenant may be served in the region.
-fn resident(place: &Place<'_>, region: &str) -> bool {
-    place.residency.is_empty() || place.residency.iter().any(|allowed| allowed.as_str() == region)
 }
 
 fn text(name: Option<&Name>) -> &str {

@@ -80,10 +80,16 @@ impl Table {
     /// Every declared tenant, in no order. Names and observation times are not kept in a table: the name
     /// is the id, the time 0.
     pub fn tenant_records(&self) -> impl Iterator<Item = TenantRecord> {
-        self.tenants.iter().filter_map(|(id, row)| self.tenant_record(id, row))
+        self.tenants.iter().filter_map(|(id, row)| self.record_of(id, row))
     }
 
-    fn tenant_record(&self, id: &TenantId, row: &Row) -> Option<TenantRecord> {
+    /// One declared tenant, as [`Self::tenant_records`] tells it.
+    #[must_use]
+    pub fn tenant_record(&self, id: &TenantId) -> Option<TenantRecord> {
+        self.record_of(id, self.tenants.get(id)?)
+    }
+
+    fn record_of(&self, id: &TenantId, row: &Row) -> Option<TenantRecord> {
         let profile = row.profile()?;
         let mut record = TenantRecord {
             tenant: Tenant {
@@ -123,7 +129,7 @@ impl Table {
         let mut differing: BTreeSet<RecordId> = ids.map(RecordId::Service).collect();
         // Two tables may number the same services in another order.
         let sorted = |table: &Self, id| {
-            let mut record = table.tenants.get(id).and_then(|row| table.tenant_record(id, row))?;
+            let mut record = table.tenant_record(id)?;
             record.pins.sort_by(|(a, _), (b, _)| a.cmp(b));
             record.schemas.sort_by(|(a, _), (b, _)| a.cmp(b));
             Some(record)

@@ -175,11 +175,12 @@ impl Tables {
             if in_step == Some(false) {
                 condition.set_differs(true);
             }
-            self.publish(&mut history, table.clone(), entry.event.changes.len());
+            let (before, after) = (self.load_full(), Arc::new(table.clone()));
+            self.publish(&mut history, Arc::clone(&after), entry.event.changes.len());
             if in_step == Some(true) {
                 condition.set_differs(false);
             }
-            self.announce(Update::Event(Arc::new(entry.event.clone())));
+            self.announce(Update::Event { event: Arc::new(entry.event.clone()), before, after });
         }
         self.expose(&history);
         if condition.differs() { Applied::Differs } else { Applied::InStep }
@@ -205,7 +206,7 @@ impl Tables {
         }
         table.adopt_instances(&before);
         // What differs is not known: it counts as all there may be.
-        self.publish(&mut history, table, MAX_CHANGES);
+        self.publish(&mut history, Arc::new(table), MAX_CHANGES);
         self.expose(&history);
         self.0.condition.set_table();
         self.0.condition.set_differs(false);
@@ -217,7 +218,7 @@ impl Tables {
 
     pub(super) fn restore(&self, table: Table) {
         let mut history = self.lock();
-        self.publish(&mut history, table, MAX_CHANGES);
+        self.publish(&mut history, Arc::new(table), MAX_CHANGES);
         self.expose(&history);
         self.0.condition.set_table();
         self.0.condition.set_instances();
@@ -240,9 +241,9 @@ impl Tables {
     }
 
     /// Makes `table`, which `changes` set apart from the present one, the present one.
-    fn publish(&self, history: &mut VecDeque<Past>, table: Table, changes: usize) {
+    fn publish(&self, history: &mut VecDeque<Past>, table: Arc<Table>, changes: usize) {
         let position = table.position();
-        let before = self.0.current.swap(Arc::new(table));
+        let before = self.0.current.swap(table);
         if before.position().epoch == position.epoch {
             history.push_back(Past { table: before, changes });
         } else {

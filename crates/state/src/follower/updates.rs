@@ -2,6 +2,7 @@
 
 use crate::instances::ServiceInstances;
 use grey_core::change::Event;
+use grey_core::table::Table;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -12,7 +13,14 @@ const UPDATE_BACKLOG: usize = 1_024;
 #[derive(Clone, Debug)]
 pub enum Update {
     /// An event was applied.
-    Event(Arc<Event>),
+    Event {
+        /// The event.
+        event: Arc<Event>,
+        /// The table before it.
+        before: Arc<Table>,
+        /// The table with it.
+        after: Arc<Table>,
+    },
     /// A service's instances were replaced.
     Instances(Arc<ServiceInstances>),
     /// Another table took the place: start over from it.

@@ -1,4 +1,4 @@
-//! The body of an answer: a decision's bytes, or whatever tonic answers.
+//! The body of an answer: a decision's bytes, frames that others encoded, or whatever tonic answers.
 
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use hyper::body::{Body, Frame, SizeHint};
 use tonic::Status;
+
+use crate::watch::{Outlet, PassedOn};
 
 /// What an answer says of itself before its message, as tonic says it.
 static HEADERS: LazyLock<HeaderMap> =
@@ -20,6 +22,8 @@ static TRAILERS: LazyLock<HeaderMap> =
 pub(crate) enum AnswerBody {
     /// A decision.
     Decision(Decided),
+    /// What a watcher is sent.
+    Watched(Outlet),
     /// An answer of tonic's.
     Served(tonic::body::Body),
 }
@@ -39,6 +43,14 @@ pub(crate) fn decided(message: Bytes) -> Response<AnswerBody> {
     let mut answer = Response::new(AnswerBody::Decision(Decided::Message(message)));
     *answer.headers_mut() = HEADERS.clone();
     answer
+}
+
+/// Tonic's answer; frames that came with it are its body.
+pub(crate) fn served(mut answer: Response<tonic::body::Body>) -> Response<AnswerBody> {
+    match answer.extensions_mut().remove::<PassedOn>().and_then(|frames| frames.take()) {
+        Some(frames) => answer.map(|_| AnswerBody::Watched(frames)),
+        None => answer.map(AnswerBody::Served),
+    }
 }
 
 /// A map that is no larger than it need be, and so is each copy of it.
@@ -64,6 +76,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
             Self::Decision(decided) => Poll::Ready(decided.next().map(Ok)),
+            Self::Watched(frames) => frames.poll_frame(cx).map(|frame| frame.map(Ok)),
             Self::Served(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -71,6 +84,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Decision(decided) => matches!(decided, Decided::Nothing),
+            Self::Watched(frames) => frames.has_ended(),
             Self::Served(body) => body.is_end_stream(),
         }
     }
@@ -78,7 +92,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             // A known size would become a header that gRPC's answers do not have.
-            Self::Decision(_) => SizeHint::default(),
+            Self::Decision(_) | Self::Watched(_) => SizeHint::default(),
             Self::Served(body) => body.size_hint(),
         }
     }

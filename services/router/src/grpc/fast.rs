@@ -23,7 +23,7 @@ use hyper::body::Body;
 use tonic::Status;
 use tonic::codegen::{BoxFuture, Service as _};
 
-use super::answer::{AnswerBody, decided};
+use super::answer::{self, AnswerBody, decided};
 use super::request::{Fault, RequestBody};
 use super::{Caller, Service};
 use crate::decider::Decider;
@@ -181,7 +181,7 @@ where
         if let Self::Served(answer, share) = &mut *self {
             let answer = ready!(answer.as_mut().poll(cx));
             share.answered();
-            return Poll::Ready(answer.map(|answer| answer.map(AnswerBody::Served)));
+            return Poll::Ready(answer.map(answer::served));
         }
         if let Self::Refused(answer) = &mut *self {
             return answer.as_mut().poll(cx).map(Ok);

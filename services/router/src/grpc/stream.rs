@@ -81,7 +81,7 @@ mod tests {
 
     #[tokio::test]
     async fn others_have_their_turn_after_each_message() {
-        let decider = Arc::new(Decider::new(shared(|_| {}), Arc::default(), 0));
+        let decider = Arc::new(Decider::new(shared(|_| {}).0, Arc::default(), 0));
         let call =
             RouteRequest { tenant: "acme".into(), service: "payment".into(), ..RouteRequest::default() };
         let message = RouteStreamRequest { id: 1, calls: vec![call] };

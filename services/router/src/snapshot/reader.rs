@@ -60,7 +60,9 @@ impl Reader {
                 let (service, instances): (ServiceId, Vec<Instance>) = list.clone().try_into()?;
                 self.table.set_instances(&service, instances);
             }
-            (Frame::Event(_), Some(_)) => return Err(Damaged::Order("it holds an event")),
+            (Frame::Event(_) | Frame::Heartbeat(_), Some(_)) => {
+                return Err(Damaged::Order("it holds something else than a table"));
+            }
             (Frame::End(end), Some(position)) => {
                 let (found, expected) = (self.table.digest(), end.digest);
                 if found != expected {

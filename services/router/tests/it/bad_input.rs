@@ -176,6 +176,12 @@ async fn malformed_watch_explain_and_report_are_refused() {
     let watch = |services: Vec<String>| WatchRequest { services, ..WatchRequest::default() };
     invalid(client.watch(watch(vec!["payment".into(), "No".into()])).await.map(drop), "services[1]");
     invalid(client.watch(watch(vec!["a".into(); 1_001])).await.map(drop), "services");
+    let watch = |tenants: Vec<String>| WatchRequest { tenants, ..WatchRequest::default() };
+    invalid(client.watch(watch(vec!["acme".into(), "No".into()])).await.map(drop), "tenants[1]");
+    invalid(client.watch(watch(vec!["a".into(); 1_001])).await.map(drop), "tenants");
+    let watch = |region: &str| WatchRequest { region: region.to_owned(), ..WatchRequest::default() };
+    invalid(client.watch(watch("E U")).await.map(drop), "region");
+    invalid(client.watch(watch(&"x".repeat(64))).await.map(drop), "region");
 
     let latency = |seconds, nanos| Some(pbjson_types::Duration { seconds, nanos });
     let outcome = CallOutcome {

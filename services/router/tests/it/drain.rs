@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use grey_core::error::Reason;
+use grey_proto::router::watch_response::Frame;
 use grey_proto::router::{RouteBatchRequest, WatchRequest};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -70,12 +71,16 @@ async fn watchers_are_told_to_go_elsewhere() {
     let router = world.start().await;
     router.follows(&world).await;
     let mut frames = within(router.client.clone().watch(WatchRequest::default())).await.unwrap().into_inner();
-    while !matches!(
-        within(frames.message()).await.unwrap().unwrap().frame,
-        Some(grey_proto::router::watch_response::Frame::End(_))
-    ) {}
+    while !matches!(within(frames.message()).await.unwrap().unwrap().frame, Some(Frame::End(_))) {}
     router.stop().await;
-    assert_eq!(told(within(frames.message()).await).reason, Reason::Unavailable);
+    let end = loop {
+        match within(frames.message()).await {
+            Ok(Some(frame)) => assert!(matches!(frame.frame, Some(Frame::Heartbeat(_))), "{frame:?}"),
+            end => break end,
+        }
+    };
+    let end = told(end);
+    assert_eq!((end.reason, end.message.contains("draining")), (Reason::Unavailable, true));
 }
 
 #[tokio::test]

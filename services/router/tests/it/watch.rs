@@ -1,5 +1,7 @@
 //! Watch streams: a client's table equals the router's, whatever happens in between.
 
+use std::time::Duration;
+
 use grey_core::change::{Change, Epoch, Event, Position, Revision};
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
@@ -8,12 +10,17 @@ use grey_core::key::{Fact, Key};
 use grey_core::record::Record;
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
-use grey_proto::router::{WatchRequest, WatchResponse, watch_response::Frame};
+use grey_proto::router::{WatchHeartbeat, WatchRequest, WatchResponse, watch_response::Frame};
+use grey_state::{State, memory};
 use tonic::Streaming;
 
 use crate::world::{
-    Router, World, instances_of, payment, pin, put_service, put_tenant, put_version, service, told, within,
+    Router, World, eventually, instances_of, payment, pin, put_service, put_tenant, put_version, service,
+    told, within,
 };
+
+/// Bytes that may wait for one watcher.
+const WINDOW: u64 = 256 << 10;
 
 /// A client that folds frames into a table, as an SDK does.
 struct Client {
@@ -21,12 +28,22 @@ struct Client {
     table: Table,
     snapshots: usize,
     complete: bool,
+    beat: WatchHeartbeat,
+    beats: usize,
 }
 
 impl Client {
     async fn open(router: &Router, request: WatchRequest) -> Self {
         let frames = within(router.client.clone().watch(request)).await.unwrap().into_inner();
-        Self { frames, table: Table::default(), snapshots: 0, complete: false }
+        let (table, beat) = (Table::default(), WatchHeartbeat::default());
+        Self { frames, table, snapshots: 0, complete: false, beat, beats: 0 }
+    }
+
+    /// Continues with a table that the client has already.
+    async fn resume(router: &Router, held: &Table) -> Self {
+        let Position { epoch, revision } = held.position();
+        let request = WatchRequest { epoch: epoch.0, revision: revision.0, ..WatchRequest::default() };
+        Self { table: held.clone(), complete: true, ..Self::open(router, request).await }
     }
 
     async fn step(&mut self) {
@@ -58,6 +75,24 @@ impl Client {
                 let event: Event = event.try_into().unwrap();
                 self.table.apply(&event).unwrap();
             }
+            Frame::Heartbeat(beat) => {
+                self.beat = beat;
+                self.beats += 1;
+            }
+        }
+    }
+
+    /// Takes frames until a heartbeat of which `wanted` is true.
+    async fn until_beat(&mut self, wanted: impl Fn(&WatchHeartbeat) -> bool) {
+        let before = self.beats;
+        while self.beats == before || !wanted(&self.beat) {
+            self.step().await;
+        }
+    }
+
+    async fn until_revision(&mut self, revision: Revision) {
+        while !self.complete || self.table.position().revision < revision {
+            self.step().await;
         }
     }
 
@@ -139,34 +174,179 @@ async fn event_of_very_many_changes_comes_as_a_snapshot() {
     router.follows(&world).await;
     let mut client = Client::open(&router, WatchRequest::default()).await;
     client.until(&world).await;
-    let held = client.table.position();
+    let held = client.table.clone();
     // As one message it would be more than clients take by default.
     world.publish((0..30_000).map(|i| put_tenant(&format!("{i:060}"))).collect()).await;
     client.until(&world).await;
     assert_eq!(client.snapshots, 2);
-    let request = WatchRequest { epoch: held.epoch.0, revision: held.revision.0, services: Vec::new() };
-    let mut late = Client::open(&router, request).await;
+    let mut late = Client::resume(&router, &held).await;
     late.until(&world).await;
     assert_eq!(late.snapshots, 1, "nor can a client continue over it");
     router.stop().await;
 }
 
+/// A gauge of the router's.
+async fn gauge(router: &Router, name: &str) -> u64 {
+    let metrics = router.get("/metrics").await.1;
+    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Publishes far more than windows, what waits and what is kept may hold, while nobody reads.
+async fn publish_much(world: &mut World) {
+    let labels = (0..20).map(|i| (format!("note{i}").parse().unwrap(), "x".repeat(100))).collect();
+    let tenant = Tenant { labels, ..Tenant::new("acme".parse().unwrap()) };
+    // More than may wait for a client, and fewer than the follower tells at once.
+    for _ in 0..900 {
+        world.publish(vec![Change::Put(Fact::Tenant(Box::new(tenant.clone())))]).await;
+    }
+}
+
 #[tokio::test]
-async fn lagging_client_gets_a_fresh_snapshot() {
+async fn lagging_client_catches_up_on_what_is_read_again() {
     let mut world = World::memory().await.with_payment().await;
-    let router = world.start().await;
+    let router = Router::start(world.state.clone(), |c| c.watch.recent_bytes = 65_536).await;
     router.follows(&world).await;
     let mut client = Client::open(&router, WatchRequest::default()).await;
     client.until(&world).await;
-    // Far more than windows, channel and backlog hold, while nobody reads.
-    let labels = (0..20).map(|i| (format!("note{i}").parse().unwrap(), "x".repeat(100))).collect();
-    let tenant = Tenant { labels, ..Tenant::new("acme".parse().unwrap()) };
-    for _ in 0..2_500 {
-        world.publish(vec![Change::Put(Fact::Tenant(Box::new(tenant.clone())))]).await;
-    }
+    publish_much(&mut world).await;
+    router.reached(world.table.position().revision).await;
+    assert!(gauge(&router, "grey_router_watch_waiting_bytes").await <= WINDOW);
+    assert!(gauge(&router, "grey_router_watch_recent_bytes").await <= 65_536);
+    client.until(&world).await;
+    assert_eq!(client.snapshots, 1, "only the first");
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn client_that_lags_behind_the_feed_gets_a_fresh_snapshot() {
+    let options = memory::Options { feed_length: 50, ..memory::Options::default() };
+    let mut world = World::on(State::memory_with(&options), 1).await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| c.watch.recent_bytes = 65_536).await;
+    router.follows(&world).await;
+    let mut client = Client::open(&router, WatchRequest::default()).await;
+    client.until(&world).await;
+    publish_much(&mut world).await;
     router.reached(world.table.position().revision).await;
     client.until(&world).await;
     assert!(client.snapshots >= 2, "{}", client.snapshots);
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn little_waits_for_clients_that_resume_over_many_large_events() {
+    let (clients, kept) = (10, 1 << 20);
+    let mut world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| c.watch.recent_bytes = kept).await;
+    router.follows(&world).await;
+    let held = world.table.clone();
+    for _ in 0..100 {
+        world.publish((0..300).map(|i| put_tenant(&format!("{i:060}"))).collect()).await;
+    }
+    router.follows(&world).await;
+    let mut resumed = Vec::new();
+    for _ in 0..clients {
+        resumed.push(Client::resume(&router, &held).await);
+    }
+    // Nobody reads: what may wait does.
+    let waiting = async || gauge(&router, "grey_router_watch_waiting_bytes").await;
+    eventually("all that may wait does", async || waiting().await > clients * WINDOW / 2).await;
+    assert!(waiting().await <= clients * WINDOW);
+    assert!(gauge(&router, "grey_router_watch_recent_bytes").await <= kept as u64);
+    // At the same time, since they share a connection.
+    futures::future::join_all(resumed.iter_mut().map(|client| client.until(&world))).await;
+    assert!(resumed.iter().all(|client| client.snapshots == 0));
+    drop(resumed);
+    eventually("nothing is kept for nobody", async || {
+        waiting().await + gauge(&router, "grey_router_watch_recent_bytes").await == 0
+    })
+    .await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn heartbeats_tell_how_old_a_table_is() {
+    let mut world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| {
+        c.watch.heartbeat = Duration::from_millis(100);
+        c.feed.wait = Duration::from_millis(20);
+        c.feed.stale_after = Duration::from_millis(300);
+    })
+    .await;
+    router.follows(&world).await;
+    let mut client = Client::open(&router, WatchRequest::default()).await;
+    client.until(&world).await;
+    let at = world.table.position();
+    for _ in 0..3 {
+        // Nothing happens, and yet there is something to read.
+        client
+            .until_beat(|beat| beat.current && (beat.epoch, beat.revision) == (at.epoch.0, at.revision.0))
+            .await;
+    }
+    let revision = world.publish(vec![pin("acme", "payment", "v2.0")]).await;
+    client.until_beat(|beat| beat.revision == revision.0).await;
+    // The publisher falls silent.
+    let age = |beat: &WatchHeartbeat| Duration::try_from(beat.age.unwrap()).unwrap();
+    drop(world);
+    client.until_beat(|beat| !beat.current).await;
+    assert!(age(&client.beat) > Duration::from_millis(300), "{:?}", client.beat);
+    let before = age(&client.beat);
+    client.until_beat(|beat| age(beat) > before).await;
+    router.stop().await;
+}
+
+fn resident(id: &str, regions: &[&str]) -> Change {
+    let residency = regions.iter().map(|region| region.parse().unwrap()).collect();
+    Change::Put(Fact::Tenant(Box::new(Tenant { residency, ..Tenant::new(id.parse().unwrap()) })))
+}
+
+fn pinned(table: &Table) -> Vec<String> {
+    let pins = table.tenant_records().flat_map(|record| {
+        let tenant = record.tenant.id.to_string();
+        record.pins.into_iter().map(move |(service, pin)| format!("{tenant}/{service}/{}", pin.version))
+    });
+    let mut pins: Vec<String> = pins.collect();
+    pins.sort();
+    pins
+}
+
+#[tokio::test]
+async fn selected_tenants_alone_are_sent() {
+    let mut world = World::memory().await.with_payment().await;
+    let router = world.start().await;
+    router.follows(&world).await;
+    let request = WatchRequest { tenants: vec!["beta".into(), "later".into()], ..WatchRequest::default() };
+    let mut client = Client::open(&router, request).await;
+    client.until_revision(world.table.position().revision).await;
+    assert_eq!(
+        (pinned(&client.table), client.table.tenant_count()),
+        (vec!["beta/payment/v2.0".to_owned()], 1)
+    );
+    world.publish(vec![pin("acme", "payment", "v2.0")]).await;
+    let last = world.publish(vec![put_tenant("later"), pin("later", "payment", "v1.0")]).await;
+    client.until_revision(last).await;
+    assert_eq!(pinned(&client.table), ["beta/payment/v2.0", "later/payment/v1.0"]);
+    assert_eq!(instances_of(&client.table), instances_of(&world.table), "services are sent whole");
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn tenants_come_and_go_with_their_residency() {
+    let mut world = World::memory().await.with_payment().await;
+    world.publish(vec![resident("acme", &["us"]), pin("acme", "payment", "v2.0")]).await;
+    let router = world.start().await;
+    router.follows(&world).await;
+    let request = WatchRequest { region: "eu".into(), ..WatchRequest::default() };
+    let mut client = Client::open(&router, request).await;
+    client.until_revision(world.table.position().revision).await;
+    assert_eq!(pinned(&client.table), ["beta/payment/v2.0"], "who has no residency may be served anywhere");
+    let moved = world.publish(vec![resident("acme", &["us", "eu"])]).await;
+    client.until_revision(moved).await;
+    assert_eq!(pinned(&client.table), ["acme/payment/v2.0", "beta/payment/v2.0"], "with what it had before");
+    let gone = world.publish(vec![resident("beta", &["us"])]).await;
+    client.until_revision(gone).await;
+    assert_eq!(pinned(&client.table), ["acme/payment/v2.0"]);
+    assert_eq!(client.snapshots, 1, "changes come as changes");
     router.stop().await;
 }
 
@@ -215,20 +395,17 @@ async fn client_with_a_table_continues_without_a_snapshot() {
     change_at_random(&mut world, 9, 60).await;
     router.follows(&world).await;
 
-    let from =
-        |epoch: u64| WatchRequest { epoch, revision: held.position().revision.0, ..WatchRequest::default() };
-    let mut again = Client::open(&router, from(1)).await;
-    (again.table, again.complete) = (held.clone(), true);
+    let mut again = Client::resume(&router, &held).await;
     again.until(&world).await;
     assert_eq!(again.snapshots, 0);
     change_at_random(&mut world, 10, 20).await;
     again.until(&world).await;
 
-    let mut foreign = Client::open(&router, from(9)).await;
+    let from = |epoch, revision| WatchRequest { epoch, revision, ..WatchRequest::default() };
+    let mut foreign = Client::open(&router, from(9, held.position().revision.0)).await;
     foreign.until(&world).await;
     assert_eq!(foreign.snapshots, 1, "another history needs a snapshot");
-    let ahead = WatchRequest { revision: 9_999, ..from(1) };
-    let mut ahead = Client::open(&router, ahead).await;
+    let mut ahead = Client::open(&router, from(1, 9_999)).await;
     ahead.until(&world).await;
     assert_eq!(ahead.snapshots, 1, "a revision that is not there yet needs a snapshot");
     router.stop().await;

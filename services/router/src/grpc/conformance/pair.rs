@@ -27,7 +27,7 @@ use tonic_reflection::server::v1::ServerReflection;
 
 use super::case::{Case, Played};
 use super::table::table;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::decider::Decider;
 use crate::grpc::answer::AnswerBody;
 use crate::grpc::dispatch::Dispatch;
@@ -87,11 +87,11 @@ impl Pair {
     }
 
     pub(super) fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
-        let shared = shared(adjust);
+        let (shared, watch) = shared(adjust);
         let counts = [Arc::<Counts>::default(), Arc::default()];
         let service = |counts: &Arc<Counts>| Service {
             decider: Arc::new(Decider::new(Arc::clone(&shared), Arc::clone(counts), 0)),
-            watchers: Hub::new(Arc::clone(&shared)).1,
+            watchers: Hub::new(Arc::clone(&shared), &watch).1,
             draining: CancellationToken::new(),
         };
         let generated = RouterServiceServer::new(service(&counts[1]));
@@ -146,7 +146,7 @@ impl Pair {
     }
 }
 
-pub(in crate::grpc) fn shared(adjust: impl FnOnce(&mut Limits)) -> Arc<Shared> {
+pub(in crate::grpc) fn shared(adjust: impl FnOnce(&mut Limits)) -> (Arc<Shared>, config::Watch) {
     let mut config: Config = load(Source { defaults: crate::DEFAULTS, file: None, env: [] }).unwrap();
     config.limits.call_bytes = 2_048;
     config.limits.min_revision_wait = Duration::ZERO;
@@ -161,7 +161,7 @@ pub(in crate::grpc) fn shared(adjust: impl FnOnce(&mut Limits)) -> Arc<Shared> {
     let reports = Reports::new(&config.report, &config.access);
     let shared = Shared::new(tables, State::memory(), access, reports, config.limits, config.router);
     shared.stale.store(false, Relaxed);
-    Arc::new(shared)
+    (Arc::new(shared), config.watch)
 }
 
 fn dispatch(service: Service) -> Dispatch<impl Health, impl ServerReflection> {
