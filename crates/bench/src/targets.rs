@@ -53,6 +53,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("change_to_effect", "p99_ratio", Limit::AtMost(12.0)),
     target("publish_rate", "ratio", Limit::AtLeast(0.5)),
     target("bulk_10k", "ratio", Limit::AtMost(5.0)),
+    target("explain_past", "ratio", Limit::AtMost(20.0)),
     target("cold_start", "ratio", Limit::AtMost(2.5)),
     target("registry_to_router", "p99_ms", Limit::AtMost(1_000.0)),
     target("tenant_sync_100k", "ratio", Limit::AtMost(0.02)),

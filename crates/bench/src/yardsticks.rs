@@ -7,6 +7,7 @@ mod decide;
 mod migrate;
 mod mixed;
 mod moves;
+mod past;
 mod projection;
 mod publish;
 mod registry;
@@ -56,6 +57,8 @@ pub(crate) enum Yardstick {
     /// 10,000 tenants pinned anew by one command, until the last of three routers obeys, against one SQL insert.
     #[value(name = "bulk_10k")]
     Bulk,
+    /// Explaining a call as of a million revisions ago, against as of now.
+    ExplainPast,
     /// From a router's start to readiness with a million pins.
     ColdStart,
     /// From a registration at a Nacos server to a router's decision that uses it.
@@ -101,6 +104,7 @@ impl Yardstick {
             Self::WatchMemory => runtime.block_on(watch::memory()),
             Self::PublishRate => runtime.block_on(publish::rate()),
             Self::Bulk => runtime.block_on(bulk::repinned()),
+            Self::ExplainPast => runtime.block_on(past::explained()),
             Self::ChangeToEffect => runtime.block_on(change::to_effect()),
             Self::ColdStart => runtime.block_on(projection::cold_start()),
             Self::RegistryToRouter => runtime.block_on(registry::to_router()),

@@ -16,7 +16,7 @@ mod policy;
 mod service;
 mod tenant;
 
-pub use change::{MAX_TIME_MS, change_at, timestamp};
+pub use change::{MAX_TIME_MS, change_at, parse_time, read_time, timestamp};
 pub use instance::{MAX_ADDRESS, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES};
 pub use json::json_fault;
 pub use moves::{MAX_GROUPS, MAX_LISTED};

@@ -139,6 +139,12 @@ pub trait Instances: Send + Sync {
     /// When the store is away, or it does not read which services there are.
     async fn load(&self) -> Result<Loaded, Error>;
 
+    /// Reads the list of one service, as far as it reads; empty if it has none.
+    ///
+    /// # Errors
+    /// When the store is away.
+    async fn list(&self, service: &ServiceId) -> Result<ServiceInstances, Error>;
+
     /// Reads replacements after `after`, waiting up to `wait` for the first.
     ///
     /// # Errors

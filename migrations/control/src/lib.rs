@@ -12,6 +12,7 @@ mod m20261123_100200_create_catalog;
 mod m20261123_100300_create_pins;
 mod m20261123_100400_create_databases;
 mod m20261123_100500_create_routers;
+mod m20261130_100000_create_checkpoints;
 
 use sea_orm_migration::prelude::{ConnectionTrait, DbErr, MigrationTrait, MigratorTrait};
 use sea_orm_migration::sea_orm::{
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_100300_create_pins::Migration),
             Box::new(m20261123_100400_create_databases::Migration),
             Box::new(m20261123_100500_create_routers::Migration),
+            Box::new(m20261130_100000_create_checkpoints::Migration),
         ]
     }
 }

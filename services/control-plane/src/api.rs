@@ -2,10 +2,13 @@
 
 mod catalog;
 mod databases;
+mod events;
 mod explain;
 mod fleet;
 mod history;
+mod lane;
 mod many;
+mod pairs;
 mod partial;
 mod pins;
 mod strict;
@@ -17,7 +20,6 @@ use std::time::Duration;
 
 use grey_core::change::{Change, Epoch, Position};
 use grey_core::error::Reason;
-use grey_core::ids::{ServiceId, TenantId};
 use grey_core::key::Fact;
 use grey_edge::Caller;
 use grey_proto::control::{WriteOptions, WriteResult};
@@ -28,8 +30,6 @@ use grey_state::State;
 use grey_vault::Vault;
 use pbjson_types::Duration as WireDuration;
 use prost::Message;
-use sea_orm::sea_query::ExprTrait;
-use sea_orm::{ColumnTrait, Condition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ use crate::database::Database;
 use crate::fleet::Fleet;
 use crate::migrator::Migrator;
 
+pub(crate) use lane::Lane;
+pub use lane::Options as History;
 pub use tenants::{EffectiveService, EffectiveServices};
 
 /// Entries of a page if the request does not say.
@@ -63,11 +65,6 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Streams of events open at the same time.
     pub max_watchers: usize,
-    /// Events of a tenant and a service that are read to explain a decision as of an earlier revision.
-    pub max_explained_events: u64,
-    /// For explaining a decision.
-    #[serde(with = "duration")]
-    pub explain_timeout: Duration,
 }
 
 impl Validate for Limits {
@@ -84,8 +81,6 @@ impl Validate for Limits {
             "max_watchers",
             "must be between 1 and 100000",
         );
-        faults.check(self.max_explained_events > 0, "max_explained_events", "must be at least 1");
-        faults.check(!self.explain_timeout.is_zero(), "explain_timeout", "must be longer than nothing");
     }
 }
 
@@ -93,13 +88,19 @@ impl Validate for Limits {
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
+/// How the past is read.
+pub(crate) struct Past {
+    pub(crate) explanations: Lane,
+    pub(crate) events: Lane,
+}
+
 struct Inner {
     database: Database,
+    past: Past,
     commands: Commands,
     state: State,
     vault: Option<Arc<Vault>>,
     migrator: Option<Migrator>,
-    limits: Limits,
     fleet: Arc<Fleet>,
     watchers: Arc<Semaphore>,
     draining: CancellationToken,
@@ -128,22 +129,23 @@ impl Api {
     #[expect(clippy::too_many_arguments, reason = "each is a part that operations work with")]
     pub(crate) fn new(
         database: Database,
+        past: Past,
         commands: Commands,
         state: State,
         fleet: Arc<Fleet>,
         vault: Option<Vault>,
         migrator: Option<Migrator>,
-        limits: Limits,
+        max_watchers: usize,
         draining: CancellationToken,
     ) -> Self {
-        let watchers = Arc::new(Semaphore::new(limits.max_watchers));
+        let watchers = Arc::new(Semaphore::new(max_watchers));
         Self(Arc::new(Inner {
             database,
+            past,
             commands,
             state,
             vault: vault.map(Arc::new),
             migrator,
-            limits,
             fleet,
             watchers,
             draining,
@@ -286,16 +288,6 @@ fn cut<M: Message>(found: &mut Vec<M>, size: usize) -> bool {
     let more = found.len() > fit;
     found.truncate(fit);
     more
-}
-
-/// What stands behind the tenant and service that a page ended with.
-fn after<C: ColumnTrait>(token: &str, tenant: C, service: C) -> Result<Condition, ApiError> {
-    let malformed = || invalid("page_token", "is not of an earlier page");
-    let (last_tenant, last_service) = token.split_once('/').ok_or_else(malformed)?;
-    let last_tenant: TenantId = id("page_token", last_tenant)?;
-    let last_service: ServiceId = id("page_token", last_service)?;
-    let same = tenant.eq(last_tenant.as_str()).and(service.gt(last_service.as_str()));
-    Ok(Condition::any().add(tenant.gt(last_tenant.as_str())).add(same))
 }
 
 fn invalid(field: &str, why: impl Into<String>) -> ApiError {

@@ -16,6 +16,7 @@ mod attempt;
 mod rules;
 
 mod head;
+mod index;
 mod intent;
 mod levels;
 mod moves;

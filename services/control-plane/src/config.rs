@@ -45,6 +45,8 @@ pub struct Config {
     pub commands: command::Options,
     /// What one caller may take.
     pub limits: api::Limits,
+    /// What reads of the past may take.
+    pub history: api::History,
     /// How the log is brought to the routers.
     pub publisher: Publisher,
     /// The shared state; unused where the caller of [`App::bind`](crate::App::bind) brings its own.
@@ -124,6 +126,7 @@ impl Validate for Config {
         faults.section("routers", &self.routers);
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);
+        faults.section("history", &self.history);
         faults.section("publisher", &self.publisher);
         if let Err(fault) = self.redis.validate() {
             faults.add("redis", fault.to_string());

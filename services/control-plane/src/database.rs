@@ -1,4 +1,5 @@
-//! The control database: two pools, so that no burst of reads can keep a write waiting for a connection.
+//! The control database: pools for writes, for reads, and for reads of the past, so that no burst of one kind can keep
+//! another waiting for a connection.
 //!
 //! SQLite allows one writer at a time and PostgreSQL commands wait for the same row anyway: the writing pool has one
 //! connection. Every statement has a deadline, on this side always and on the server's where it has one.
@@ -150,6 +151,15 @@ impl Database {
         };
         let full = Arc::new(AtomicBool::new(false));
         Ok(Self { full, writer, readers, statement_timeout: options.statement_timeout })
+    }
+
+    /// The same database, read through connections of its own: no other read waits for one of them.
+    pub(crate) async fn apart(&self, options: &Options, connections: u32) -> Result<Self, Error> {
+        let readers = match options.is_in_memory() {
+            true => self.readers.clone(),
+            false => Box::pin(pool(options, connections)).await?,
+        };
+        Ok(Self { readers, ..self.clone() })
     }
 
     /// For single reads.

@@ -2,6 +2,7 @@
 //!
 //! A row that does not read back means that something else has written to the database.
 
+pub(crate) mod checkpoints;
 pub(crate) mod events;
 pub(crate) mod holds;
 pub(crate) mod observed_schemas;

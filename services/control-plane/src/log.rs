@@ -1,10 +1,13 @@
 //! The event log: as the publisher reads it, and as it is verified.
 
 mod lead;
+mod past;
 mod records;
+mod selected;
 mod snapshot;
 mod verify;
 
+pub(crate) use selected::{Selection, Stretch};
 pub use verify::{Fault, Verified};
 
 use std::time::Duration;
@@ -32,36 +35,25 @@ impl Database {
     /// # Errors
     /// When the database is away or an event does not read back.
     pub async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, Error> {
-        self.events_between(after, None, limit, false).await
-    }
-
-    /// Up to `limit` events after `after` and, if given, before `before`; oldest or newest first.
-    pub(crate) async fn events_between(
-        &self,
-        after: Revision,
-        before: Option<Revision>,
-        limit: usize,
-        newest_first: bool,
-    ) -> Result<Vec<Event>, Error> {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        let order = if newest_first { Order::Desc } else { Order::Asc };
-        let mut query = events::Entity::find()
+        let query = events::Entity::find()
             .filter(events::Column::Revision.gt(signed(after.0)))
-            .order_by(events::Column::Revision, order)
+            .order_by(events::Column::Revision, Order::Asc)
             .limit(limit);
-        if let Some(before) = before {
-            query = query.filter(events::Column::Revision.lt(signed(before.0)));
-        }
-        let rows = self.event_rows(query).await?;
+        let rows = self.event_rows(query, MAX_BYTES).await?;
         rows.iter().map(events::Model::event).collect()
     }
 
-    /// The first rows that a query finds; fewer than all where they are large.
-    async fn event_rows(&self, query: Select<events::Entity>) -> Result<Vec<events::Model>, Error> {
+    /// The first rows that a query finds; fewer than all once they have more than `max_bytes`.
+    async fn event_rows(
+        &self,
+        query: Select<events::Entity>,
+        max_bytes: usize,
+    ) -> Result<Vec<events::Model>, Error> {
         let read = async {
             let (mut rows, mut bytes) = (Vec::new(), 0);
             let mut stream = query.stream(self.readers()).await?;
-            while (bytes < MAX_BYTES || rows.len() < AT_LEAST)
+            while (bytes < max_bytes || rows.len() < AT_LEAST)
                 && let Some(row) = stream.try_next().await?
             {
                 bytes += row.body.len();

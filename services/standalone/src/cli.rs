@@ -176,7 +176,7 @@ pub enum Command {
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let session = Session::new(cli.target);
     match cli.command {
-        Command::Standalone(command) => command.run().await,
+        Command::Standalone(command) => Box::pin(command.run()).await,
         Command::Demo(command) => command.run().await,
         Command::Tenant(command) => command.run(&session).await,
         Command::Service(command) => command.run(&session).await,

@@ -135,7 +135,7 @@ impl Control {
 
     /// Where the log is.
     async fn head(&self) -> Result<Position, Error> {
-        let request = ListEventsRequest { after: 0, limit: 1, newest_first: true };
+        let request = ListEventsRequest { limit: 1, newest_first: true, ..ListEventsRequest::default() };
         Ok(position(&self.events("find the end of the log", request).await?))
     }
 
@@ -154,7 +154,7 @@ impl Control {
 
     /// The events after `after`.
     async fn events_after(&self, after: Revision) -> Result<ListEventsResponse, Error> {
-        let request = ListEventsRequest { after: after.0, limit: PAGE, newest_first: false };
+        let request = ListEventsRequest { after: after.0, limit: PAGE, ..ListEventsRequest::default() };
         self.events("list events", request).await
     }
 
@@ -165,7 +165,7 @@ impl Control {
     ) -> Result<ListEventsResponse, Error> {
         let mut pauses = self.pauses();
         loop {
-            let answered = self.client.call(self.history.clone().list_events(request)).await;
+            let answered = self.client.call(self.history.clone().list_events(request.clone())).await;
             match answered.map_err(failed(attempted)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => pauses.take(error).await?,

@@ -85,33 +85,7 @@ impl Stage {
 
     /// Declares the world's tenants, services and versions.
     pub(super) async fn declare(&mut self) -> Result<()> {
-        let world = self.world;
-        let service = |at| control::Service {
-            id: World::service(at),
-            default_version: world::version(0),
-            ..control::Service::default()
-        };
-        let versions = (0..world.services).flat_map(|at| (1..world.versions).map(move |number| (at, number)));
-        let version = |(at, number)| control::ServiceVersion {
-            service: World::service(at),
-            version: world::version(number),
-            ..control::ServiceVersion::default()
-        };
-        let tenant = |at| control::Tenant { id: World::tenant(at), ..control::Tenant::default() };
-        let changes: Vec<_> = (0..world.services)
-            .map(|at| Change::ServicePut(service(at)))
-            .chain(versions.map(|version_of| Change::VersionPut(version(version_of))))
-            .chain((0..world.tenants).map(|at| Change::TenantPut(tenant(at))))
-            .map(|change| ProposedChange {
-                change: Some(control::Change { change: Some(change) }),
-                expected_revision: None,
-            })
-            .collect();
-        for changes in changes.chunks(AT_ONCE) {
-            let request = ApplyChangeSetRequest { changes: changes.to_vec(), write: None };
-            let applied = self.pins.apply_change_set(request).await.context("declare the world")?;
-            self.revision = applied.into_inner().result.context("read a result")?.revision;
-        }
+        self.revision = declare(self.world, &mut self.pins).await?;
         Ok(())
     }
 
@@ -157,7 +131,39 @@ impl Stage {
     }
 }
 
-async fn channel(addr: std::net::SocketAddr) -> Result<Channel> {
+/// Declares a world's tenants, services and versions; returns the last revision.
+pub(super) async fn declare(world: World, pins: &mut PinServiceClient<Channel>) -> Result<u64> {
+    let service = |at| control::Service {
+        id: World::service(at),
+        default_version: world::version(0),
+        ..control::Service::default()
+    };
+    let versions = (0..world.services).flat_map(|at| (1..world.versions).map(move |number| (at, number)));
+    let version = |(at, number)| control::ServiceVersion {
+        service: World::service(at),
+        version: world::version(number),
+        ..control::ServiceVersion::default()
+    };
+    let tenant = |at| control::Tenant { id: World::tenant(at), ..control::Tenant::default() };
+    let changes: Vec<_> = (0..world.services)
+        .map(|at| Change::ServicePut(service(at)))
+        .chain(versions.map(|version_of| Change::VersionPut(version(version_of))))
+        .chain((0..world.tenants).map(|at| Change::TenantPut(tenant(at))))
+        .map(|change| ProposedChange {
+            change: Some(control::Change { change: Some(change) }),
+            expected_revision: None,
+        })
+        .collect();
+    let mut revision = 0;
+    for changes in changes.chunks(AT_ONCE) {
+        let request = ApplyChangeSetRequest { changes: changes.to_vec(), write: None };
+        let applied = pins.apply_change_set(request).await.context("declare the world")?;
+        revision = applied.into_inner().result.context("read a result")?.revision;
+    }
+    Ok(revision)
+}
+
+pub(super) async fn channel(addr: std::net::SocketAddr) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.tcp_nodelay(true).timeout(ANSWER);
     endpoint.connect().await.with_context(|| format!("connect to {addr}"))
 }

@@ -43,7 +43,8 @@ const COMMIT: [&str; 4] = [
      SELECT value, $2, $3, false, $4 FROM json_array_elements_text(CAST($1 AS json)) AS named (value) \
      ON CONFLICT (tenant, service) DO UPDATE SET version = excluded.version, revision = excluded.revision",
     "INSERT INTO record_history (kind, id, revision) \
-     SELECT 'tenant', value, $2 FROM json_array_elements_text(CAST($1 AS json)) AS named (value)",
+     SELECT 'tenant', value, $2 FROM json_array_elements_text(CAST($1 AS json)) AS named (value) \
+     UNION ALL SELECT 'tied', $3, $2",
 ];
 
 /// The statements of one commit.
@@ -72,8 +73,8 @@ impl Commit {
         let values: [Vec<Value>; 4] = [
             vec![revision.into(), body.clone().into()],
             vec![revision.into(), body.into()],
-            vec![tenants.clone().into(), service.into(), version.into(), revision.into()],
-            vec![tenants.into(), revision.into()],
+            vec![tenants.clone().into(), service.clone().into(), version.into(), revision.into()],
+            vec![tenants.into(), revision.into(), service.into()],
         ];
         let backend = database.get_database_backend();
         let statement = |(sql, values)| Statement::from_sql_and_values(backend, sql, values);

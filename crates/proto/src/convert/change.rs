@@ -23,8 +23,29 @@ pub fn timestamp(at_ms: u64) -> Timestamp {
     }
 }
 
-/// Reads a time; what is finer than a millisecond is cut off.
-pub(super) fn read_time(field: &str, at: Timestamp) -> Checked<u64> {
+/// Reads a time as people write it: milliseconds since the Unix epoch, or by RFC 3339.
+///
+/// # Errors
+/// It is neither.
+///
+/// ```
+/// use grey_proto::convert::parse_time;
+/// assert_eq!(parse_time("1800000000500"), parse_time("2027-01-15T08:00:00.5Z"));
+/// assert!(parse_time("yesterday").is_err() && parse_time("-1").is_err());
+/// ```
+pub fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+    if let Ok(at_ms) = text.parse() {
+        return Ok(timestamp(at_ms));
+    }
+    let read: Result<Timestamp, _> = serde_json::from_value(text.into());
+    read.map_err(|_| "must be a time such as 2027-01-15T08:00:00Z, or milliseconds since 1970")
+}
+
+/// Reads a time, in milliseconds since the Unix epoch; what is finer than a millisecond is cut off.
+///
+/// # Errors
+/// It is not from 1970 to 9999; `field` is named.
+pub fn read_time(field: &str, at: Timestamp) -> Result<u64, InvalidMessage> {
     let invalid = || InvalidMessage::new(field, "must be a time from 1970 to 9999");
     let seconds = u64::try_from(at.seconds).map_err(|_| invalid())?;
     let nanos = u64::try_from(at.nanos).map_err(|_| invalid())?;

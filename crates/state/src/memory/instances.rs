@@ -92,6 +92,11 @@ impl Instances for MemoryInstances {
         })
     }
 
+    async fn list(&self, service: &ServiceId) -> Result<ServiceInstances, Error> {
+        let current = lock(&self.lists).current.get(service).cloned();
+        Ok(current.unwrap_or_else(|| ServiceInstances { service: service.clone(), instances: Vec::new() }))
+    }
+
     async fn read(&self, after: &Cursor, wait: Duration) -> Result<InstancesRead, Error> {
         let end = end_of(wait);
         loop {

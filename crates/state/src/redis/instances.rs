@@ -217,6 +217,14 @@ impl Instances for RedisInstances {
         Ok(Loaded { lists, damaged, cursor, digest })
     }
 
+    async fn list(&self, service: &ServiceId) -> Result<ServiceInstances, Error> {
+        let (found, _) = self.all_lists(vec![service.clone()]).await?;
+        let list = found.into_iter().map(|found| found.list).next();
+        list.ok_or_else(|| {
+            corrupt(&keys::instance_index(service.as_str()), "its versions change all the time")
+        })
+    }
+
     async fn read(&self, after: &Cursor, wait: Duration) -> Result<InstancesRead, Error> {
         let Some(place) = place(after) else { return Ok(InstancesRead::Lost) };
         let (generation, entries) = match self.stream.follow(place, READ_LIMIT, wait).await {

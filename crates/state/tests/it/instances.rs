@@ -2,6 +2,7 @@
 
 use crate::samples::{DEADLINE, NOW, instances, name, service_id};
 use async_trait::async_trait;
+use grey_core::ids::ServiceId;
 use grey_core::table::Table;
 use grey_state::follower::{self, Follower, Tables};
 use grey_state::instances::{Cursor, Doubt, InstancesRead, Loaded, ServiceInstances, WRITER};
@@ -259,6 +260,10 @@ impl Instances for Forgetful {
 
     async fn load(&self) -> Result<Loaded, Error> {
         self.all.load().await
+    }
+
+    async fn list(&self, service: &ServiceId) -> Result<ServiceInstances, Error> {
+        self.all.list(service).await
     }
 
     async fn read(&self, after: &Cursor, wait: Duration) -> Result<InstancesRead, Error> {

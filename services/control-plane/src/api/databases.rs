@@ -15,11 +15,10 @@ use grey_proto::convert::{InvalidMessage, timestamp};
 use grey_proto::status::ApiError;
 use grey_runtime::Secret;
 use grey_vault::Vault;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Select};
 
-use super::{
-    Api, Written, after, command, cut, id, invalid, one_more, optional_id, page_size, unavailable, wait,
-};
+use super::pairs::{self, Pairs};
+use super::{Api, Written, command, cut, id, invalid, optional_id, page_size, unavailable, wait};
 use crate::command::{Command, Credentials, Intent, Proposed};
 use crate::entity::tenant_databases::{Column, Entity};
 use crate::entity::tenant_keys;
@@ -82,13 +81,9 @@ impl Api {
         request: ListDatabasesRequest,
     ) -> Result<ListDatabasesResponse, ApiError> {
         let size = page_size("page_size", request.page_size)?;
-        let mut query = page(size, &request.page_token)?;
-        if let Some(tenant) = optional_id::<TenantId>("tenant", &request.tenant)? {
-            query = query.filter(Column::Tenant.eq(tenant.as_str()));
-        }
-        if let Some(service) = optional_id::<ServiceId>("service", &request.service)? {
-            query = query.filter(Column::Service.eq(service.as_str()));
-        }
+        let tenant = optional_id("tenant", &request.tenant)?;
+        let service = optional_id("service", &request.service)?;
+        let query = page(&Pairs { tenant, service }, size, &request.page_token)?;
         let database = &self.0.database;
         let rows = database.read("list tenants' databases", query.all(database.readers())).await?;
         let mut databases = Vec::with_capacity(rows.len());
@@ -129,10 +124,8 @@ impl Api {
         request: ListSealedDatabasesRequest,
     ) -> Result<ListSealedDatabasesResponse, ApiError> {
         let size = page_size("page_size", request.page_size)?;
-        let mut query = page(size, &request.page_token)?;
-        if let Some(service) = optional_id::<ServiceId>("service", &request.service)? {
-            query = query.filter(Column::Service.eq(service.as_str()));
-        }
+        let service = optional_id("service", &request.service)?;
+        let mut query = page(&Pairs { tenant: None, service }, size, &request.page_token)?;
         if request.tenants.len() > MAX_TENANTS {
             return Err(invalid("tenants", format!("must be at most {MAX_TENANTS}")));
         }
@@ -189,15 +182,10 @@ impl Api {
     }
 }
 
-fn page(size: usize, page_token: &str) -> Result<Select<Entity>, ApiError> {
-    let query =
-        Entity::find().order_by_asc(Column::Tenant).order_by_asc(Column::Service).limit(one_more(size));
-    if page_token.is_empty() {
-        return Ok(query);
-    }
-    Ok(query.filter(after(page_token, Column::Tenant, Column::Service)?))
+fn page(of: &Pairs, size: usize, page_token: &str) -> Result<Select<Entity>, ApiError> {
+    of.page((Column::Tenant, Column::Service), size, page_token)
 }
 
 fn token(database: &control::TenantDatabase) -> String {
-    format!("{}/{}", database.tenant, database.service)
+    pairs::token(&database.tenant, &database.service)
 }

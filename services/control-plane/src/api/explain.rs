@@ -1,17 +1,17 @@
 //! Explains the decision of a call as of any revision of the log.
 //!
 //! The log tells everything that a decision depends on but the instances, which come and go without an event: those are
-//! always the present ones. Of a past revision only the events of the call's tenant and service are read. So the version is exact for every revision, the instance only for the present.
+//! always the present ones. So the version is exact for every revision, the instance only for the present. Of a past
+//! revision only the histories of the call's tenant and service are read, from the checkpoint before it on.
 
 use std::time::Duration;
 
 use grey_core::balance::Moment;
-use grey_core::change::{Event, Position, Revision};
+use grey_core::change::{Position, Revision};
 use grey_core::decide::{Call, Metadata};
 use grey_core::error::Reason;
 use grey_core::explain::explain;
 use grey_core::ids::{ServiceId, TenantId};
-use grey_core::key::{Key, RecordKey};
 use grey_core::record::{Record, ServiceRecord, TenantRecord};
 use grey_core::table::Table;
 use grey_edge::Caller;
@@ -24,11 +24,10 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter};
 use tokio::time::timeout;
 
 use super::{Api, id, invalid, unavailable};
-use crate::database::head;
+use crate::database::{Database, head};
+use crate::entity::checkpoints::Part;
 use crate::entity::{holds, observed_schemas, overlays, pins, policies, services, tenants, versions};
 
-/// Events read at once.
-const CHUNK: u64 = 200;
 /// For reading the instances.
 const INSTANCES_DEADLINE: Duration = Duration::from_secs(5);
 /// Most entries and bytes of a call's metadata, as the router takes them.
@@ -38,8 +37,7 @@ impl Api {
     /// Explains a decision.
     ///
     /// # Errors
-    /// A malformed call, a revision that is not in the log or has too many events of tenant and service before it, or
-    /// database or shared state are away.
+    /// A malformed call, a revision that is not in the log, too many such calls at once, or database or shared state are away.
     pub async fn explain_at(
         &self,
         _: &Caller,
@@ -49,135 +47,107 @@ impl Api {
         let tenant: TenantId = id("call.tenant", &call.tenant)?;
         let service: ServiceId = id("call.service", &call.service)?;
         check_size(&call)?;
-        let limit = self.0.limits.explain_timeout;
-        let table = timeout(limit, self.table_at(&tenant, &service, Revision(request.revision))).await;
-        let mut table =
-            table.map_err(|_| unavailable(format!("explaining took longer than {limit:?}")))??;
-        let state = timeout(INSTANCES_DEADLINE, self.0.state.instances.load()).await;
-        let Ok(Ok(loaded)) = state else {
-            return Err(unavailable("the service's instances cannot be read; retry later"));
-        };
-        if let Some(list) = loaded.lists.into_iter().find(|list| list.service == service) {
-            table.set_instances(&service, list.instances);
-        }
+        let lane = &self.0.past.explanations;
+        let table = self.table_at(lane.database(), &tenant, &service, Revision(request.revision));
+        let table = lane.run(Box::pin(table)).await?;
         let explained = explain(&table, &core_call(&call), &Moment::default());
         let outcome = explained.outcome.map(|decided| decision::response(&table, &decided, false));
         let explanation = decision::explanation(&table, outcome.map_err(ApiError::from), explained.steps);
         Ok(ExplainAtResponse { explanation: Some(explanation) })
     }
 
-    /// A table of one tenant and one service as of a revision; 0: the present one.
+    /// A table of one tenant and one service as of a revision, with the present instances; 0: the present one.
     async fn table_at(
         &self,
+        database: &Database,
         tenant: &TenantId,
         service: &ServiceId,
         revision: Revision,
     ) -> Result<Table, ApiError> {
-        let head = self.0.database.head().await?;
+        let head = database.head().await?;
         if revision > head.revision {
             let message = format!("the log ends at revision {}, before {revision}", head.revision);
             return Err(ApiError::new(Reason::RevisionUnavailable, message));
         }
-        if revision == Revision(0) || revision == head.revision {
-            return self.present_table(tenant, service).await;
+        let mut table = if revision == Revision(0) || revision == head.revision {
+            present_table(database, tenant, service).await?
+        } else {
+            past_table(database, tenant, service, Position { epoch: head.epoch, revision }).await?
+        };
+        match timeout(INSTANCES_DEADLINE, self.0.state.instances.list(service)).await {
+            Ok(Ok(list)) => table.set_instances(service, list.instances),
+            _ => return Err(unavailable("the service's instances cannot be read; retry later")),
         }
-        let position = Position { epoch: head.epoch, revision };
-        self.past_table(tenant, service, position).await
-    }
-
-    /// Folds the events that changed the tenant or the service, up to and with a position.
-    async fn past_table(
-        &self,
-        tenant: &TenantId,
-        service: &ServiceId,
-        position: Position,
-    ) -> Result<Table, ApiError> {
-        let records = [RecordKey::Tenant(tenant), RecordKey::Service(service)];
-        let (mut table, mut left) = (Table::default(), self.0.limits.max_explained_events);
-        loop {
-            let reached = table.position().revision;
-            let rows = self.0.database.events_of(&records, reached, position.revision, CHUNK).await?;
-            if rows.is_empty() {
-                break;
-            }
-            for row in rows {
-                left =
-                    left.checked_sub(1).ok_or_else(|| self.too_many(tenant, service, position.revision))?;
-                let event = row.event()?;
-                let changes =
-                    event.changes.into_iter().filter(|change| concerns(&change.key(), tenant, service));
-                // What lies between it and the one before changed nothing here.
-                table.apply_again(&Event { changes: changes.collect(), ..event });
-            }
-        }
-        table.set_position(position);
         Ok(table)
-    }
-
-    #[cold]
-    fn too_many(&self, tenant: &TenantId, service: &ServiceId, revision: Revision) -> ApiError {
-        let limit = self.0.limits.max_explained_events;
-        let message = format!(
-            "more than {limit} events up to revision {revision} changed tenant `{tenant}` or service `{service}`; \
-             raise limits.max_explained_events, or ask for an earlier revision"
-        );
-        ApiError::new(Reason::RevisionUnavailable, message)
-    }
-
-    /// The present state needs no fold: it is a handful of rows.
-    async fn present_table(&self, tenant: &TenantId, service: &ServiceId) -> Result<Table, ApiError> {
-        let database = &self.0.database;
-        let snapshot = database.begin_snapshot().await?;
-        let position = database.read("read the log's head", head(&snapshot)).await?;
-        let position: Position = position.try_into()?;
-        let mut table = Table::default();
-        let row = services::Entity::find_by_id(service.as_str()).one(&snapshot);
-        if let Some(row) = database.read("read a service", row).await? {
-            table.insert(Record::Service(self.service_record(&snapshot, &row).await?));
-        }
-        let row = tenants::Entity::find_by_id(tenant.as_str()).one(&snapshot);
-        if let Some(row) = database.read("read a tenant", row).await? {
-            let key = (tenant.to_string(), service.to_string());
-            let pin = pins::Entity::find_by_id(key.clone()).one(&snapshot);
-            let pin = database.read("read a pin", pin).await?;
-            let seen = observed_schemas::Entity::find_by_id(key.clone()).one(&snapshot);
-            let seen = database.read("read an observed schema", seen).await?;
-            let pins = pin.iter().map(pins::Model::pin).collect::<Result<_, _>>()?;
-            let schemas = seen.iter().map(observed_schemas::Model::observation).collect::<Result<_, _>>()?;
-            let hold = holds::Entity::find_by_id(key).one(&snapshot);
-            let hold = database.read("read a hold", hold).await?;
-            let holds = hold.iter().map(holds::Model::hold).collect::<Result<_, _>>()?;
-            table.insert(Record::Tenant(TenantRecord { tenant: row.tenant()?, pins, schemas, holds }));
-        }
-        database.read("end a snapshot", snapshot.commit()).await?;
-        table.set_position(position);
-        Ok(table)
-    }
-
-    async fn service_record(
-        &self,
-        snapshot: &DatabaseTransaction,
-        row: &services::Model,
-    ) -> Result<ServiceRecord, ApiError> {
-        let database = &self.0.database;
-        let mut record = ServiceRecord::from(row.service()?);
-        let declared = versions::Entity::find().filter(versions::Column::Service.eq(row.id.as_str()));
-        let declared = database.read("read a service's versions", declared.all(snapshot)).await?;
-        record.versions = declared.iter().map(versions::Model::version).collect::<Result<_, _>>()?;
-        let policy = policies::Entity::find_by_id(row.id.as_str()).one(snapshot);
-        if let Some(policy) = database.read("read a service's policy", policy).await? {
-            record.policy = policy.policy()?;
-        }
-        let laid = overlays::Entity::find().filter(overlays::Column::Service.eq(row.id.as_str()));
-        let laid = database.read("read a service's overlays", laid.all(snapshot)).await?;
-        record.overlays = laid.iter().map(overlays::Model::overlay).collect::<Result<_, _>>()?;
-        Ok(record)
     }
 }
 
-/// Whether what is under a key can matter to this tenant's calls of this service.
-fn concerns(key: &Key, tenant: &TenantId, service: &ServiceId) -> bool {
-    key.tenant().is_none_or(|named| named == tenant) && key.service().is_none_or(|named| named == service)
+async fn past_table(
+    database: &Database,
+    tenant: &TenantId,
+    service: &ServiceId,
+    position: Position,
+) -> Result<Table, ApiError> {
+    let mut table = Table::default();
+    for part in [Part::of_service(service), Part::of_tenant(tenant, service)] {
+        if let Some(record) = database.part_at(&part, position.revision).await? {
+            table.insert(record);
+        }
+    }
+    table.set_position(position);
+    Ok(table)
+}
+
+/// The present state needs no fold: it is a handful of rows.
+async fn present_table(
+    database: &Database,
+    tenant: &TenantId,
+    service: &ServiceId,
+) -> Result<Table, ApiError> {
+    let snapshot = database.begin_snapshot().await?;
+    let position = database.read("read the log's head", head(&snapshot)).await?;
+    let position: Position = position.try_into()?;
+    let mut table = Table::default();
+    let row = services::Entity::find_by_id(service.as_str()).one(&snapshot);
+    if let Some(row) = database.read("read a service", row).await? {
+        table.insert(Record::Service(service_record(database, &snapshot, &row).await?));
+    }
+    let row = tenants::Entity::find_by_id(tenant.as_str()).one(&snapshot);
+    if let Some(row) = database.read("read a tenant", row).await? {
+        let key = (tenant.to_string(), service.to_string());
+        let pin = pins::Entity::find_by_id(key.clone()).one(&snapshot);
+        let pin = database.read("read a pin", pin).await?;
+        let seen = observed_schemas::Entity::find_by_id(key.clone()).one(&snapshot);
+        let seen = database.read("read an observed schema", seen).await?;
+        let pins = pin.iter().map(pins::Model::pin).collect::<Result<_, _>>()?;
+        let schemas = seen.iter().map(observed_schemas::Model::observation).collect::<Result<_, _>>()?;
+        let hold = holds::Entity::find_by_id(key).one(&snapshot);
+        let hold = database.read("read a hold", hold).await?;
+        let holds = hold.iter().map(holds::Model::hold).collect::<Result<_, _>>()?;
+        table.insert(Record::Tenant(TenantRecord { tenant: row.tenant()?, pins, schemas, holds }));
+    }
+    database.read("end a snapshot", snapshot.commit()).await?;
+    table.set_position(position);
+    Ok(table)
+}
+
+async fn service_record(
+    database: &Database,
+    snapshot: &DatabaseTransaction,
+    row: &services::Model,
+) -> Result<ServiceRecord, ApiError> {
+    let mut record = ServiceRecord::from(row.service()?);
+    let declared = versions::Entity::find().filter(versions::Column::Service.eq(row.id.as_str()));
+    let declared = database.read("read a service's versions", declared.all(snapshot)).await?;
+    record.versions = declared.iter().map(versions::Model::version).collect::<Result<_, _>>()?;
+    let policy = policies::Entity::find_by_id(row.id.as_str()).one(snapshot);
+    if let Some(policy) = database.read("read a service's policy", policy).await? {
+        record.policy = policy.policy()?;
+    }
+    let laid = overlays::Entity::find().filter(overlays::Column::Service.eq(row.id.as_str()));
+    let laid = database.read("read a service's overlays", laid.all(snapshot)).await?;
+    record.overlays = laid.iter().map(overlays::Model::overlay).collect::<Result<_, _>>()?;
+    Ok(record)
 }
 
 fn check_size(call: &RouteRequest) -> Result<(), ApiError> {

@@ -1,84 +1,45 @@
-//! The event log.
+//! The event log as it grows, and whether it is as it was written.
 
 use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::{self, StreamExt};
-use grey_core::change::{Change, Event, Position, Revision};
+use grey_core::change::{Event, Position, Revision};
 use grey_core::error::Reason;
-use grey_core::key::Key;
 use grey_edge::Caller;
 use grey_proto::control::{
-    self, ListEventsRequest, ListEventsResponse, VerifyEventsRequest, VerifyEventsResponse,
-    WatchEventsRequest, WatchEventsResponse,
+    self, VerifyEventsRequest, VerifyEventsResponse, WatchEventsRequest, WatchEventsResponse,
 };
 use grey_proto::status::ApiError;
-use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{Api, MAX_PAGE, MAX_PAGE_BYTES, page_size};
+use super::{Api, MAX_PAGE, page_size};
 
 /// Events read from the database at once: each may hold a thousand changes.
 const CHUNK: usize = 50;
 /// Changes of one message.
-const PART: usize = 1_000;
+pub(super) const PART: usize = 1_000;
 /// How often a stream looks for commits of other replicas.
 const POLL: Duration = Duration::from_millis(500);
 
 impl Api {
-    /// Lists events.
-    ///
-    /// # Errors
-    /// A limit out of range, or the database is away.
-    pub async fn list_events(
-        &self,
-        _: &Caller,
-        request: ListEventsRequest,
-    ) -> Result<ListEventsResponse, ApiError> {
-        let limit = page_size("limit", request.limit)?;
-        // Read first: the log may be longer than it says by the time the events are read, never shorter.
-        let head = self.0.database.head().await?;
-        let mut events: Vec<control::Event> = Vec::new();
-        let mut bytes = 0;
-        let (mut after, mut before) = (request.after, None);
-        while events.len() < limit {
-            let chunk = CHUNK.min(limit - events.len());
-            let read =
-                self.0.database.events_between(Revision(after), before, chunk, request.newest_first).await?;
-            let complete = read.is_empty();
-            for event in &read {
-                let message = first_part(event);
-                bytes += message.encoded_len();
-                if bytes > MAX_PAGE_BYTES && !events.is_empty() {
-                    return Ok(listed(events, &head));
-                }
-                events.push(message);
-            }
-            let last = events.last().map_or(after, |event| event.revision);
-            if request.newest_first {
-                before = Some(Revision(last));
-            } else {
-                after = last;
-            }
-            if complete {
-                break;
-            }
-        }
-        Ok(listed(events, &head))
-    }
-
     /// Checks that events are as they were written.
     ///
     /// # Errors
-    /// A limit out of range, a revision beyond the log, or the database is away.
+    /// A limit out of range, a revision beyond the log, too many such calls at once, or the database is away.
     pub async fn verify_events(
         &self,
         _: &Caller,
         request: VerifyEventsRequest,
     ) -> Result<VerifyEventsResponse, ApiError> {
         let limit = if request.limit == 0 { MAX_PAGE } else { page_size("limit", request.limit)? };
-        self.reaches(request.after).await?;
-        let verified = self.0.database.verify(Revision(request.after), limit).await?;
+        let lane = &self.0.past.events;
+        let verified = lane
+            .run(Box::pin(async {
+                self.reaches(request.after).await?;
+                Ok(lane.database().verify(Revision(request.after), limit).await?)
+            }))
+            .await?;
         let (broken, why) = verified.fault.map_or((0, String::new()), |fault| {
             tracing::error!(
                 event.revision = fault.revision.0,
@@ -92,7 +53,7 @@ impl Api {
 
     /// Refuses a revision beyond the log: whoever asks has seen another one.
     async fn reaches(&self, revision: u64) -> Result<(), ApiError> {
-        let head = self.0.database.head().await?;
+        let head = self.0.past.events.database().head().await?;
         if revision > head.revision.0 {
             let message = format!("the log ends at revision {}, before {revision}", head.revision);
             return Err(ApiError::new(Reason::RevisionUnavailable, message));
@@ -131,23 +92,6 @@ impl Api {
     }
 }
 
-fn listed(events: Vec<control::Event>, head: &Position) -> ListEventsResponse {
-    ListEventsResponse { events, revision: head.revision.0, epoch: head.epoch.0 }
-}
-
-/// The event without the pins beyond the first thousand; whatever else it changes is told.
-fn first_part(event: &Event) -> control::Event {
-    let mut pins = 0;
-    let told = |change: &&Change| {
-        let is_pin = matches!(change.key(), Key::Pin(..));
-        pins += usize::from(is_pin);
-        !is_pin || pins <= PART
-    };
-    let changes: Vec<control::Change> = event.changes.iter().filter(told).map(Into::into).collect();
-    let omitted = (event.changes.len() - changes.len()) as u64;
-    control::Event { changes, omitted, ..envelope(event) }
-}
-
 /// The event in messages that clients take by default.
 fn parts(event: &Event) -> impl Iterator<Item = control::Event> {
     let parts = event.changes.chunks(PART).enumerate();
@@ -159,7 +103,7 @@ fn parts(event: &Event) -> impl Iterator<Item = control::Event> {
 }
 
 /// The event without its changes.
-fn envelope(event: &Event) -> control::Event {
+pub(super) fn envelope(event: &Event) -> control::Event {
     let Event { revision, at_ms, principal, reason, cause, level, previous, sealed, changes: _ } = event;
     let (principal, reason, cause) = (principal.clone(), reason.clone(), cause.clone());
     let (revision, at_ms, level, previous) = (*revision, *at_ms, *level, *previous);
@@ -181,7 +125,10 @@ impl Watch {
         loop {
             // Before the read: a commit during it must not be slept through.
             self.commits.mark_unchanged();
-            let events = self.api.0.database.events(self.after, CHUNK).await?;
+            let lane = &self.api.0.past.events;
+            let turn = lane.turn().await?;
+            let events = lane.database().events(self.after, CHUNK).await?;
+            drop(turn);
             if let Some(last) = events.last() {
                 self.after = last.revision;
                 let message = |event| Ok(WatchEventsResponse { event: Some(event) });

@@ -12,10 +12,10 @@ use grey_proto::control::{
 };
 use grey_proto::convert::{InvalidMessage, change_at};
 use grey_proto::status::ApiError;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::catalog::clear_output;
-use super::{Api, Written, after, cut, id, invalid, one_more, optional_id, page_size, required};
+use super::pairs::{Pairs, token};
+use super::{Api, Written, cut, id, invalid, optional_id, page_size, required};
 use crate::command::{Intent, Proposed, now_ms};
 use crate::entity::pins;
 
@@ -35,24 +35,13 @@ impl Api {
         if tenant.is_none() && service.is_none() {
             return Err(invalid("tenant", "tenant or service is required"));
         }
-        let mut query = pins::Entity::find()
-            .order_by_asc(pins::Column::Tenant)
-            .order_by_asc(pins::Column::Service)
-            .limit(one_more(size));
-        if let Some(tenant) = &tenant {
-            query = query.filter(pins::Column::Tenant.eq(tenant.as_str()));
-        }
-        if let Some(service) = &service {
-            query = query.filter(pins::Column::Service.eq(service.as_str()));
-        }
-        if !request.page_token.is_empty() {
-            query = query.filter(after(&request.page_token, pins::Column::Tenant, pins::Column::Service)?);
-        }
+        let columns = (pins::Column::Tenant, pins::Column::Service);
+        let query = Pairs { tenant, service }.page::<pins::Entity>(columns, size, &request.page_token)?;
         let database = &self.0.database;
         let rows = database.read("list pins", query.all(database.readers())).await?;
         let mut pins: Vec<control::Pin> = rows.iter().map(pins::Model::message).collect::<Result<_, _>>()?;
         let more = cut(&mut pins, size);
-        let last = pins.last().map(|pin| format!("{}/{}", pin.tenant, pin.service)).filter(|_| more);
+        let last = pins.last().map(|pin| token(&pin.tenant, &pin.service)).filter(|_| more);
         Ok(ListPinsResponse { pins, next_page_token: last.unwrap_or_default() })
     }
 

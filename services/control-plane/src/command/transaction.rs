@@ -1,11 +1,10 @@
 //! The transaction of one command: prepare, apply by the rules, append the event.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grey_core::change::{Change, EntryHash, Epoch, Event, FormatLevel, Position, Revision};
 use grey_core::error::Reason;
-use grey_core::key::{Fact, Key, RecordKey};
+use grey_core::key::{Fact, Key};
 use grey_core::table::Table;
 use grey_proto::status::ApiError;
 use grey_state::Heartbeats;
@@ -14,6 +13,7 @@ use sea_orm::{DatabaseTransaction, EntityTrait, IntoActiveModel};
 use super::attempt::{Attempt, Outcome, during, mismatch};
 use super::error::{Error, chain};
 use super::head::HeadTable;
+use super::index::index;
 use super::intent::{self, Resolved};
 use super::levels::refuse_above;
 use super::moves::{self, Foreseen};
@@ -22,7 +22,7 @@ use super::rules::{
     database as registration, hold, overlay, pin, pins, policy, schema, service, tenant, version,
 };
 use crate::database::{self, Database, advance, put_newest, within};
-use crate::entity::{events, record_history, signed, unsigned};
+use crate::entity::{events, signed, unsigned};
 
 /// Times that the present state is loaded to go on from.
 const MAX_LOADS: usize = 3;
@@ -235,17 +235,7 @@ async fn append(
     insert.exec_without_returning(attempt.transaction).await.map_err(during("append the event"))?;
     let noted = put_newest(attempt.transaction, &hash, event.level).await;
     noted.map_err(during("note the event's hash"))?;
-    let keys: Vec<Key> = event.changes.iter().map(Change::key).collect();
-    let records: BTreeSet<_> = keys.iter().map(Key::record).collect();
-    let (mut tenants, mut services) = (Vec::new(), Vec::new());
-    for record in records {
-        match record {
-            RecordKey::Tenant(tenant) => tenants.push(tenant.as_str()),
-            RecordKey::Service(_) => services.push(record_history::Model::of(record, attempt.revision)),
-        }
-    }
-    pins::index(attempt, &tenants).await?;
-    attempt.write(record_history::Entity, services, "index the event").await
+    index(attempt, &event.changes).await
 }
 
 /// Checks and applies the changes in order. Neighbouring changes of pins go together: a wave of a rollout is one

@@ -1,6 +1,5 @@
 //! Which events changed a tenant or a service, or anything that belongs to it.
 
-use grey_core::key::RecordKey;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SubQueryStatement};
 use sea_orm::{Condition, Order};
@@ -26,17 +25,9 @@ impl ActiveModelBehavior for ActiveModel {}
 pub(crate) const TENANT: &str = "tenant";
 /// Records of services.
 pub(crate) const SERVICE: &str = "service";
-
-impl Model {
-    /// The row of a record that the event at `revision` changed.
-    pub(crate) fn of(record: RecordKey<'_>, revision: i64) -> Self {
-        let (kind, id) = match record {
-            RecordKey::Tenant(tenant) => (TENANT, tenant.as_str()),
-            RecordKey::Service(service) => (SERVICE, service.as_str()),
-        };
-        Self { kind: kind.to_owned(), id: id.to_owned(), revision }
-    }
-}
+/// What ties tenants to a service, which is part of the tenants' records: pins, schemas, holds and databases. For
+/// finding the events; no record's revision depends on it.
+pub(crate) const TIED: &str = "tied";
 
 /// When the record that `id` names in the outer query changed last, with all that belongs to it.
 pub(crate) fn newest<C: ColumnTrait>(kind: &str, id: C) -> Expr {

@@ -21,11 +21,17 @@ pub(super) fn routes() -> Router<Api> {
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListEventsResponse> {
     let caller = input.admit(Operation::ListEvents)?;
-    input.allow(&["after", "limit", "newestFirst"])?;
+    input.allow(&["after", "before", "limit", "newestFirst", "tenant", "service", "actor", "from", "to"])?;
     let request = ListEventsRequest {
         after: input.value("after")?,
+        before: input.value("before")?,
         limit: input.value("limit")?,
         newest_first: input.value("newestFirst")?,
+        tenant: input.text("tenant"),
+        service: input.text("service"),
+        actor: input.text("actor"),
+        from: input.time("from")?,
+        to: input.time("to")?,
     };
     Ok(Reply::new(api.list_events(&caller, request).await?))
 }

@@ -9,10 +9,10 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use grey_core::error::Reason;
 use grey_edge::{Caller, Failure};
 use grey_proto::control::WriteOptions;
-use grey_proto::convert::{InvalidMessage, json_fault};
+use grey_proto::convert::{InvalidMessage, json_fault, parse_time};
 use grey_proto::status::ApiError;
 use grey_runtime::config::duration;
-use pbjson_types::Duration as WireDuration;
+use pbjson_types::{Duration as WireDuration, Timestamp};
 use serde::de::DeserializeOwned;
 
 use crate::access::{Operation, admit};
@@ -128,6 +128,14 @@ impl Input {
         match self.text(name).as_str() {
             "" => Ok(T::default()),
             text => text.parse().map_err(|_| InvalidMessage::new(name, "is malformed").into()),
+        }
+    }
+
+    /// A time of the query, if it is there.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        match self.text(name).as_str() {
+            "" => Ok(None),
+            text => parse_time(text).map(Some).map_err(|why| InvalidMessage::new(name, why).into()),
         }
     }
 

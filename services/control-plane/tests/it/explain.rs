@@ -50,7 +50,7 @@ fn version(explanation: &Explanation) -> Result<(String, DecisionReason), String
     }
 }
 
-async fn run_instances(plane: &Plane) {
+pub(crate) async fn run_instances(plane: &Plane) {
     let service = ServiceId::new("payment").unwrap();
     let instances = vec![instance("a", "1.0"), instance("b", "1.5")];
     plane.state.instances.replace(FencingToken(1), &ServiceInstances { service, instances }).await.unwrap();

@@ -249,7 +249,7 @@ impl Plane {
 
     /// Every event.
     pub(crate) async fn events(&self) -> Vec<Event> {
-        let request = ListEventsRequest { after: 0, limit: 1_000, newest_first: false };
+        let request = ListEventsRequest { limit: 1_000, ..ListEventsRequest::default() };
         self.history().list_events(request).await.unwrap().into_inner().events
     }
 

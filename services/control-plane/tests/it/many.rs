@@ -89,7 +89,7 @@ async fn thousands_are_pinned_at_one_revision(plane: Plane) {
     assert_eq!((pinned(Revision(before)), pinned(Revision(before + 1))), (0, MANY));
 
     // In a list the pins beyond a thousand are left out, in a stream they follow.
-    let list = ListEventsRequest { after: before, limit: 1, newest_first: false };
+    let list = ListEventsRequest { after: before, limit: 1, ..ListEventsRequest::default() };
     let listed = plane.history().list_events(list).await.unwrap().into_inner().events.remove(0);
     assert_eq!((listed.changes.len(), listed.omitted), (1_000, MANY as u64 - 1_000));
     let watch = WatchEventsRequest { after: before };

@@ -33,7 +33,7 @@ async fn log(channel: Channel) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         let after = events.last().map_or(0, |event| event.revision);
-        let request = ListEventsRequest { after, limit: 1_000, newest_first: false };
+        let request = ListEventsRequest { after, limit: 1_000, ..ListEventsRequest::default() };
         let page = history.list_events(request).await.unwrap().into_inner().events;
         if page.is_empty() {
             return events;

@@ -132,7 +132,7 @@ async fn events_are_listed_both_ways(plane: Plane) {
         plane.put_tenant(&format!("t{i}")).await;
     }
     let list = async |after, limit, newest_first| {
-        let request = ListEventsRequest { after, limit, newest_first };
+        let request = ListEventsRequest { after, limit, newest_first, ..ListEventsRequest::default() };
         let listed = plane.history().list_events(request).await.unwrap().into_inner();
         assert_eq!(listed.revision, 120);
         listed.events.iter().map(|event| event.revision).collect::<Vec<_>>()

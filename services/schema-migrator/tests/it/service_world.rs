@@ -169,7 +169,7 @@ impl Plane {
 
     /// What was committed last.
     pub(crate) async fn newest_event(&self) -> Event {
-        let request = ListEventsRequest { after: 0, limit: 1, newest_first: true };
+        let request = ListEventsRequest { limit: 1, newest_first: true, ..ListEventsRequest::default() };
         let mut history = HistoryServiceClient::new(self.channel.clone());
         history.list_events(request).await.unwrap().into_inner().events.remove(0)
     }

@@ -7,6 +7,8 @@ use grey_proto::control::{
     Change, Event, ListEventsRequest, ListEventsResponse, VerifyEventsRequest, VerifyEventsResponse,
     WatchEventsRequest,
 };
+use grey_proto::convert::parse_time;
+use pbjson_types::Timestamp;
 
 use super::Failure;
 use super::database::place;
@@ -19,6 +21,24 @@ pub struct Events {
     /// Only events after this revision, oldest first; else the newest ones
     #[arg(long, value_name = "REVISION")]
     after: Option<u64>,
+    /// Only events before this revision
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["follow", "verify"])]
+    before: Option<u64>,
+    /// Only changes of this tenant, or of what ties it to services
+    #[arg(long, conflicts_with_all = ["follow", "verify"])]
+    tenant: Option<String>,
+    /// Only changes of this service, or of what ties tenants to it
+    #[arg(long, conflicts_with_all = ["follow", "verify"])]
+    service: Option<String>,
+    /// Only events by this principal
+    #[arg(long, value_name = "ID", conflicts_with_all = ["follow", "verify"])]
+    actor: Option<String>,
+    /// Only events of this time and later: by RFC 3339, or milliseconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["follow", "verify"])]
+    from: Option<Timestamp>,
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with_all = ["follow", "verify"])]
+    to: Option<Timestamp>,
     /// At most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     limit: u32,
@@ -41,14 +61,36 @@ impl Events {
 
     async fn list(self, session: &Session) -> Result<(), Failure> {
         let newest_first = self.after.is_none();
-        let after = self.after.unwrap_or_default();
-        let request = ListEventsRequest { after, limit: self.limit, newest_first };
+        let mut request = ListEventsRequest {
+            after: self.after.unwrap_or_default(),
+            before: self.before.unwrap_or_default(),
+            limit: self.limit,
+            newest_first,
+            tenant: self.tenant.unwrap_or_default(),
+            service: self.service.unwrap_or_default(),
+            actor: self.actor.unwrap_or_default(),
+            from: self.from,
+            to: self.to,
+        };
         let mut client = session.history().await?;
-        let mut response = session.call("list events", client.list_events(session.request(request))).await?;
-        if newest_first {
-            response.events.reverse();
+        let mut listed = ListEventsResponse::default();
+        loop {
+            let call = client.list_events(session.request(request.clone()));
+            let page = session.call("list events", call).await?;
+            let told = u32::try_from(page.events.len()).unwrap_or(u32::MAX);
+            let events = std::mem::take(&mut listed.events);
+            listed = ListEventsResponse { events: [events, page.events].concat(), ..page };
+            // What one page looks at is bounded, and so is what it holds.
+            request.limit = request.limit.saturating_sub(told);
+            if listed.next == 0 || request.limit == 0 {
+                break;
+            }
+            *(if newest_first { &mut request.before } else { &mut request.after }) = listed.next;
         }
-        session.show(&response, || list_text(&response))
+        if newest_first {
+            listed.events.reverse();
+        }
+        session.show(&listed, || list_text(&listed, newest_first))
     }
 }
 
@@ -78,7 +120,7 @@ async fn follow(session: &Session, after: Option<u64>) -> Result<(), Failure> {
     let after = match after {
         Some(after) => after,
         None => {
-            let newest = ListEventsRequest { after: 0, limit: 1, newest_first: true };
+            let newest = ListEventsRequest { limit: 1, newest_first: true, ..ListEventsRequest::default() };
             session
                 .call("read the log's revision", client.list_events(session.request(newest)))
                 .await?
@@ -107,8 +149,15 @@ async fn follow(session: &Session, after: Option<u64>) -> Result<(), Failure> {
     }
 }
 
-fn list_text(response: &ListEventsResponse) -> String {
-    table(["REVISION", "AT", "WHO", "CHANGES", "REASON"], response.events.iter().map(line))
+fn list_text(response: &ListEventsResponse, newest_first: bool) -> String {
+    let listed = table(["REVISION", "AT", "WHO", "CHANGES", "REASON"], response.events.iter().map(line));
+    match response.next {
+        0 => listed,
+        next => {
+            let option = if newest_first { "--before" } else { "--after" };
+            format!("{listed}more follow: go on with {option} {next}\n")
+        }
+    }
 }
 
 fn line(event: &Event) -> [String; 5] {
@@ -198,10 +247,13 @@ mod tests {
         let large = Event { omitted: 9_000, ..event.clone() };
         assert!(line(&large)[3].ends_with(" and 9001 more"), "{:?}", line(&large));
         let response = ListEventsResponse { events: vec![event], ..ListEventsResponse::default() };
-        insta::assert_snapshot!(list_text(&response), @"
+        insta::assert_snapshot!(list_text(&response, true), @"
         REVISION  AT                             WHO                      CHANGES                                                     REASON
         12        2027-01-15T08:00:00.005+00:00  ann via schema-migrator  pin acme payment v2.1, tenant acme, tenant acme and 1 more  acme asked for it
         ");
+        let cut = ListEventsResponse { next: 12, ..response };
+        assert!(list_text(&cut, true).ends_with("\nmore follow: go on with --before 12\n"));
+        assert!(list_text(&cut, false).ends_with("\nmore follow: go on with --after 12\n"));
     }
 
     #[test]

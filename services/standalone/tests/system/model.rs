@@ -20,7 +20,7 @@ pub(crate) struct Answer {
 
 /// The events after a revision, in order; at most a page of them.
 pub(crate) async fn read_page(channel: &Channel, after: u64) -> Result<Vec<Event>, Status> {
-    let page = ListEventsRequest { after, limit: 1_000, newest_first: false };
+    let page = ListEventsRequest { after, limit: 1_000, ..ListEventsRequest::default() };
     Ok(HistoryServiceClient::new(channel.clone()).list_events(page).await?.into_inner().events)
 }
 

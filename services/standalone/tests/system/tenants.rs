@@ -243,7 +243,7 @@ async fn tenants_follow_their_api_up_to_each_call_and_through_an_interrupted_syn
     let enough = before as u64 + DONE;
     let mut history = HistoryServiceClient::new(world.control.channel());
     loop {
-        let page = ListEventsRequest { after: enough - 1, limit: 1, newest_first: false };
+        let page = ListEventsRequest { after: enough - 1, limit: 1, ..ListEventsRequest::default() };
         if history.list_events(page).await.unwrap().into_inner().revision >= enough {
             break;
         }

@@ -145,7 +145,7 @@ impl Plane {
     /// The first thousand events.
     pub(crate) async fn events(&self) -> Vec<Event> {
         let mut history = HistoryServiceClient::new(self.channel.clone());
-        let request = ListEventsRequest { after: 0, limit: 1_000, newest_first: false };
+        let request = ListEventsRequest { limit: 1_000, ..ListEventsRequest::default() };
         history.list_events(request).await.unwrap().into_inner().events
     }
 }

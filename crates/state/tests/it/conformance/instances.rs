@@ -45,6 +45,8 @@ pub(crate) async fn check(state: &State) {
 async fn a_reader_of_nothing_waits_for_the_first(state: &State) {
     let (lists, cursor) = load(state).await;
     assert_eq!(lists, []);
+    let none = instances("payment", &[], 0);
+    assert_eq!(state.instances.list(&none.service).await.unwrap(), none);
     assert_eq!(state.instances.read(&cursor, NOW).await.unwrap(), InstancesRead::Idle { digest: None });
     let reader = {
         let (state, cursor) = (state.clone(), cursor.clone());
@@ -74,6 +76,7 @@ async fn lists_are_replaced_whole_and_read_in_order(state: &State) {
         assert_eq!(lists.as_slice(), std::slice::from_ref(step));
         let (loaded, loaded_at) = load(state).await;
         assert!(loaded.contains(step), "{loaded:?}");
+        assert_eq!(state.instances.list(&step.service).await.unwrap(), *step, "one list by itself");
         assert_eq!(loaded_at, next);
         cursor = next;
     }

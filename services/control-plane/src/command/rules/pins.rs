@@ -12,7 +12,7 @@ use super::super::error::Error;
 use super::super::proposal::{Proposed, pin_of};
 
 /// Tenants of one statement.
-const AT_ONCE: usize = 20_000;
+pub(in super::super) const AT_ONCE: usize = 20_000;
 
 /// The tenants that get the same pin of the same service; none: whose pin goes.
 type Alike<'a> = BTreeMap<(&'a ServiceId, Option<(&'a str, bool)>), Vec<&'a str>>;
@@ -61,16 +61,6 @@ async fn put(
     Ok(())
 }
 
-/// Notes in the index of records that the event changed these tenants.
-pub(in super::super) async fn index(attempt: &Attempt<'_>, tenants: &[&str]) -> Result<(), Error> {
-    for some in tenants.chunks(AT_ONCE) {
-        let sql = "INSERT INTO record_history (kind, id, revision) \
-                   SELECT 'tenant', named.value, $2 FROM {named} WHERE true";
-        for_each(attempt, sql, some, vec![attempt.revision.into()], "index the event").await?;
-    }
-    Ok(())
-}
-
 /// Runs a statement over a list of ids, which are the `value` of `{named}`; further values count from `$2`. Returns how
 /// many rows it wrote.
 async fn for_each(
@@ -81,13 +71,24 @@ async fn for_each(
     attempted: &'static str,
 ) -> Result<u64, Error> {
     let backend = attempt.transaction.get_database_backend();
-    let named = match backend {
-        DbBackend::Postgres => "json_array_elements_text(CAST($1 AS json)) AS named (value)",
-        _ => "json_each($1) AS named",
-    };
-    let list = serde_json::to_string(ids).expect("a list of texts can be written as JSON");
-    let values = std::iter::once(list.into()).chain(values);
-    let statement = Statement::from_sql_and_values(backend, sql.replace("{named}", named), values);
+    let values = std::iter::once(json(ids).into()).chain(values);
+    let statement =
+        Statement::from_sql_and_values(backend, sql.replace("{named}", &list(backend, 1)), values);
     let written = attempt.transaction.execute_raw(statement).await.map_err(during(attempted))?;
     Ok(written.rows_affected())
+}
+
+/// The ids of a list that is a statement's parameter, as the `value` of `named`.
+pub(in super::super) fn list(backend: DbBackend, parameter: usize) -> String {
+    match backend {
+        DbBackend::Postgres => {
+            format!("json_array_elements_text(CAST(${parameter} AS json)) AS named (value)")
+        }
+        _ => format!("json_each(${parameter}) AS named"),
+    }
+}
+
+/// Ids as such a parameter.
+pub(in super::super) fn json(ids: &[&str]) -> String {
+    serde_json::to_string(ids).expect("a list of texts can be written as JSON")
 }
