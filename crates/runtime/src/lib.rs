@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod files;
+
 pub mod health;
 
 pub mod admin;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use grey_control_plane::{App, Config, DEFAULTS};
-use grey_runtime::{Shutdown, Telemetry, config, tls};
+use grey_runtime::{Shutdown, Telemetry, config, files, tls};
 use grey_state::State;
 
 /// Commands about many tenants allocate by the ten thousand.
@@ -15,6 +15,7 @@ async fn main() -> anyhow::Result<()> {
     let Some(config) = config else { return Ok(()) };
     tls::install_provider();
     let telemetry = Telemetry::start("grey-control-plane", &config.telemetry)?;
+    files::raise_limit();
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let result = Box::pin(serve(config, telemetry.clone(), &shutdown)).await;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use grey_registry_sync::{App, Config, DEFAULTS};
-use grey_runtime::{Shutdown, Telemetry, config, tls};
+use grey_runtime::{Shutdown, Telemetry, config, files, tls};
 use grey_state::State;
 
 #[tokio::main]
@@ -11,6 +11,7 @@ async fn main() -> anyhow::Result<()> {
     let Some(config) = config else { return Ok(()) };
     tls::install_provider();
     let telemetry = Telemetry::start("grey-registry-sync", &config.telemetry)?;
+    files::raise_limit();
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let result = Box::pin(serve(config, telemetry.clone(), &shutdown)).await;

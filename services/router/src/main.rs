@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use grey_router::{App, Config, DEFAULTS};
-use grey_runtime::{Shutdown, Telemetry, config, tls};
+use grey_runtime::{Shutdown, Telemetry, config, files, tls};
 use grey_state::State;
 
 /// Decisions allocate their answers; the system's allocator would cost a quarter of the throughput.
@@ -23,6 +23,7 @@ fn main() -> anyhow::Result<()> {
 async fn run(config: Config) -> anyhow::Result<()> {
     tls::install_provider();
     let telemetry = Telemetry::start("grey-router", &config.telemetry)?;
+    files::raise_limit();
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let result = serve(config, telemetry.clone(), &shutdown).await;

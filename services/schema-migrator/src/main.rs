@@ -1,7 +1,7 @@
 //! Runs the schema migrations of tenants' databases.
 
 use anyhow::Context;
-use grey_runtime::{Shutdown, Telemetry, config, tls};
+use grey_runtime::{Shutdown, Telemetry, config, files, tls};
 use grey_schema_migrator::{App, Config, DEFAULTS};
 
 #[tokio::main]
@@ -10,6 +10,7 @@ async fn main() -> anyhow::Result<()> {
     let Some(config) = config else { return Ok(()) };
     tls::install_provider();
     let telemetry = Telemetry::start("grey-schema-migrator", &config.telemetry)?;
+    files::raise_limit();
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let result = Box::pin(serve(config, telemetry.clone(), &shutdown)).await;

@@ -1,7 +1,7 @@
 //! Mirrors tenants from the tenant-management API into the control plane.
 
 use anyhow::Context;
-use grey_runtime::{Shutdown, Telemetry, config, tls};
+use grey_runtime::{Shutdown, Telemetry, config, files, tls};
 use grey_state::State;
 use grey_tenant_sync::{App, Config, DEFAULTS};
 
@@ -11,6 +11,7 @@ async fn main() -> anyhow::Result<()> {
     let Some(config) = config else { return Ok(()) };
     tls::install_provider();
     let telemetry = Telemetry::start("grey-tenant-sync", &config.telemetry)?;
+    files::raise_limit();
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let result = Box::pin(serve(config, telemetry.clone(), &shutdown)).await;

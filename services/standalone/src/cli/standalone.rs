@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use grey_runtime::config::to_toml;
-use grey_runtime::{Shutdown, tls};
+use grey_runtime::{Shutdown, files, tls};
 
 use super::{Failure, output};
 use crate::config::{Config, DEFAULTS};
@@ -45,6 +45,7 @@ impl Serve {
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("listen for signals").map_err(Failure::Server)?;
         let standalone = Standalone::bind(&config).await.map_err(Failure::Server)?;
+        files::raise_limit();
         let data = standalone.data_dir().display();
         output::print(&format!("{}\ndata           {data}\n", standalone.addresses(&config)))?;
         Box::pin(standalone.serve(&shutdown)).await.map_err(Failure::Server)
