@@ -10,6 +10,10 @@ demo *ARGS:
 test *ARGS:
     ./scripts/test.sh {{ARGS}}
 
+# Attacks every port of every service in every way, one after the other. `GREY_HOSTILE_PORT=Router just hostile` attacks some.
+hostile:
+    GREY_HOSTILE="${GREY_HOSTILE:-full}" ./scripts/test.sh --release --workspace --test system hostile_clients -- --nocapture
+
 # Measures: one JSON line per yardstick. `just bench route_vs_echo` measures one.
 bench *NAMES:
     cargo run --release -p grey-bench -- {{NAMES}}

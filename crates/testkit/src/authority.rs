@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -67,6 +67,17 @@ fn named(name: &str, names: &[&str]) -> Result<CertificateParams> {
 }
 
 impl Identity {
+    /// Writes the certificate and the key to a folder, for a server that this crate does not start; says where they are.
+    ///
+    /// # Errors
+    /// Fails when the folder cannot be written to.
+    pub fn save(&self, folder: &Path) -> Result<(PathBuf, PathBuf)> {
+        let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
+        std::fs::write(&certificate, &self.certificate).context("write a server's certificate")?;
+        std::fs::write(&key, &self.key).context("write a server's key")?;
+        Ok((certificate, key))
+    }
+
     /// Writes the two files that a server reads, the certificate and the key, which only it may read.
     pub(crate) fn write(&self, nest: &Nest) -> Result<()> {
         let (certificate, key) = Self::files(nest);

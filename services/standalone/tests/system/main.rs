@@ -10,6 +10,7 @@ mod compose;
 mod damage;
 mod faults;
 mod fleet;
+mod hostile;
 mod hosts;
 mod journeys;
 mod load;

@@ -57,6 +57,10 @@ impl Server {
         self.process = Some(builder.start().unwrap());
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     pub(crate) fn kill9(&mut self) {
         self.process.take().unwrap().kill9().unwrap();
     }
