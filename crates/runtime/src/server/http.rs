@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -42,6 +42,11 @@ use crate::{
 
 /// What a client is told whose body is too much now, in the form of every error of the API.
 const OVER_BUDGET: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","reason":"RATE_LIMITED","message":"too many bytes of requests are under way; retry later","metadata":{}}}"#;
+
+/// Between two looks for connections whose answers are not taken.
+const LOOKS: Duration = Duration::from_millis(500);
+/// Bytes of an answer that wait for the client's window, at most.
+const SEND_BUFFER: usize = 64 << 10;
 
 /// What one client, or all of them together, may take.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -65,7 +70,7 @@ pub struct Limits {
     /// For the body of a request, from when it is waited for.
     #[serde(with = "crate::config::duration")]
     pub body_timeout: Duration,
-    /// For a client to take some of what it is sent.
+    /// For a client to take some of what it is sent; a second where more than 256 answers of the port wait to be taken.
     #[serde(with = "crate::config::duration")]
     pub write_timeout: Duration,
     /// Silence after which an HTTP/2 client is asked whether it is still there, and how long it has to answer.
@@ -197,14 +202,17 @@ impl Server {
                     // Whether it was cut off shows in the result of the whole.
                     _ = cut_off.run_until_cancelled(served) => {}
                     () = slot.evicted() => {
-                        tracing::debug!(client.address = %peer, "idle connection made room for another");
+                        tracing::debug!(client.address = %peer, "connection ended: idle while there were too many, or answers not taken");
                     }
                 }
             });
         };
+        let mut looks = interval(LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 accepted = accept(&self.listener, &connections) => start(accepted),
+                _ = looks.tick() => connections.end_stalled(bounds.write),
                 () = draining.cancelled() => break,
             }
         }
@@ -260,6 +268,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(limits.connection_window_bytes)
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(limits.max_header_bytes)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.keepalive)
         .keep_alive_timeout(limits.keepalive);
     builder
