@@ -9,7 +9,7 @@ const LINES: usize = 8;
 
 /// The counts of a group. Each begins at another instance, so that the first calls of all cores do not meet at one.
 #[derive(Debug)]
-pub(super) struct Turns(Box<[Line; LINES]>);
+pub(super) struct Turns([Line; LINES]);
 
 /// A count, alone on its cache line.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ struct Line(AtomicU64);
 
 impl Turns {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Box::new(std::array::from_fn(|core| Line(AtomicU64::new(core as u64))))))
+        Arc::new(Self(std::array::from_fn(|core| Line(AtomicU64::new(core as u64)))))
     }
 
     /// Whose turn it is on this core, which is then the next one's.
@@ -32,7 +32,7 @@ impl Turns {
     }
 
     fn of(&self, core: usize) -> &AtomicU64 {
-        let [first, ..] = &*self.0;
+        let [first, ..] = &self.0;
         &self.0.get(core % LINES).unwrap_or(first).0
     }
 }
