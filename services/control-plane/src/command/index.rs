@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use grey_core::change::Change;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::key::Key;
 use sea_orm::{ConnectionTrait, Statement, Value};
@@ -12,9 +11,12 @@ use super::error::Error;
 use super::rules::pins::{AT_ONCE, json, list};
 use crate::entity::record_history::{SERVICE, TENANT, TIED};
 
-/// Notes in the log's index what the event changed.
-pub(super) async fn index(attempt: &Attempt<'_>, changes: &[Change]) -> Result<(), Error> {
-    let keys: Vec<Key> = changes.iter().map(Change::key).collect();
+/// Notes in the log's index what the event changes.
+pub(super) async fn index(
+    attempt: &Attempt<'_>,
+    changed: impl Iterator<Item = Key> + Send,
+) -> Result<(), Error> {
+    let keys: Vec<Key> = changed.collect();
     let (mut tenants, mut services, mut tied) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for key in &keys {
         match (key.tenant(), key.service()) {

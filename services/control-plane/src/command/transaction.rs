@@ -140,11 +140,13 @@ async fn prepare_at(
     });
     let (at_ms, declares) = (now_ms(), declares.collect());
     let attempt = Attempt { transaction, command, revision: signed(revision.0), at_ms, declares };
-    let (applied, foreseen) = if command.is_bulk() && proposed.iter().all(is_pin) {
+    let is_bulk_of_pins = command.is_bulk() && proposed.iter().all(is_pin);
+    let (applied, foreseen) = if is_bulk_of_pins {
         // Such changes are what is wanted, and nothing follows from them: the database and this process work at once.
-        let changes = proposed.iter().map(|proposed| proposed.change.clone()).collect();
-        let apply = async { apply_bulk(&attempt, &proposed).await.and_then(settled) };
-        let ((applied, _), foreseen) = tokio::try_join!(apply, moves::foresee(table, changes))?;
+        let changes: Vec<Change> = proposed.iter().map(|proposed| proposed.change.clone()).collect();
+        let keys = changes.iter().map(Change::key).collect();
+        let (applied, foreseen) =
+            tokio::try_join!(put_and_index(&attempt, &proposed, keys), moves::foresee(table, changes))?;
         (applied, foreseen)
     } else {
         let outcomes = match command.is_bulk() {
@@ -160,7 +162,10 @@ async fn prepare_at(
     refuse_above(level, heartbeats).await?;
     let is_wanted = !changes.is_empty() && !command.dry_run;
     let after = if is_wanted {
-        append(&attempt, revision, level, previous, changes).await?;
+        let event = append(&attempt, revision, level, previous, changes).await?;
+        if !is_bulk_of_pins {
+            index(&attempt, event.changes.iter().map(Change::key)).await?;
+        }
         after.set_position(position);
         Some(after)
     } else {
@@ -209,14 +214,27 @@ fn another_epoch(expected: Epoch, present: Epoch) -> ApiError {
     ApiError::new(Reason::RevisionMismatch, message).with("epoch", present.to_string())
 }
 
-/// Appends the event, and indexes it by the records that it changed.
+/// Applies changes that are all of pins, and notes them in the log's index unless this only tells what would happen.
+async fn put_and_index(
+    attempt: &Attempt<'_>,
+    pins: &[Proposed],
+    keys: Vec<Key>,
+) -> Result<Vec<Applied>, Error> {
+    let outcomes = apply_bulk(attempt, pins).await?;
+    if !attempt.command.dry_run && !keys.is_empty() {
+        index(attempt, keys.into_iter()).await?;
+    }
+    Ok(settled(outcomes)?.0)
+}
+
+/// Appends the event.
 async fn append(
     attempt: &Attempt<'_>,
     revision: Revision,
     level: FormatLevel,
     previous: EntryHash,
     changes: Vec<Change>,
-) -> Result<(), Error> {
+) -> Result<Event, Error> {
     let command = attempt.command;
     let event = Event {
         revision,
@@ -235,7 +253,7 @@ async fn append(
     insert.exec_without_returning(attempt.transaction).await.map_err(during("append the event"))?;
     let noted = put_newest(attempt.transaction, &hash, event.level).await;
     noted.map_err(during("note the event's hash"))?;
-    index(attempt, &event.changes).await
+    Ok(event)
 }
 
 /// Checks and applies the changes in order. Neighbouring changes of pins go together: a wave of a rollout is one
