@@ -1,13 +1,19 @@
 //! Text that people write and read: what of it can be stored, logged and shown as it is.
 //!
-//! PostgreSQL takes no NUL, terminals obey escape sequences, and characters that turn the direction of writing make a
-//! line say something else than it shows. One rule for all of it: where a person or a program states a text, it is
-//! refused; what comes from a registry or another system is cleaned.
+//! PostgreSQL takes no NUL, terminals obey escape sequences, characters that turn the direction of writing make a line
+//! say something else than it shows, and by those that are not shown two texts differ that look alike. One rule for all of
+//! it: where a person or a program states a text, it is refused; what comes from a registry or another system is cleaned.
 
 use std::borrow::Cow;
 
+use icu_properties::{CodePointSetData, CodePointSetDataBorrowed, props::DefaultIgnorableCodePoint};
+
 /// Said of a text that is not [plain](is_plain).
 pub const NOT_PLAIN: &str = "must be plain text: no control characters, line breaks, invisible characters or such that change the direction of writing";
+
+/// What Unicode has shown as nothing by whoever does not obey it: marks of direction, fillers, tags, and what it has set
+/// aside for more of the kind.
+const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
 
 /// Whether the text has nothing in it but what is shown.
 ///
@@ -27,27 +33,105 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 }
 
 fn is_unfit(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            // Line and paragraph separators; marks, embeddings, overrides and isolates of direction.
-            '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // What takes no room: two texts that look alike would not be. Joiners stay, scripts and emoji need them.
-            | '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
-        )
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
+    let is_invisible = IGNORABLE.contains(character) && !shapes_others(character);
+    is_invisible || character.is_control() || is_no_character(character) || is_odd(character)
+}
+
+/// Joiners and selectors of variants: scripts and emoji need them.
+fn shapes_others(character: char) -> bool {
+    matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
+}
+
+/// Unicode's noncharacters: the last two of each plane, and a block.
+fn is_no_character(character: char) -> bool {
+    u32::from(character) & 0xfffe == 0xfffe || matches!(character, '\u{fdd0}'..='\u{fdef}')
+}
+
+/// Separators of lines and paragraphs, marks of annotations, and a letter without a dot.
+fn is_odd(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' | '\u{2800}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// All that is refused, in the order of the code points: the rule once more, by Unicode's `DerivedCoreProperties.txt` and
+    /// its chapter on noncharacters.
+    const UNFIT: &[(u32, u32)] = &[
+        // Controls of ASCII and Latin-1, and the soft hyphen.
+        (0x00, 0x1f),
+        (0x7f, 0x9f),
+        (0xad, 0xad),
+        // The grapheme joiner, which joins nothing; the Arabic letter mark.
+        (0x34f, 0x34f),
+        (0x61c, 0x61c),
+        // Fillers of Hangul, inherent vowels of Khmer, selectors and the vowel separator of Mongolian.
+        (0x115f, 0x1160),
+        (0x17b4, 0x17b5),
+        (0x180b, 0x180f),
+        // A space of no width, marks of direction.
+        (0x200b, 0x200b),
+        (0x200e, 0x200f),
+        // Separators of lines and paragraphs; embeddings and overrides of direction.
+        (0x2028, 0x202e),
+        // The word joiner, invisible operators, isolates of direction, deprecated controls.
+        (0x2060, 0x206f),
+        // Braille without a dot, the filler of Hangul.
+        (0x2800, 0x2800),
+        (0x3164, 0x3164),
+        (0xfdd0, 0xfdef),
+        (0xfeff, 0xfeff),
+        (0xffa0, 0xffa0),
+        (0xfff0, 0xfffb),
+        (0xfffe, 0xffff),
+        // Controls of shorthand and of music.
+        (0x1_bca0, 0x1_bca3),
+        (0x1_d173, 0x1_d17a),
+        (0x1_fffe, 0x1_ffff),
+        (0x2_fffe, 0x2_ffff),
+        (0x3_fffe, 0x3_ffff),
+        (0x4_fffe, 0x4_ffff),
+        (0x5_fffe, 0x5_ffff),
+        (0x6_fffe, 0x6_ffff),
+        (0x7_fffe, 0x7_ffff),
+        (0x8_fffe, 0x8_ffff),
+        (0x9_fffe, 0x9_ffff),
+        (0xa_fffe, 0xa_ffff),
+        (0xb_fffe, 0xb_ffff),
+        (0xc_fffe, 0xc_ffff),
+        (0xd_fffe, 0xd_ffff),
+        // Tags, further selectors of variants, and what is set aside for more.
+        (0xe_0000, 0xe_0fff),
+        (0xe_fffe, 0xe_ffff),
+        (0xf_fffe, 0xf_ffff),
+        (0x10_fffe, 0x10_ffff),
+    ];
+
+    #[test]
+    fn every_character_is_shown_or_refused() {
+        for character in '\0'..=char::MAX {
+            let code = u32::from(character);
+            let is_listed = UNFIT.iter().any(|(first, last)| (*first..=*last).contains(&code));
+            let mut buffer = [0; 4];
+            let text = character.encode_utf8(&mut buffer);
+            assert_eq!(is_plain(text), !is_listed, "U+{code:04X}");
+            assert_eq!(plain(text) == " ", is_listed || character == ' ', "U+{code:04X}");
+        }
+    }
+
     #[test]
     fn what_is_not_shown_is_told_and_cleaned() {
-        for text in ["", "a b", "日本", "مرحبا", "👩\u{200d}🚀"] {
+        let names =
+            ["", "a b", "日本", "مرحبا", "👩\u{200d}🚀", "می\u{200c}خواهم", "ක්\u{200d}ෂ", "❤\u{fe0f}"];
+        for text in names {
             assert!(is_plain(text) && plain(text) == text, "{text:?}");
         }
         for unfit in
-            "\0\n\t\u{1b}\u{7f}\u{9b}\u{61c}\u{200f}\u{2028}\u{202e}\u{2066}\u{feff}\u{200b}\u{e0041}".chars()
+            "\0\n\t\u{1b}\u{7f}\u{9b}\u{61c}\u{200f}\u{2028}\u{202e}\u{3164}\u{feff}\u{e0041}".chars()
         {
             let text = format!("a{unfit}b");
             assert!(!is_plain(&text), "{text:?}");

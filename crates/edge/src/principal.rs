@@ -1,6 +1,8 @@
 //! On whose behalf a call is made, as one service tells another: two headers, which anybody may send, because nobody
 //! gains by them. What is done is judged by the lower one of the token's role and the stated one.
 
+use std::borrow::Cow;
+
 use axum::http::HeaderMap;
 use grey_core::change::Principal;
 use grey_core::error::Reason;
@@ -69,24 +71,32 @@ fn value<'h>(headers: &'h HeaderMap, header: &str) -> Result<Option<&'h str>, Ap
 }
 
 fn name(text: &str) -> Result<String, ApiError> {
-    let name = percent_decode_str(text).decode_utf8().ok();
-    name.filter(|name| is_name(name) && is_plain(name)).map(|name| name.into_owned()).ok_or_else(|| {
-        let why = "must be a name of 1 to 256 bytes of percent-encoded UTF-8, without control characters, characters that \
-                   change the direction of writing, and spaces around it";
+    decoded(text).filter(|name| is_name(name) && is_plain(name)).map(Cow::into_owned).ok_or_else(|| {
+        let why = "must be a name of 1 to 256 bytes of percent-encoded UTF-8, without control or invisible characters, \
+                   characters that change the direction of writing, and spaces around it";
         refused(PRINCIPAL_HEADER, why)
     })
 }
 
 fn chain(text: &str) -> Result<String, ApiError> {
-    let chain = percent_decode_str(text).decode_utf8().ok();
     let usable = |chain: &str| chain.len() <= MAX_VIA && !chain.trim().is_empty() && is_plain(chain);
-    chain.filter(|chain| usable(chain)).map(|chain| chain.into_owned()).ok_or_else(|| {
+    decoded(text).filter(|chain| usable(chain)).map(Cow::into_owned).ok_or_else(|| {
         refused(
             PRINCIPAL_VIA_HEADER,
-            "must be at most 1024 bytes of percent-encoded UTF-8, without control characters and characters that change the \
-             direction of writing",
+            "must be at most 1024 bytes of percent-encoded UTF-8, without control or invisible characters and characters that \
+             change the direction of writing",
         )
     })
+}
+
+/// What a text stands for. Each `%` of it begins a byte: elsewhere it would stand for itself, and the next reader might
+/// read it otherwise.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    let begins_byte = |rest: &str| {
+        rest.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let is_whole = text.split('%').skip(1).all(begins_byte);
+    is_whole.then(|| percent_decode_str(text).decode_utf8().ok()).flatten()
 }
 
 fn named_role(word: &str) -> Result<Role, ApiError> {
@@ -212,6 +222,12 @@ mod tests {
             (vec![(id, "%ff"), (role, "viewer")], id),
             (vec![(id, "ü"), (role, "viewer")], id),
             (vec![(id, "a%E2%80%AEb"), (role, "viewer")], id),
+            (vec![(id, "a%E3%85%A4b"), (role, "viewer")], id),
+            (vec![(id, "a%"), (role, "viewer")], id),
+            (vec![(id, "a%4"), (role, "viewer")], id),
+            (vec![(id, "a%zzb"), (role, "viewer")], id),
+            (vec![(id, "a%%41"), (role, "viewer")], id),
+            (vec![(id, "ann"), (role, "viewer"), (PRINCIPAL_VIA_HEADER, "a%2")], PRINCIPAL_VIA_HEADER),
             (
                 vec![(id, "ann"), (role, "viewer"), (PRINCIPAL_VIA_HEADER, "a%E2%80%AEb")],
                 PRINCIPAL_VIA_HEADER,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use grey_core::ids::{InstanceId, Name};
+use grey_core::text::{NOT_PLAIN, is_plain};
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate, access, server, telemetry, tls};
 use serde::{Deserialize, Serialize};
@@ -166,6 +167,9 @@ impl Validate for Config {
         faults.section("grpc.server", &self.grpc.server);
         faults.section("http.limits", &self.http.limits);
         faults.section("access", &self.access);
+        for (index, token) in self.access.tokens.iter().enumerate() {
+            faults.check(is_plain(&token.name), &format!("access.tokens.{index}.name"), NOT_PLAIN);
+        }
         faults.section("feed", &self.feed);
         faults.section("heartbeat", &self.heartbeat);
         faults.section("watch", &self.watch);

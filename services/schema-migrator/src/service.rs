@@ -11,6 +11,7 @@ use crate::jobs::Queue;
 use crate::prepare::{Grounds, invalid};
 use futures::{Stream, StreamExt};
 use grey_core::ids::{ServiceId, TenantId};
+use grey_core::text::{NOT_PLAIN, is_plain};
 use grey_edge::{Role, admit};
 use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
 use grey_proto::schema::{
@@ -96,6 +97,9 @@ fn page_size(asked: u32) -> Result<u32, ApiError> {
 fn reason(text: &str) -> Result<String, ApiError> {
     if text.len() > MAX_REASON {
         return Err(invalid("reason", format!("must have at most {MAX_REASON} bytes")));
+    }
+    if !is_plain(text) {
+        return Err(invalid("reason", NOT_PLAIN));
     }
     Ok(text.to_owned())
 }

@@ -206,7 +206,9 @@ impl Invalid {
             Misfit::Id { source, .. } => format!("{misfit}: {source}"),
             misfit => misfit.to_string(),
         };
-        Self { id: cut(id, MAX_TOLD).to_owned(), reason: cut(&reason, 2 * MAX_TOLD).to_owned() }
+        // Both may repeat what the list says.
+        let told = |text: &str, most| plain(cut(text, most)).into_owned();
+        Self { id: told(id, MAX_TOLD), reason: told(&reason, 2 * MAX_TOLD) }
     }
 }
 

@@ -162,7 +162,7 @@ async fn out_of_range(plane: &Plane) {
     let long = WriteOptions { reason: "x".repeat(501), ..WriteOptions::default() };
     assert_eq!(put(tenant("new"), Some(long)).await, bad);
     // What a store or a terminal cannot take.
-    for unfit in ["a\0b", "a\u{1b}[2Jb", "a\nb", "a\u{202e}b", "\u{2066}"] {
+    for unfit in ["a\0b", "a\u{1b}[2Jb", "a\nb", "a\u{202e}b", "\u{2066}", "a\u{3164}b", "a\u{2800}b"] {
         assert_eq!(put(Tenant { name: unfit.into(), ..tenant("new") }, None).await, bad, "{unfit:?}");
         let labels = [("k".to_owned(), unfit.to_owned())].into();
         assert_eq!(put(Tenant { labels, ..tenant("new") }, None).await, bad, "{unfit:?}");

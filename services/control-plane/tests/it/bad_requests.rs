@@ -192,6 +192,9 @@ async fn bodies_must_fit_their_path(plane: Plane) {
         ("/api/services/payment/versions/1.0", json!({"version": "2.0"})),
         ("/api/services/payment/policy", json!({"service": "other"})),
         ("/api/tenants/acme/services/payment/schema", json!({"tenant": "other", "schema": "1"})),
+        // Not shown, wherever a text is stated.
+        ("/api/tenants/acme", json!({"name": "a\u{3164}b"})),
+        ("/api/tenants/acme", json!({"labels": {"k": "a\u{2800}b"}})),
     ] {
         let request = plane.http.put(format!("{}{path}", plane.base)).json(&body);
         assert_eq!(refusal(request).await, invalid(400), "{path} {body}");

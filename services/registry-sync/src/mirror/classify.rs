@@ -67,7 +67,8 @@ pub(super) fn classify(
 
 /// What may be repeated of a registry's text.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
+    let shown: String = text.chars().take(MAX_SHOWN).collect();
+    plain(&shown).into_owned()
 }
 
 fn sight(

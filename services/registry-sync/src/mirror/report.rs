@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use grey_core::text::plain;
+
 use super::hold::Hold;
 use super::part::Part;
 use super::service::FORMER;
@@ -176,7 +178,7 @@ impl Mirror {
             let left_out = move |(name, why): (&String, &String)| LeftOut {
                 subject: name.clone(),
                 source: self.source_name(at).to_owned(),
-                why: why.clone(),
+                why: plain(why).into_owned(),
             };
             progress.skipped.iter().map(left_out)
         });
@@ -184,7 +186,7 @@ impl Mirror {
             service.quarantined().map(move |(at, instance, why)| LeftOut {
                 subject: format!("{id} {instance}"),
                 source: self.source_name(at).to_owned(),
-                why: why.to_owned(),
+                why: plain(why).into_owned(),
             })
         });
         skipped.chain(quarantined).take(MAX_TOLD).collect()

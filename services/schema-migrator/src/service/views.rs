@@ -6,6 +6,7 @@ use crate::tenant::Connection;
 use crate::views::{Recorded, drop_unused, list, switch};
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
+use grey_core::text::is_plain;
 use grey_edge::Caller;
 use grey_proto::schema::{
     DropViewsRequest, DropViewsResponse, ListViewsRequest, ListViewsResponse, SwitchViewsRequest,
@@ -43,11 +44,12 @@ impl Api {
         if request.roles.len() > MOST {
             return Err(invalid("roles", format!("must be at most {MOST}")));
         }
-        let odd = |role: &String| {
-            role.is_empty() || role.len() > LONGEST_ROLE || role.chars().any(char::is_control)
-        };
+        let odd = |role: &String| role.is_empty() || role.len() > LONGEST_ROLE || !is_plain(role);
         if request.roles.iter().any(odd) {
-            return Err(invalid("roles", format!("must have names of at most {LONGEST_ROLE} bytes")));
+            return Err(invalid(
+                "roles",
+                format!("must have names of at most {LONGEST_ROLE} bytes of plain text"),
+            ));
         }
         let connection = Box::pin(self.locked(&tenant, &service)).await?;
         let switched = Box::pin(switch(&connection, &schema, &request.roles)).await;

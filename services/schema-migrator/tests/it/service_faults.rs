@@ -40,6 +40,8 @@ async fn unknown_things_are_told_apart() {
     assert_eq!(reason(replica.try_start(request).await), Reason::InvalidArgument);
     let long = StartUpgradeRequest { reason: "x".repeat(501), ..up("acme") };
     assert_eq!(reason(replica.try_start(long).await), Reason::InvalidArgument);
+    let unfit = StartUpgradeRequest { reason: "a\u{3164}b".into(), ..up("acme") };
+    assert_eq!(reason(replica.try_start(unfit).await), Reason::InvalidArgument);
     nothing_queued(&replica).await;
     replica.stop().await;
 }

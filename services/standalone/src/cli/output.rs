@@ -62,11 +62,12 @@ mod tests {
 
     #[test]
     fn cells_cannot_command_the_terminal() {
-        let rows = [["acme\u{1b}[2J".to_owned(), String::new()], ["b\nc".to_owned(), "gold".to_owned()]];
+        let rows =
+            [["acme\u{1b}[2J".to_owned(), String::new()], ["b\nc\u{3164}d".to_owned(), "gold".to_owned()]];
         insta::assert_snapshot!(table(["TENANT", "TIER"], rows), @"
         TENANT    TIER
         acme [2J  -
-        b c       gold
+        b c d     gold
         ");
     }
 

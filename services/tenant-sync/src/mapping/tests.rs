@@ -109,6 +109,18 @@ fn what_is_not_mapped_is_left_alone() {
 }
 
 #[test]
+fn what_is_not_shown_is_cleaned_wherever_a_tenant_api_says_it() {
+    let entry = json!({"id": "acme", "name": "a\u{3164}b", "status": "active"});
+    assert_eq!(tenant(&Options::default(), &entry).name.as_deref(), Some("a b"));
+    let entry = json!({"id": "a\u{2800}b", "status": "active"});
+    let Entry::Unfit(None, invalid) = mapping(&Options::default()).map(&entry) else {
+        panic!("{entry} has no id")
+    };
+    assert_eq!(invalid.id, "a b");
+    assert_eq!(plain(&invalid.reason), invalid.reason);
+}
+
+#[test]
 fn ids_are_text_or_whole_numbers_and_lowercase_only_if_wanted() {
     let lower = Options { lowercase_ids: true, ..Options::default() };
     let id = |options, entry: Value| match mapping(options).map(&entry) {

@@ -1,5 +1,6 @@
 //! How listings become lists, and how lists are taken over.
 
+use grey_core::text::is_plain;
 use grey_state::instances::Damaged;
 
 use super::*;
@@ -40,6 +41,18 @@ fn everything_told_of_an_instance_is_carried_along() {
     assert_eq!(one.zone.unwrap().as_str(), "eu-a");
     assert_eq!(one.source.unwrap().as_str(), "dc-1");
     assert_eq!((one.address.as_str(), one.metadata), ("a.test:80", metadata));
+}
+
+#[test]
+fn what_is_not_shown_is_cleaned_wherever_a_registry_says_it() {
+    let mut world = World::new(options(&["dc-1"]));
+    let metadata = [("no\u{feff}te".to_owned(), "a\u{3164}b".to_owned())].into();
+    world.payment(vec![Registered { metadata, ..on("a", "1") }, on("b\u{2800}", "1")]);
+    let one = world.published("payment").remove(0);
+    assert_eq!(one.metadata, [("no te".to_owned(), "a b".to_owned())].into());
+    let told = world.mirror.left_out().remove(0);
+    assert_eq!(told.subject, "payment b ");
+    assert!(is_plain(&told.why), "{}", told.why);
 }
 
 #[test]
