@@ -8,6 +8,7 @@ mod budget;
 mod connection;
 pub mod http;
 mod percore;
+mod purpose;
 
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use crate::{
     tls,
 };
 
+pub use browser::{LastHost, Pages, RefusedPage};
 pub use budget::{Budget, Counting, OverBudget, Share, check_body};
 pub use percore::{PerCore, PerCoreHandle};
+pub use purpose::Purpose;
 
 /// HTTP/2 window of a stream, the protocol's own: what is not read of one body keeps others of the connection from coming.
 const STREAM_WINDOW: u32 = LEAST_WINDOW;

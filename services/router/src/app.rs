@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Context;
 use grey_runtime::access::{self, Failures};
-use grey_runtime::server::{PerCore, http::Server};
+use grey_runtime::server::{Pages, PerCore, http::Server};
 use grey_runtime::tls::{Acceptor, Alpn};
 use grey_runtime::{Health, Shutdown, Telemetry, admin};
 use grey_state::State;
@@ -158,7 +158,8 @@ impl App {
             .build_v1()
             .context("describe the gRPC services")?;
         let token = draining.clone();
-        let bounds = Bounds::new(options.body_budget_bytes, failures);
+        let pages = Pages::of(&config.access, grpc.local_addr());
+        let bounds = Bounds::new(options.body_budget_bytes, failures, pages);
         let make_thread = move |thread: usize| {
             let counts = counts.get(thread).map(Arc::clone).unwrap_or_default();
             let decider = Arc::new(Decider::new(Arc::clone(&shared), counts, thread));

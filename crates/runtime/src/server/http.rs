@@ -26,10 +26,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
 use tower::ServiceExt;
 
 use super::{
-    Budget, Counting, STREAM_WINDOW, browser, check_room,
+    Budget, Counting, Pages, STREAM_WINDOW, check_room,
     connection::{
         Accepted, Arriving, Bounded, Bounds, Connections, Counted, Drain, Flight, Slot, accept, close,
     },
@@ -133,13 +134,6 @@ pub struct Server {
     pages: Option<Pages>,
 }
 
-/// Browsers are not trusted to be their users.
-#[derive(Debug, Clone, Copy)]
-struct Pages {
-    /// Whether the port can be reached on this machine alone.
-    is_local: bool,
-}
-
 impl Server {
     /// Opens the port.
     ///
@@ -161,8 +155,7 @@ impl Server {
     /// Refuses what pages of others make browsers send, if callers need no token.
     #[must_use]
     pub fn with_access(mut self, access: &access::Options) -> Self {
-        let is_local = self.local_addr.ip().is_loopback();
-        self.pages = access.serves_anonymous(self.local_addr).then_some(Pages { is_local });
+        self.pages = Pages::of(access, self.local_addr);
         self
     }
 
@@ -227,9 +220,11 @@ impl Server {
 }
 
 fn refuse(request: &Request<Incoming>, pages: Pages) -> Option<Response<Body>> {
-    let refused = browser::check(request.uri(), request.headers(), pages.is_local).err()?;
-    tracing::warn!(request.path = request.uri().path(), why = ?refused, "refused a request of a page of another origin");
-    Some(refusal(StatusCode::FORBIDDEN, refused.body()))
+    let refused = pages.check(request.uri(), request.headers()).err()?;
+    Some(match is_grpc(request.headers()) {
+        true => Status::permission_denied(refused.to_string()).into_http(),
+        false => refusal(StatusCode::FORBIDDEN, refused.body()),
+    })
 }
 
 /// What a request is answered that was too much. What gRPC makes of its broken body says so itself.
@@ -246,8 +241,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn refusal(code: StatusCode, body: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+fn refusal(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -229,20 +229,28 @@ async fn pages_of_others_are_refused_where_no_token_is_needed() {
     let (addr, draining) = (server.local_addr(), CancellationToken::new());
     let router = Router::new().route("/", get(async || "secret"));
     let serving = tokio::spawn(server.serve(router, None, draining.clone(), DEADLINE));
-    for (host, more, answered) in [
-        (addr.to_string(), "", true),
-        (format!("localhost:{}", addr.port()), "", true),
-        (addr.to_string(), "origin: http://evil.example\r\n", false),
-        (format!("evil.example:{}", addr.port()), "", false),
-    ] {
+    let ask = async |host: &str, more: &str| {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         within(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let two = format!("origin: http://{addr}\r\norigin: http://evil.example\r\n");
+    for (host, more, answered) in [
+        (addr.to_string(), "", true),
+        (format!("localhost:{}", addr.port()), "", true),
+        (addr.to_string(), "origin: http://evil.example\r\n", false),
+        (addr.to_string(), two.as_str(), false),
+        (format!("evil.example:{}", addr.port()), "", false),
+    ] {
+        let answer = ask(&host, more).await;
         assert_eq!(answer.starts_with("HTTP/1.1 200"), answered, "{host} {more}: {answer}");
         assert_eq!(answer.contains("secret"), answered, "{host} {more}: {answer}");
     }
+    let answer = ask("evil.example", "content-type: application/grpc\r\n").await;
+    assert!(answer.contains("grpc-status: 7") && !answer.contains("secret"), "{answer}");
     draining.cancel();
     assert!(within(serving).await.unwrap());
 }

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use grey_core::error::Reason;
+use grey_proto::status::ApiError;
 use grey_runtime::access::{self, Failures, LastCaller, Principal};
-use grey_runtime::server::{Budget, Share};
+use grey_runtime::server::{Budget, LastHost, Pages, Share};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::{Body as _, Frame};
@@ -39,6 +41,7 @@ pub(crate) struct Dispatch<H, R> {
     connection: Arc<Connection>,
     client: IpAddr,
     last_caller: RefCell<LastCaller>,
+    last_host: RefCell<LastHost>,
 }
 
 /// What the connections of a thread have in common.
@@ -59,12 +62,14 @@ pub(crate) struct Bounds {
     /// Those of requests that nobody known need have sent: never so many that they keep others out.
     open: Budget,
     failures: Failures,
+    /// None where callers need a token.
+    pages: Option<Pages>,
 }
 
 impl Bounds {
-    pub(crate) fn new(budget_bytes: usize, failures: Failures) -> Self {
+    pub(crate) fn new(budget_bytes: usize, failures: Failures, pages: Option<Pages>) -> Self {
         let budget = Budget::new(budget_bytes);
-        Self { open: budget.part(), budget, failures }
+        Self { open: budget.part(), budget, failures, pages }
     }
 }
 
@@ -109,7 +114,14 @@ impl<H: Health, R: ServerReflection> Services<H, R> {
     pub(crate) fn connect(self: &Arc<Self>, client: IpAddr) -> Dispatch<H, R> {
         let (methods, budget) = (Arc::clone(&self.methods), self.bounds.budget.part());
         let connection = Arc::new(Connection { methods, budget });
-        Dispatch { services: Arc::clone(self), connection, client, last_caller: RefCell::default() }
+        let services = Arc::clone(self);
+        Dispatch {
+            services,
+            connection,
+            client,
+            last_caller: RefCell::default(),
+            last_host: RefCell::default(),
+        }
     }
 }
 
@@ -118,6 +130,14 @@ impl<H: Health, R: ServerReflection> Dispatch<H, R> {
         let shared = &self.services.shared;
         let mut last = self.last_caller.borrow_mut();
         last.authenticate(&shared.access, headers, || shared.now())
+    }
+
+    /// Why a request is not answered that a page of others may have made a browser send.
+    fn check_page<B>(&self, request: &Request<B>) -> Result<(), Status> {
+        let Some(pages) = self.services.bounds.pages else { return Ok(()) };
+        let refused = self.last_host.borrow_mut().check(pages, request.uri(), request.headers());
+        refused
+            .map_err(|why| ApiError::new(Reason::Denied, why.to_string()).with("field", why.field()).into())
     }
 
     /// Refuses a call; nothing of it is read.
@@ -149,6 +169,9 @@ where
     fn call(&self, request: Request<B>) -> Answering<B> {
         let services = &*self.services;
         let shared = &services.shared;
+        if let Err(refused) = self.check_page(&request) {
+            return Answering::Ready(refused.into_http());
+        }
         let served = match Target::of(request.uri().path()) {
             Target::Router(method) => {
                 return match self.caller(request.headers()) {

@@ -13,6 +13,7 @@ mod holds;
 mod http;
 mod metrics;
 mod outage;
+mod pages;
 mod process;
 mod redis;
 mod report;

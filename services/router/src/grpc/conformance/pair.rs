@@ -171,7 +171,7 @@ fn dispatch(service: Service) -> Dispatch<impl Health, impl ServerReflection> {
         .build_v1()
         .unwrap();
     let failures = Failures::new(&opentelemetry::global::meter("test"), "grpc");
-    let (bounds, draining) = (Bounds::new(BUDGET, failures), CancellationToken::new());
+    let (bounds, draining) = (Bounds::new(BUDGET, failures, None), CancellationToken::new());
     Services::new(service, health, reflection, bounds, draining).connect(Ipv4Addr::LOCALHOST.into())
 }
 
