@@ -56,7 +56,8 @@ pub struct Options {
     /// Bytes that a connection may send before what it sent is read.
     pub connection_window_bytes: u32,
     /// Bytes of bodies that have come and are not answered, of all connections together; one may hold a quarter of them.
-    /// What is more is refused.
+    /// What is more is refused, unless bodies that come too slowly can make room. A byte costs up to 2.7 of memory: what reads
+    /// a message has a copy of it that grows.
     pub body_budget_bytes: usize,
     /// Bytes buffered per call towards a client that reads slowly.
     pub max_send_buffer_bytes: usize,

@@ -2,16 +2,26 @@
 //!
 //! A body counts from when its bytes come until its request is answered. Of calls that go on after their answer has begun
 //! (gRPC's streams), only the message that is still coming counts.
+//!
+//! Where bytes are short, bodies that are waited for make room, those that come too slowly first: whoever sends half a
+//! request and waits keeps nobody else out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+mod messages;
+mod waiting;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
 };
 
+use self::{
+    messages::Messages,
+    waiting::{Pace, Place, Waiting},
+};
 use crate::config::Faults;
-
-/// Bytes before each message of gRPC: whether it is compressed, and its length.
-const PREFIX: usize = 5;
 
 /// No part may hold more than one of so many of the whole.
 const PARTS: usize = 4;
@@ -26,6 +36,8 @@ struct Limit {
     held: AtomicUsize,
     /// What this one is a part of.
     whole: Option<Budget>,
+    /// The bodies that are waited for, those of the whole.
+    waiting: Arc<Waiting>,
 }
 
 /// What one request holds of a budget; given back when the last clone is dropped, of which one goes with the body and one
@@ -39,6 +51,7 @@ struct Held {
     bytes: AtomicUsize,
     answered: AtomicBool,
     refused: AtomicBool,
+    pace: Pace,
 }
 
 /// Counts a body as it comes.
@@ -47,6 +60,8 @@ pub struct Counting {
     share: Share,
     /// None if it is not of gRPC.
     messages: Option<Messages>,
+    /// None before it is waited for, and once all of it has come.
+    place: Option<Place>,
 }
 
 /// Why a body is not read on.
@@ -58,22 +73,27 @@ impl Budget {
     /// A budget of `most` bytes for all connections together.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Limit { most, held: AtomicUsize::new(0), whole: None }))
+        let waiting = Arc::new(Waiting::new());
+        Self(Arc::new(Limit { most, held: AtomicUsize::new(0), whole: None, waiting }))
     }
 
     /// A part of it, such as that of a connection: it may hold a quarter.
     #[must_use]
     pub fn part(&self) -> Self {
-        let most = self.0.most / PARTS;
-        Self(Arc::new(Limit { most, held: AtomicUsize::new(0), whole: Some(self.clone()) }))
+        let (most, waiting) = (self.0.most / PARTS, Arc::clone(&self.0.waiting));
+        Self(Arc::new(Limit { most, held: AtomicUsize::new(0), whole: Some(self.clone()), waiting }))
     }
 
     /// A request of which nothing counts so far.
     #[must_use]
     pub fn share(&self) -> Share {
-        let (bytes, answered, refused) =
-            (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Share(Arc::new(Held { budget: self.clone(), bytes, answered, refused }))
+        Share(Arc::new(Held {
+            budget: self.clone(),
+            bytes: AtomicUsize::new(0),
+            answered: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            pace: Pace::default(),
+        }))
     }
 
     /// Bytes that are held now.
@@ -82,13 +102,27 @@ impl Budget {
         self.0.held.load(Relaxed)
     }
 
-    fn take(&self, bytes: usize) -> Result<(), OverBudget> {
+    /// Takes bytes for `by`; others make room for it if they have to.
+    fn take(&self, bytes: usize, by: &Held) -> Result<(), OverBudget> {
+        // At first the part may be short of them, and then the whole.
+        for _ in 0..2 {
+            match self.try_take(bytes) {
+                Ok(()) => return Ok(()),
+                Err(short) if short.make_room(bytes, by) => {}
+                Err(_) => return Err(OverBudget),
+            }
+        }
+        self.try_take(bytes).map_err(|_| OverBudget)
+    }
+
+    /// Takes bytes, or tells which budget is short of them.
+    fn try_take(&self, bytes: usize) -> Result<(), &Self> {
         let before = self.0.held.fetch_add(bytes, Relaxed);
         let fits = before.checked_add(bytes).is_some_and(|after| after <= self.0.most);
-        let taken = if fits {
-            self.0.whole.as_ref().map_or(Ok(()), |whole| whole.take(bytes))
-        } else {
-            Err(OverBudget)
+        let taken = match &self.0.whole {
+            _ if !fits => Err(self),
+            Some(whole) => whole.try_take(bytes),
+            None => Ok(()),
         };
         if taken.is_err() {
             self.0.held.fetch_sub(bytes, Relaxed);
@@ -101,6 +135,11 @@ impl Budget {
         if let Some(whole) = &self.0.whole {
             whole.give_back(bytes);
         }
+    }
+
+    /// Whether it is a part of `other`, or the same.
+    fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.whole.as_ref().is_some_and(|whole| whole.is_of(other))
     }
 }
 
@@ -120,20 +159,28 @@ impl Share {
         self.0.answered.store(true, Relaxed);
     }
 
-    /// Whether the request was more than the budget had left.
+    /// Whether the request was more than the budget had left, or had to make room.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.0.refused.load(Relaxed)
     }
 
     fn take(&self, bytes: usize) -> Result<(), OverBudget> {
-        match self.0.budget.take(bytes) {
+        let held = &*self.0;
+        // One that has made room is not read on.
+        let taken = if held.pace.has_lost() {
+            Err(OverBudget)
+        } else {
+            held.budget.0.waiting.pay(held, bytes);
+            held.budget.take(bytes, held)
+        };
+        match taken {
             Ok(()) => {
-                self.0.bytes.fetch_add(bytes, Relaxed);
+                held.bytes.fetch_add(bytes, Relaxed);
                 Ok(())
             }
             Err(over) => {
-                self.0.refused.store(true, Relaxed);
+                held.refused.store(true, Relaxed);
                 Err(over)
             }
         }
@@ -142,6 +189,15 @@ impl Share {
     fn give_back_but(&self, kept: usize) {
         let before = self.0.bytes.fetch_min(kept, Relaxed);
         self.0.budget.give_back(before.saturating_sub(kept));
+    }
+}
+
+impl Held {
+    /// Gives back all that it holds and tells whoever waits for the rest of it.
+    fn lose(&self) {
+        self.refused.store(true, Relaxed);
+        self.budget.give_back(self.bytes.swap(0, Relaxed));
+        self.pace.lose();
     }
 }
 
@@ -155,7 +211,7 @@ impl Counting {
     /// Counts a body for `share`; `is_grpc` says whether it is of messages of gRPC.
     #[must_use]
     pub fn new(share: Share, is_grpc: bool) -> Self {
-        Self { share, messages: is_grpc.then(Messages::default) }
+        Self { share, messages: is_grpc.then(Messages::default), place: None }
     }
 
     /// For what goes with the answer.
@@ -167,7 +223,7 @@ impl Counting {
     /// Counts bytes that have come.
     ///
     /// # Errors
-    /// They are too many; the body must be given up.
+    /// They are too many, or the body has made room; it must be given up.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), OverBudget> {
         self.share.take(bytes.len())?;
         if let Some(messages) = &mut self.messages {
@@ -182,52 +238,23 @@ impl Counting {
             self.share.give_back_but(self.messages.as_ref().map_or(0, Messages::incomplete));
         }
     }
-}
 
-/// Follows messages of gRPC through the frames that they come in.
-#[derive(Debug, Default)]
-struct Messages {
-    prefix: [u8; PREFIX],
-    /// How much has come of the message that is incomplete, its prefix included.
-    come: usize,
-    /// How much is missing of it; unknown, and 0, while its prefix comes.
-    missing: usize,
-}
-
-impl Messages {
-    fn follow(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let taken = if self.missing > 0 {
-                let taken = self.missing.min(bytes.len());
-                self.missing -= taken;
-                taken
-            } else {
-                self.follow_prefix(bytes)
-            };
-            self.come += taken;
-            if self.missing == 0 && self.come >= PREFIX {
-                self.come = 0;
-            }
-            bytes = bytes.get(taken..).unwrap_or_default();
+    /// Called when more is waited for that is not there: from now on the body may have to make room. Ready if it had to;
+    /// it must be given up.
+    pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<OverBudget> {
+        let held = &self.share.0;
+        if self.place.is_none() && held.bytes.load(Relaxed) > 0 {
+            self.place = Some(held.budget.0.waiting.enter(held));
         }
+        if self.place.is_none() {
+            return Poll::Pending;
+        }
+        held.pace.poll_lost(cx)
     }
 
-    /// How many of the bytes are of the prefix.
-    fn follow_prefix(&mut self, bytes: &[u8]) -> usize {
-        let wanted = self.prefix.get_mut(self.come..).unwrap_or_default();
-        let taken = wanted.len().min(bytes.len());
-        for (place, byte) in wanted.iter_mut().zip(bytes) {
-            *place = *byte;
-        }
-        if taken == wanted.len() {
-            let [_, length @ ..] = self.prefix;
-            self.missing = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        }
-        taken
-    }
-
-    fn incomplete(&self) -> usize {
-        self.come
+    /// All of the body has come: it makes room no more.
+    pub fn ended(&mut self) {
+        self.place = None;
     }
 }
 

@@ -63,7 +63,8 @@ pub struct Limits {
     /// Bytes that an HTTP/2 connection may send before what it sent is read.
     pub connection_window_bytes: u32,
     /// Bytes of bodies that have come and are not answered, of all connections together; one may hold a quarter of them.
-    /// What is more is refused.
+    /// What is more is refused, unless bodies that come too slowly can make room. A byte costs up to 2.7 of memory: what reads
+    /// a message has a copy of it that grows.
     pub body_budget_bytes: usize,
     /// For a TLS handshake, for the first bytes after it, and for the headers of an HTTP/1.1 request.
     #[serde(with = "crate::config::duration")]

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
+use futures::StreamExt;
 use grey_runtime::server::http::{Limits, Server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -201,6 +202,45 @@ async fn bodies_that_are_not_answered_are_bounded_together() {
     }
     assert_eq!(within(fits).await.unwrap().text().await.unwrap(), "300");
     assert_eq!(within(post(900)).await.unwrap().status(), 200, "what was answered is not held");
+    server.draining.cancel();
+    assert!(within(server.serving).await.unwrap());
+}
+
+#[tokio::test]
+async fn half_a_body_keeps_no_other_out() {
+    let (router, entered, release) = held_route();
+    let read = Arc::new(Semaphore::new(0));
+    let reading = Arc::clone(&read);
+    let half = move |body: axum::body::Body| {
+        let reading = Arc::clone(&reading);
+        async move {
+            let mut frames = body.into_data_stream();
+            while let Some(Ok(frame)) = frames.next().await {
+                reading.add_permits(frame.len());
+            }
+        }
+    };
+    let router = router.route("/half", axum::routing::post(half));
+    let server = start(router, small_budget(), DEADLINE).await;
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        let head = "POST /half HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
+        stream.write_all((head.to_owned() + &"x".repeat(900)).as_bytes()).await.unwrap();
+        within(read.acquire_many(900)).await.unwrap().forget();
+        stalled.push(stream);
+    }
+    let request = reqwest::Client::new().post(format!("http://{}/", server.addr)).body("x".repeat(900));
+    let honest = tokio::spawn(async move { within(request.send()).await.unwrap().status() });
+    within(entered.acquire()).await.unwrap().forget();
+    release.add_permits(1);
+    assert_eq!(within(honest).await.unwrap(), 200);
+    let mut answer = [0; 12];
+    within(stalled[0].read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 429");
+    let mut others = stalled.iter().skip(1).map(|stream| stream.try_read(&mut [0]));
+    assert!(others.all(|read| read.is_err()), "no more than must be is taken from others");
+    drop(stalled);
     server.draining.cancel();
     assert!(within(server.serving).await.unwrap());
 }

@@ -6,9 +6,10 @@ mod case;
 pub(super) mod pair;
 mod table;
 
+use std::pin::pin;
 use std::time::Duration;
 
-use grey_proto::router::RouteRequest;
+use grey_proto::router::{RouteBatchRequest, RouteRequest};
 use prost::Message;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -204,6 +205,23 @@ async fn a_message_that_is_too_much_now_is_refused_before_it_is_whole() {
     assert_eq!(told.code(), Some(Code::ResourceExhausted));
     let (told, _) = pair.ask_as("Route", Some("Bearer tester"), &asked(&call("acme", "payment"))).await;
     assert_eq!(told.code(), Some(Code::Ok), "nothing of what was refused is held");
+}
+
+#[tokio::test]
+async fn half_a_message_keeps_no_other_out() {
+    let pair = Pair::with(|limits| limits.call_bytes = BUDGET);
+    let half = framed(0, &vec![b'x'; BUDGET / 2]);
+    let half = Case { end: End::Never, ..Case::of(&half[..BUDGET / 5]) };
+    let calls = vec![RouteRequest { user: "x".repeat(BUDGET / 8), ..call("acme", "payment") }];
+    let whole = Case::of(&framed(0, &RouteBatchRequest { calls }.encode_to_vec()));
+    for method in ["Route", "RouteBatch", "RouteStream", "Report"] {
+        let mut stalled = pin!(pair.ask_as(method, Some("Bearer tester"), &half));
+        assert!(futures::poll!(stalled.as_mut()).is_pending());
+        let (told, _) = pair.ask_as("RouteBatch", Some("Bearer tester"), &whole).await;
+        assert_eq!(told.code(), Some(Code::Ok), "{method}");
+        let (told, _) = stalled.await;
+        assert_eq!(told.code(), Some(Code::ResourceExhausted), "{method}");
+    }
 }
 
 /// Requests that nobody thought of. `GREY_FUZZ` says how many, `GREY_FUZZ_SEED` which.

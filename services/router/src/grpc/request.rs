@@ -81,11 +81,13 @@ impl<B> RequestBody<B> {
         let read = self.read.bytes();
         match counting.take(read.get(self.counted..).unwrap_or_default()) {
             Ok(()) => self.counted = read.len(),
-            Err(over) => {
-                self.read = Read::Frame(Bytes::new());
-                self.rest = Rest::Failed(over_budget(over).into());
-            }
+            Err(over) => self.give_up(over),
         }
+    }
+
+    fn give_up(&mut self, over: OverBudget) {
+        self.read = Read::Frame(Bytes::new());
+        self.rest = Rest::Failed(over_budget(over).into());
     }
 
     /// The message, if the body has ended as exactly one, not compressed and within `limit` bytes.
@@ -111,6 +113,11 @@ where
                     return Poll::Pending;
                 }
                 self.count(budget);
+                if let Some(counting) = &mut self.counting
+                    && let Poll::Ready(over) = counting.poll_lost(cx)
+                {
+                    self.give_up(over);
+                }
                 // One that is too much was broken off.
                 return if matches!(self.rest, Rest::Open(_)) { Poll::Pending } else { Poll::Ready(()) };
             };
@@ -135,10 +142,17 @@ where
 
     /// Spares a look for more after the last frame.
     fn see_end(&mut self) {
-        if let Rest::Open(body) = &self.rest
-            && body.is_end_stream()
-        {
+        if self.has_come() {
             self.rest = Rest::Ended;
+        }
+    }
+
+    /// Whether nothing more is waited for.
+    fn has_come(&self) -> bool {
+        match &self.rest {
+            Rest::Open(body) => body.is_end_stream(),
+            Rest::Failed(_) => false,
+            Rest::Ended => true,
         }
     }
 
@@ -146,7 +160,14 @@ where
         match &mut self.rest {
             Rest::Open(body) => match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-                Poll::Pending => self.deadline.poll_late(cx).map(|()| Some(Err(late().into()))),
+                Poll::Pending => {
+                    if let Some(counting) = &mut self.counting
+                        && let Poll::Ready(over) = counting.poll_lost(cx)
+                    {
+                        return Poll::Ready(Some(Err(over_budget(over).into())));
+                    }
+                    self.deadline.poll_late(cx).map(|()| Some(Err(late().into())))
+                }
             },
             Rest::Failed(_) => match mem::replace(&mut self.rest, Rest::Ended) {
                 Rest::Failed(fault) => Poll::Ready(Some(Err(fault))),
@@ -186,16 +207,16 @@ where
         {
             return Poll::Ready(Some(Err(over_budget(over).into())));
         }
+        if (frame.is_none() || this.has_come())
+            && let Some(counting) = &mut this.counting
+        {
+            counting.ended();
+        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let ended = match &self.rest {
-            Rest::Open(body) => body.is_end_stream(),
-            Rest::Failed(_) => false,
-            Rest::Ended => true,
-        };
-        ended && self.read.bytes().is_empty() && self.trailers.is_none()
+        self.has_come() && self.read.bytes().is_empty() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 use super::Flight;
-use crate::server::Counting;
+use crate::server::{Counting, OverBudget};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub(in super::super) enum Broken {
     /// It is too much now; gRPC's answers say so by the status.
     #[error("the body is more than may be held now")]
     OverBudget(#[source] Status),
+}
+
+impl From<OverBudget> for Broken {
+    fn from(over: OverBudget) -> Self {
+        Self::OverBudget(Status::resource_exhausted(over.to_string()))
+    }
 }
 
 /// A request's body.
@@ -65,6 +71,9 @@ impl Body for Arriving {
         let this = &mut *self;
         this.counting.go_on();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if let Poll::Ready(over) = this.counting.poll_lost(cx) {
+                return Poll::Ready(Some(Err(over.into())));
+            }
             let within = this.within;
             let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
             ready!(deadline.as_mut().poll(cx));
@@ -72,13 +81,13 @@ impl Body for Arriving {
         };
         if frame.is_none() || this.body.is_end_stream() {
             this.flight.begin();
+            this.counting.ended();
         }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
             && let Err(over) = this.counting.take(data)
         {
-            let status = Status::resource_exhausted(over.to_string());
-            return Poll::Ready(Some(Err(Broken::OverBudget(status))));
+            return Poll::Ready(Some(Err(over.into())));
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
     }
