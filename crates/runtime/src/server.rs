@@ -9,6 +9,7 @@ mod connection;
 pub mod http;
 mod percore;
 mod purpose;
+mod under_way;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub use browser::{LastHost, Pages, RefusedPage};
 pub use budget::{Budget, Counting, OverBudget, Share, check_body};
 pub use percore::{PerCore, PerCoreHandle};
 pub use purpose::Purpose;
+pub use under_way::{Requests, Sent, TooManyRequests, UnderWay};
 
 /// HTTP/2 window of a stream, the protocol's own: what is not read of one body keeps others of the connection from coming.
 const STREAM_WINDOW: u32 = LEAST_WINDOW;
@@ -48,6 +50,9 @@ pub struct Options {
     pub tls: Option<tls::Acceptor>,
     /// Calls in flight on one connection; more wait at the client.
     pub max_concurrent_streams: u32,
+    /// Calls under way, of all connections together, but for checks of health, and for calls that are answered as soon as
+    /// they are there: of those, so many may be waited for on each thread. What is more is refused.
+    pub max_requests: usize,
     /// Connections of all threads together; beyond them the oldest one without a call makes room, and while there is none,
     /// newcomers are closed at once.
     pub max_connections: usize,
@@ -87,6 +92,7 @@ impl Default for Options {
         Self {
             tls: None,
             max_concurrent_streams: 1024,
+            max_requests: 32_768,
             max_connections: 4096,
             max_header_list_bytes: 16 << 10,
             connection_window_bytes: 64 << 10,
@@ -107,6 +113,7 @@ impl Validate for Options {
     fn validate(&self, faults: &mut Faults) {
         faults.check(self.max_concurrent_streams > 0, "max_concurrent_streams", "must be at least 1");
         faults.check(self.max_connections > 0, "max_connections", "must be at least 1");
+        faults.check(self.max_requests > 0, "max_requests", "must be at least 1");
         faults.check(self.max_header_list_bytes >= 1024, "max_header_list_bytes", "must be at least 1024");
         check_room(faults, self.connection_window_bytes, self.body_budget_bytes);
         let fits = (1024..=1 << 30).contains(&self.max_send_buffer_bytes);

@@ -159,7 +159,7 @@ impl App {
             .context("describe the gRPC services")?;
         let token = draining.clone();
         let pages = Pages::of(&config.access, grpc.local_addr());
-        let bounds = Bounds::new(options.body_budget_bytes, failures, pages);
+        let bounds = Bounds::new(&options, failures, pages);
         let make_thread = move |thread: usize| {
             let counts = counts.get(thread).map(Arc::clone).unwrap_or_default();
             let decider = Arc::new(Decider::new(Arc::clone(&shared), counts, thread));

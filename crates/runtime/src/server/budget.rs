@@ -23,6 +23,11 @@ use self::{
 };
 use crate::config::Faults;
 
+/// Bytes that requests may hold which nobody known need have sent: of their own, so that nobody keeps others out by them.
+const OPEN: usize = 4 << 20;
+/// Bytes that such a request counts by itself, so that their number has a bound.
+const OPEN_COST: usize = 1 << 10;
+
 /// No part may hold more than one of so many of the whole.
 const PARTS: usize = 4;
 
@@ -82,6 +87,12 @@ impl Budget {
     pub fn part(&self) -> Self {
         let (most, waiting) = (self.0.most / PARTS, Arc::clone(&self.0.waiting));
         Self(Arc::new(Limit { most, held: AtomicUsize::new(0), whole: Some(self.clone()), waiting }))
+    }
+
+    /// A budget for requests that nobody known need have sent, each of which [counts](Share::count_open) by itself.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::new(OPEN)
     }
 
     /// A request of which nothing counts so far.
@@ -157,6 +168,14 @@ impl Share {
     /// The answer has begun: once more of the body is waited for, only the message counts that is still coming.
     pub fn answered(&self) {
         self.0.answered.store(true, Relaxed);
+    }
+
+    /// Counts a request that nobody known need have sent.
+    ///
+    /// # Errors
+    /// Too many are under way, and none of them is further behind.
+    pub fn count_open(&self) -> Result<(), OverBudget> {
+        self.take(OPEN_COST)
     }
 
     /// Whether the request was more than the budget had left, or had to make room.

@@ -30,7 +30,7 @@ use tonic::Status;
 use tower::ServiceExt;
 
 use super::{
-    Budget, Counting, Pages, STREAM_WINDOW, check_room,
+    Budget, Counting, Pages, Purpose, Requests, STREAM_WINDOW, Sent, UnderWay, check_room,
     connection::{
         Accepted, Arriving, Bounded, Bounds, Connections, Counted, Drain, Flight, Slot, accept, close,
     },
@@ -58,6 +58,9 @@ pub struct Limits {
     pub max_connections: usize,
     /// HTTP/2 calls in flight on one connection.
     pub max_concurrent_streams: u32,
+    /// Requests under way, of all connections together, until all of their answers was taken; checks of health do not count.
+    /// What is more is refused.
+    pub max_requests: usize,
     /// Size of all headers of one request in bytes.
     pub max_header_bytes: u32,
     /// Bytes that an HTTP/2 connection may send before what it sent is read.
@@ -85,6 +88,7 @@ impl Default for Limits {
         Self {
             max_connections: 4096,
             max_concurrent_streams: 256,
+            max_requests: 16_384,
             max_header_bytes: 32 << 10,
             connection_window_bytes: 64 << 10,
             body_budget_bytes: 64 << 20,
@@ -108,6 +112,7 @@ impl Limits {
 impl Validate for Limits {
     fn validate(&self, faults: &mut Faults) {
         faults.check(self.max_connections > 0, "max_connections", "must be at least 1");
+        faults.check(self.max_requests > 0, "max_requests", "must be at least 1");
         faults.check(self.max_concurrent_streams > 0, "max_concurrent_streams", "must be at least 1");
         // hyper's smallest buffer for HTTP/1.1.
         faults.check(self.max_header_bytes >= 8192, "max_header_bytes", "must be at least 8192");
@@ -181,7 +186,10 @@ impl Server {
         let bounds = Bounds { first: self.limits.header_timeout, write: self.limits.write_timeout };
         let (builder, body_within, pages) = (builder(&self.limits), self.limits.body_timeout, self.pages);
         let budget = Budget::new(self.limits.body_budget_bytes);
-        let shared = Arc::new(Shared { builder, tls, bounds, body_within, budget, pages });
+        let (health, open) = (Budget::open(), Budget::open());
+        let requests = Requests::new(self.limits.max_requests);
+        let shared = Shared { builder, tls, bounds, body_within, budget, health, open, requests, pages };
+        let shared = Arc::new(shared);
         let (drain, tasks, cut_off) = (Drain::new(), TaskTracker::new(), CancellationToken::new());
         // Also when this future is dropped: connections must not outlive their server.
         let cut_off_guard = cut_off.clone().drop_guard();
@@ -228,12 +236,26 @@ fn refuse(request: &Request<Incoming>, pages: Pages) -> Option<Response<Body>> {
     })
 }
 
+/// What a request is answered for which there is no room.
+fn no_room(why: &dyn std::error::Error, is_grpc: bool) -> Response<Body> {
+    if is_grpc {
+        return Status::resource_exhausted(why.to_string()).into_http();
+    }
+    let body = format!(
+        r#"{{"error":{{"code":503,"status":"UNAVAILABLE","reason":"UNAVAILABLE","message":"{why}","metadata":{{}}}}}}"#
+    );
+    later(refusal(StatusCode::SERVICE_UNAVAILABLE, body))
+}
+
 /// What a request is answered that was too much. What gRPC makes of its broken body says so itself.
 fn over_budget(answer: Response<Body>) -> Response<Body> {
     if is_grpc(answer.headers()) {
         return answer;
     }
-    let mut refused = refusal(StatusCode::TOO_MANY_REQUESTS, OVER_BUDGET);
+    later(refusal(StatusCode::TOO_MANY_REQUESTS, OVER_BUDGET))
+}
+
+fn later(mut refused: Response<Body>) -> Response<Body> {
     refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     refused
 }
@@ -277,7 +299,42 @@ struct Shared {
     bounds: Bounds,
     body_within: Duration,
     budget: Budget,
+    /// What checks of health may hold.
+    health: Budget,
+    /// What other requests may hold that nobody known need have sent.
+    open: Budget,
+    requests: Requests,
     pages: Option<Pages>,
+}
+
+/// A request that was let in.
+struct Begun {
+    counting: Counting,
+    /// None if it does not count.
+    under_way: Option<UnderWay>,
+}
+
+impl Shared {
+    /// Lets in a request of a connection that may hold `budget`, or answers it.
+    fn begin(&self, request: &Request<Incoming>, budget: &Budget) -> Result<Begun, Response<Body>> {
+        if let Some(refused) = self.pages.and_then(|pages| refuse(request, pages)) {
+            return Err(refused);
+        }
+        let (is_grpc, purpose) = (is_grpc(request.headers()), Purpose::of(request.uri().path()));
+        let share = match purpose {
+            Purpose::Health => self.health.share(),
+            Purpose::Open => self.open.share(),
+            Purpose::Service => budget.share(),
+        };
+        if purpose != Purpose::Service {
+            share.count_open().map_err(|over| no_room(&over, is_grpc))?;
+        }
+        let under_way = match purpose {
+            Purpose::Health => None,
+            _ => Some(self.requests.begin().map_err(|many| no_room(&many, is_grpc))?),
+        };
+        Ok(Begun { counting: Counting::new(share, is_grpc), under_way })
+    }
 }
 
 struct Connection {
@@ -305,22 +362,22 @@ impl Connection {
     {
         let stream = TokioIo::new(Bounded::new(stream, self.shared.bounds, self.drain.clone()));
         let (peer, slot) = (self.peer, self.slot.clone());
-        let (pages, body_within) = (self.shared.pages, self.shared.body_within);
-        let budget = self.shared.budget.part();
+        let (shared, budget) = (Arc::clone(&self.shared), self.shared.budget.part());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            let refused = pages.and_then(|pages| refuse(&request, pages));
             let (flight, router) = (Flight::new(slot.clone()), router.clone());
-            let share = budget.share();
-            let counting = Counting::new(share.clone(), is_grpc(request.headers()));
-            let request = request.map(|body| Arriving::new(body, flight.clone(), counting, body_within));
+            let (begun, body_within) = (shared.begin(&request, &budget), shared.body_within);
             async move {
-                let answer: Response<Body> = match refused {
-                    Some(refused) => refused,
-                    None => router.oneshot(request).await?,
+                let Begun { counting, under_way } = match begun {
+                    Ok(begun) => begun,
+                    Err(refused) => return Ok(refused.map(|body| Counted::new(body, flight))),
                 };
+                let share = counting.share();
+                let request = request.map(|body| Arriving::new(body, flight.clone(), counting, body_within));
+                let answer = router.oneshot(request).await?;
                 share.answered();
                 let answer = if share.is_refused() { over_budget(answer) } else { answer };
+                let answer = answer.map(|body| Body::new(Sent::new(body, under_way)));
                 Ok::<_, Infallible>(answer.map(|body| Counted::new(body, flight)))
             }
         });

@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, routing::get};
+use axum::{Router, body::Bytes, extract::ConnectInfo, routing::get};
 use futures::StreamExt;
 use grey_runtime::server::http::{Limits, Server};
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -106,7 +109,7 @@ async fn headers_that_never_end_are_closed() {
 
 #[tokio::test]
 async fn idle_connections_make_room_and_busy_ones_do_not() {
-    let read = async |_: axum::body::Bytes| ();
+    let read = async |_: Bytes| ();
     let busy = Router::new().route("/busy", get(std::future::pending::<()>).post(read));
     let server = start(busy, Limits { max_connections: 2, ..Limits::default() }, Duration::ZERO).await;
     let mut byte = [0];
@@ -151,7 +154,7 @@ async fn idle_connections_make_room_and_busy_ones_do_not() {
 
 #[tokio::test]
 async fn body_that_never_ends_is_refused() {
-    let router = Router::new().route("/", axum::routing::post(async |_: axum::body::Bytes| "read"));
+    let router = Router::new().route("/", axum::routing::post(async |_: Bytes| "read"));
     let limits = Limits { body_timeout: Duration::from_millis(50), ..Limits::default() };
     let server = start(router, limits, DEADLINE).await;
     let mut stream = TcpStream::connect(server.addr).await.unwrap();
@@ -168,7 +171,7 @@ async fn body_that_never_ends_is_refused() {
 fn held_route() -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
     let (entered, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (enter, go_on) = (Arc::clone(&entered), Arc::clone(&release));
-    let handler = move |body: axum::body::Bytes| async move {
+    let handler = move |body: Bytes| async move {
         enter.add_permits(1);
         go_on.acquire().await.unwrap().forget();
         body.len().to_string()
@@ -246,17 +249,71 @@ async fn half_a_body_keeps_no_other_out() {
 }
 
 #[tokio::test]
-async fn a_connection_goes_on_after_a_body_that_was_too_much() {
+async fn requests_under_way_are_bounded_and_health_is_not_one_of_them() {
+    let (router, entered, release) = slow_route();
+    let router = router.route("/", get(async || "quick")).route("/health/live", get(async || "alive"));
     let gate = Gate::new();
-    let router = tonic::service::Routes::new(gate.service()).into_axum_router();
+    let router = tonic::service::Routes::new(gate.service()).into_axum_router().merge(router);
+    let server = start(router, Limits { max_requests: 1, ..Limits::default() }, DEADLINE).await;
+    let client = reqwest::Client::new();
+    let ask = |path: &str| client.get(format!("http://{}{path}", server.addr));
+    let slow = tokio::spawn(ask("/slow").send());
+    within(entered.acquire()).await.unwrap().forget();
+
+    let refused = within(ask("/").send()).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
+    let body: serde_json::Value = serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
+    assert_eq!((&body["error"]["reason"], &body["error"]["code"]), (&"UNAVAILABLE".into(), &503.into()));
+    let refused = within(ask("/").header("content-type", "application/grpc").send()).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["grpc-status"].as_bytes()), (200, &b"8"[..]));
+    assert_eq!(within(ask("/health/live").send()).await.unwrap().status(), 200);
+    let mut health = within(connect(server.addr)).await.unwrap();
+    assert!(health.check(crate::rpc::ask("")).await.is_ok());
+
+    release.add_permits(1);
+    assert_eq!(within(slow).await.unwrap().unwrap().text().await.unwrap(), "done");
+    within(async { while ask("/").send().await.unwrap().status() != 200 {} }).await;
+    server.draining.cancel();
+    assert!(within(server.serving).await.unwrap());
+}
+
+#[tokio::test]
+async fn health_answers_while_no_byte_of_the_budget_is_left() {
+    let (router, entered, release) = held_route();
+    let gate = Gate::new();
+    let router = tonic::service::Routes::new(gate.service()).into_axum_router().merge(router);
     let server = start(router, small_budget(), DEADLINE).await;
-    let mut client = within(connect(server.addr)).await.unwrap();
+    let held = [(); 4].map(|()| {
+        let request = reqwest::Client::new().post(format!("http://{}/", server.addr)).body("x".repeat(1_000));
+        tokio::spawn(async move { within(request.send()).await.unwrap().status() })
+    });
+    within(entered.acquire_many(4)).await.unwrap().forget();
+    let mut health = within(connect(server.addr)).await.unwrap();
+    assert!(health.check(crate::rpc::ask("")).await.is_ok());
+    release.add_permits(4);
+    for answer in held {
+        assert_eq!(within(answer).await.unwrap(), 200);
+    }
+    server.draining.cancel();
+    assert!(within(server.serving).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_body_that_was_too_much() {
+    let router = Router::new().route("/", axum::routing::post(async |_: Bytes| "read"));
+    let server = start(router, small_budget(), DEADLINE).await;
+    let stream = TokioIo::new(TcpStream::connect(server.addr).await.unwrap());
+    let (mut client, connection) = within(http2::handshake(TokioExecutor::new(), stream)).await.unwrap();
+    tokio::spawn(connection);
+    let url = format!("http://{}/", server.addr);
+    let post =
+        |bytes: usize| http::Request::post(&url).body(Full::new(Bytes::from(vec![b'x'; bytes]))).unwrap();
     // Together far more than the connection's window.
     for _ in 0..20 {
-        let refused = within(client.check(ask(&"x".repeat(10_000)))).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        assert!(within(client.check(ask(&"x".repeat(900)))).await.is_ok());
+        assert_eq!(within(client.send_request(post(10_000))).await.unwrap().status(), 429);
+        assert_eq!(within(client.send_request(post(900))).await.unwrap().status(), 200);
     }
+    drop(client);
     server.draining.cancel();
     assert!(within(server.serving).await.unwrap());
 }

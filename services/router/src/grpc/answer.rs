@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use grey_runtime::server::{Sent, UnderWay};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use hyper::body::{Body, Frame, SizeHint};
 use tonic::Status;
@@ -23,9 +24,9 @@ pub(crate) enum AnswerBody {
     /// A decision.
     Decision(Decided),
     /// What a watcher is sent.
-    Watched(Outlet),
+    Watched(Sent<Outlet>),
     /// An answer of tonic's.
-    Served(tonic::body::Body),
+    Served(Sent<tonic::body::Body>),
 }
 
 /// What is still to be sent of a decision.
@@ -45,11 +46,14 @@ pub(crate) fn decided(message: Bytes) -> Response<AnswerBody> {
     answer
 }
 
-/// Tonic's answer; frames that came with it are its body.
-pub(crate) fn served(mut answer: Response<tonic::body::Body>) -> Response<AnswerBody> {
+/// Tonic's answer; frames that came with it are its body. The call is under way until it was sent.
+pub(crate) fn served(
+    mut answer: Response<tonic::body::Body>,
+    call: Option<UnderWay>,
+) -> Response<AnswerBody> {
     match answer.extensions_mut().remove::<PassedOn>().and_then(|frames| frames.take()) {
-        Some(frames) => answer.map(|_| AnswerBody::Watched(frames)),
-        None => answer.map(AnswerBody::Served),
+        Some(frames) => answer.map(|_| AnswerBody::Watched(Sent::new(frames, call))),
+        None => answer.map(|body| AnswerBody::Served(Sent::new(body, call))),
     }
 }
 
@@ -62,7 +66,7 @@ fn single(name: HeaderName, value: HeaderValue) -> HeaderMap {
 
 impl Default for AnswerBody {
     fn default() -> Self {
-        Self::Served(tonic::body::Body::empty())
+        Self::Served(Sent::new(tonic::body::Body::empty(), None))
     }
 }
 
@@ -76,7 +80,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
             Self::Decision(decided) => Poll::Ready(decided.next().map(Ok)),
-            Self::Watched(frames) => frames.poll_frame(cx).map(|frame| frame.map(Ok)),
+            Self::Watched(frames) => frames.body_mut().poll_frame(cx).map(|frame| frame.map(Ok)),
             Self::Served(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -84,7 +88,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Decision(decided) => matches!(decided, Decided::Nothing),
-            Self::Watched(frames) => frames.has_ended(),
+            Self::Watched(frames) => frames.body().has_ended(),
             Self::Served(body) => body.is_end_stream(),
         }
     }

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use grey_core::error::Reason;
 use grey_proto::status::ApiError;
 use grey_runtime::access::{self, Failures, LastCaller, Principal};
-use grey_runtime::server::{Budget, LastHost, Pages, Share};
+use grey_runtime::server::{self, Budget, LastHost, Pages, Requests};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyStream, StreamBody};
 use hyper::body::{Body as _, Frame};
@@ -27,12 +27,13 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::Service;
 use super::answer::AnswerBody;
-use super::fast::{Answering, Connection, Method, Methods};
+use super::fast::{Answering, Connection, Method, Methods, no_room};
 use super::request::{Fault, RequestBody};
 use crate::shared::{Shared, unauthenticated};
 
 const ROUTER: &str = "/grey.router.v1.RouterService/";
 const HEALTH: &str = "/grpc.health.v1.Health/";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 
 /// All gRPC services of one connection.
@@ -51,6 +52,8 @@ pub(crate) struct Services<H, R> {
     health: HealthServer<H>,
     reflection: ServerReflectionServer<R>,
     bounds: Bounds,
+    /// Calls of Route whose message is waited for.
+    arriving: Requests,
     draining: CancellationToken,
 }
 
@@ -59,17 +62,22 @@ pub(crate) struct Services<H, R> {
 pub(crate) struct Bounds {
     /// Bytes of requests that may be held.
     budget: Budget,
-    /// Those of requests that nobody known need have sent: never so many that they keep others out.
-    open: Budget,
+    /// Those of checks of health, and of reflection, which nobody known need have sent: they keep nobody out, nor others them.
+    health: Budget,
+    reflection: Budget,
+    /// Calls under way.
+    requests: Requests,
     failures: Failures,
     /// None where callers need a token.
     pages: Option<Pages>,
 }
 
 impl Bounds {
-    pub(crate) fn new(budget_bytes: usize, failures: Failures, pages: Option<Pages>) -> Self {
-        let budget = Budget::new(budget_bytes);
-        Self { open: budget.part(), budget, failures, pages }
+    pub(crate) fn new(options: &server::Options, failures: Failures, pages: Option<Pages>) -> Self {
+        let (health, reflection) = (Budget::open(), Budget::open());
+        let requests = Requests::new(options.max_requests);
+        let budget = Budget::new(options.body_budget_bytes);
+        Self { budget, health, reflection, requests, failures, pages }
     }
 }
 
@@ -79,6 +87,9 @@ const OPEN_BYTES: usize = 4 << 10;
 /// What a path leads to.
 enum Target {
     Router(Method),
+    /// A check of health, which is always answered.
+    Check,
+    /// Health that is watched.
     Health,
     Reflection,
     Nothing,
@@ -88,6 +99,7 @@ impl Target {
     fn of(path: &str) -> Self {
         match path.strip_prefix(ROUTER) {
             Some(method) => Self::Router(Method::of(method)),
+            None if path == CHECK => Self::Check,
             None if path.starts_with(HEALTH) => Self::Health,
             None if path.starts_with(REFLECTION) => Self::Reflection,
             None => Self::Nothing,
@@ -107,13 +119,15 @@ impl<H: Health, R: ServerReflection> Services<H, R> {
         let methods = Arc::new(Methods::new(service, &shared.limits));
         let health = health.max_decoding_message_size(OPEN_BYTES);
         let reflection = reflection.max_decoding_message_size(OPEN_BYTES);
-        Arc::new(Self { shared, methods, health, reflection, bounds, draining })
+        let arriving = bounds.requests.of_thread();
+        Arc::new(Self { shared, methods, health, reflection, bounds, arriving, draining })
     }
 
     /// The services for a new connection of `client`, which has served nobody yet.
     pub(crate) fn connect(self: &Arc<Self>, client: IpAddr) -> Dispatch<H, R> {
         let (methods, budget) = (Arc::clone(&self.methods), self.bounds.budget.part());
-        let connection = Arc::new(Connection { methods, budget });
+        let (requests, arriving) = (self.bounds.requests.clone(), self.arriving.clone());
+        let connection = Arc::new(Connection { methods, budget, requests, arriving });
         let services = Arc::clone(self);
         Dispatch {
             services,
@@ -147,11 +161,26 @@ impl<H: Health, R: ServerReflection> Dispatch<H, R> {
         Answering::Refused(Box::pin(async move { Status::from(told.await).into_http() }))
     }
 
-    /// A request that nobody known need have sent.
-    fn open<B>(&self, request: Request<B>, deadline: Option<Duration>) -> (Request<RequestBody<B>>, Share) {
+    /// Answers a request that nobody known need have sent.
+    fn open<B>(
+        &self,
+        request: Request<B>,
+        deadline: Option<Duration>,
+        bounds: (&Budget, Option<&Requests>),
+        serve: impl FnOnce(Request<RequestBody<B>>) -> BoxFuture<Response<Body>, Infallible>,
+    ) -> Answering<B> {
+        let (budget, requests) = bounds;
         let mut request = request.map(|body| RequestBody::new(body, deadline));
-        let share = request.body_mut().share(&self.services.bounds.open);
-        (request, share)
+        let share = request.body_mut().share(budget);
+        if let Err(over) = share.count_open() {
+            return Answering::Ready(no_room(&over));
+        }
+        let under_way = match requests.map(Requests::begin).transpose() {
+            Ok(under_way) => under_way,
+            Err(many) => return Answering::Ready(no_room(&many)),
+        };
+        let answer = until_drain(serve(request), self.services.draining.clone());
+        Answering::Served(answer, share, under_way)
     }
 }
 
@@ -172,29 +201,32 @@ where
         if let Err(refused) = self.check_page(&request) {
             return Answering::Ready(refused.into_http());
         }
-        let served = match Target::of(request.uri().path()) {
-            Target::Router(method) => {
-                return match self.caller(request.headers()) {
-                    Ok(who) => self.connection.answer(method, who, request),
-                    Err(why) => self.refused(why),
-                };
-            }
+        let bounds = &services.bounds;
+        let deadline = Some(shared.limits.body_deadline);
+        match Target::of(request.uri().path()) {
+            Target::Router(method) => match self.caller(request.headers()) {
+                Ok(who) => self.connection.answer(method, who, request),
+                Err(why) => self.refused(why),
+            },
+            Target::Check => self.open(request, deadline, (&bounds.health, None), |request| {
+                services.health.clone().call(request)
+            }),
             Target::Health => {
-                let (request, share) = self.open(request, Some(shared.limits.body_deadline));
-                (services.health.clone().call(request), share)
+                self.open(request, deadline, (&bounds.reflection, Some(&bounds.requests)), |request| {
+                    services.health.clone().call(request)
+                })
             }
             // Its caller may go on asking.
             Target::Reflection => {
-                let (request, share) = self.open(request, None);
-                (services.reflection.clone().call(request), share)
+                self.open(request, None, (&bounds.reflection, Some(&bounds.requests)), |request| {
+                    services.reflection.clone().call(request)
+                })
             }
             Target::Nothing => {
                 let status = Status::unimplemented("no such service on this port");
-                return Answering::Ready(status.into_http());
+                Answering::Ready(status.into_http())
             }
-        };
-        let (served, share) = served;
-        Answering::Served(until_drain(served, services.draining.clone()), share)
+        }
     }
 }
 

@@ -13,11 +13,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use grey_core::error::Reason;
 use grey_proto::decision;
 use grey_proto::route_call::{Entries, RouteCall};
 use grey_proto::router::router_service_server::RouterServiceServer;
+use grey_proto::status::ApiError;
 use grey_runtime::access::Principal;
-use grey_runtime::server::{Budget, Share};
+use grey_runtime::server::{Budget, Requests, Share, UnderWay};
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Body;
 use tonic::Status;
@@ -47,6 +49,10 @@ pub(crate) struct Connection {
     pub(crate) methods: Arc<Methods>,
     /// Bytes of requests that may be held.
     pub(crate) budget: Budget,
+    /// Calls under way, of all connections.
+    pub(crate) requests: Requests,
+    /// Calls of Route whose message is waited for, those of the thread: counted for all threads, they would cost each call.
+    pub(crate) arriving: Requests,
 }
 
 /// What of a method matters before it is served.
@@ -72,8 +78,8 @@ pub(crate) enum Answering<B> {
     Ready(Response<AnswerBody>),
     /// A call of Route whose message arrives.
     Arriving(Arriving<B>),
-    /// Tonic makes it; the request counts until then.
-    Served(BoxFuture<Response<tonic::body::Body>, Infallible>, Share),
+    /// Tonic makes it; the request's bytes count until then, and the call until all of it was sent, unless it need not.
+    Served(BoxFuture<Response<tonic::body::Body>, Infallible>, Share, Option<UnderWay>),
     /// Nobody known asked; telling so may take a while.
     Refused(Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>),
     /// It was given.
@@ -85,6 +91,8 @@ pub(crate) struct Arriving<B> {
     connection: Arc<Connection>,
     caller: Caller,
     request: Request<RequestBody<B>>,
+    /// None while nothing of it is waited for.
+    under_way: Option<UnderWay>,
 }
 
 impl Methods {
@@ -117,7 +125,8 @@ impl Connection {
         let request = request.map(|body| RequestBody::new(body, deadline));
         match method {
             Method::Route if is_plain(request.headers()) => {
-                Answering::Arriving(Arriving { connection: Arc::clone(self), caller, request })
+                let connection = Arc::clone(self);
+                Answering::Arriving(Arriving { connection, caller, request, under_way: None })
             }
             Method::Route | Method::Call => self.served(&methods.calls, caller, request),
             Method::Batch | Method::Stream => self.served(&methods.batches, caller, request),
@@ -135,9 +144,13 @@ impl Connection {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<Fault>,
     {
+        let under_way = match self.requests.begin() {
+            Ok(under_way) => Some(under_way),
+            Err(many) => return Answering::Ready(no_room(&many)),
+        };
         request.extensions_mut().insert(caller);
         let share = request.body_mut().share(&self.budget);
-        Answering::Served(server.clone().call(request), share)
+        Answering::Served(server.clone().call(request), share, under_way)
     }
 }
 
@@ -151,6 +164,12 @@ impl Method {
             _ => Self::Batch,
         }
     }
+}
+
+/// The answer to a call that there is no room for now.
+#[cold]
+pub(crate) fn no_room(why: &dyn std::error::Error) -> Response<AnswerBody> {
+    Status::from(ApiError::new(Reason::RateLimited, why.to_string())).into_http()
 }
 
 /// Whether the headers say that messages are not compressed.
@@ -167,21 +186,33 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Self::Arriving(arriving) = &mut *self {
-            let Connection { methods, budget } = &*arriving.connection;
-            ready!(arriving.request.body_mut().poll_read(cx, methods.call_bytes, budget));
+            let Connection { methods, budget, arriving: all, .. } = &*arriving.connection;
+            if arriving.request.body_mut().poll_read(cx, methods.call_bytes, budget).is_pending() {
+                if arriving.under_way.is_none() {
+                    match all.begin() {
+                        Ok(under_way) => arriving.under_way = Some(under_way),
+                        Err(many) => {
+                            *self = Self::Given;
+                            return Poll::Ready(Ok(no_room(&many)));
+                        }
+                    }
+                }
+                return Poll::Pending;
+            }
             if let Some(answer) = arriving.decided() {
                 *self = Self::Given;
                 return Poll::Ready(Ok(answer));
             }
             if let Self::Arriving(unusual) = mem::replace(&mut *self, Self::Given) {
-                let Arriving { connection, caller, request } = unusual;
+                let Arriving { connection, caller, request, .. } = unusual;
                 *self = connection.served(&connection.methods.calls, caller, request);
             }
         }
-        if let Self::Served(answer, share) = &mut *self {
+        if let Self::Served(answer, share, under_way) = &mut *self {
             let answer = ready!(answer.as_mut().poll(cx));
             share.answered();
-            return Poll::Ready(answer.map(answer::served));
+            let under_way = under_way.take();
+            return Poll::Ready(answer.map(|answer| answer::served(answer, under_way)));
         }
         if let Self::Refused(answer) = &mut *self {
             return answer.as_mut().poll(cx).map(Ok);

@@ -9,8 +9,10 @@ use grey_proto::router::{
 };
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
-use crate::world::{Router, World, call, told, within};
+use crate::world::{Router, World, call, eventually, told, within};
 
 /// Calls that are refused before anything is decided, with the field that is to blame.
 fn refused_calls() -> Vec<(&'static str, RouteRequest)> {
@@ -161,6 +163,31 @@ async fn requests_beyond_the_budget_are_refused_and_their_connection_goes_on() {
     let mut answers =
         within(client.route_stream(futures::stream::iter([message]))).await.unwrap().into_inner();
     assert_eq!(told(within(answers.message()).await).reason, Reason::RateLimited);
+    stop_alive(router).await;
+}
+
+#[tokio::test]
+async fn calls_under_way_are_bounded_and_neither_health_nor_what_is_answered_at_once_is_one() {
+    let world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| c.grpc.server.max_requests = 2).await;
+    router.follows(&world).await;
+    let mut client = router.client.clone();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let endless = futures::stream::pending::<RouteStreamRequest>();
+        streams.push(within(client.route_stream(endless)).await.unwrap());
+    }
+    let batch = RouteBatchRequest { calls: vec![call("acme", "payment")] };
+    let refused = told(within(client.route_batch(batch.clone())).await);
+    assert_eq!(refused.reason, Reason::RateLimited);
+    assert_eq!(router.version("acme", "payment").await, "v1.0");
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", router.grpc)).unwrap();
+    let mut health = HealthClient::new(within(endpoint.connect()).await.unwrap());
+    within(health.check(HealthCheckRequest::default())).await.unwrap();
+    let watched = within(health.watch(HealthCheckRequest::default())).await.unwrap_err();
+    assert_eq!(watched.code(), Code::ResourceExhausted);
+    drop(streams);
+    eventually("there is room again", async || client.route_batch(batch.clone()).await.is_ok()).await;
     stop_alive(router).await;
 }
 

@@ -13,6 +13,7 @@ use grey_proto::router::router_service_server::RouterServiceServer;
 use grey_proto::status::from_status;
 use grey_runtime::access::{self, Access, Failures, Token, TokenHash};
 use grey_runtime::config::{Source, load};
+use grey_runtime::server;
 use grey_state::State;
 use grey_state::follower::{self, Follower};
 use http::{HeaderMap, Request, Response};
@@ -171,7 +172,8 @@ fn dispatch(service: Service) -> Dispatch<impl Health, impl ServerReflection> {
         .build_v1()
         .unwrap();
     let failures = Failures::new(&opentelemetry::global::meter("test"), "grpc");
-    let (bounds, draining) = (Bounds::new(BUDGET, failures, None), CancellationToken::new());
+    let options = server::Options { body_budget_bytes: BUDGET, ..server::Options::default() };
+    let (bounds, draining) = (Bounds::new(&options, failures, None), CancellationToken::new());
     Services::new(service, health, reflection, bounds, draining).connect(Ipv4Addr::LOCALHOST.into())
 }
 
