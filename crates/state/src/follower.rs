@@ -13,7 +13,7 @@ mod watch;
 
 pub use status::{InstancesStatus, NotCurrent, Status};
 pub use tables::Tables;
-pub use updates::Update;
+pub use updates::{Step, Update};
 
 use crate::{Error, State};
 use grey_core::change::FormatLevel;

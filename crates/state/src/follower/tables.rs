@@ -1,7 +1,7 @@
 //! The tables of a follower: the present one, the last few, and who waits for the next.
 
 use super::status::{Condition, Status};
-use super::updates::{Update, Updates};
+use super::updates::{Step, Update, Updates};
 use crate::feed::FeedEntry;
 use crate::instances::ServiceInstances;
 use crate::projection::ProjectionStatus;
@@ -180,7 +180,7 @@ impl Tables {
             if in_step == Some(true) {
                 condition.set_differs(false);
             }
-            self.announce(Update::Event { event: Arc::new(entry.event.clone()), before, after });
+            self.0.updates.announce_step(Step { event: entry.event.clone(), before, after });
         }
         self.expose(&history);
         if condition.differs() { Applied::Differs } else { Applied::InStep }
@@ -236,7 +236,7 @@ impl Tables {
         }
         self.0.current.store(Arc::new(table));
         for list in lists {
-            self.announce(Update::Instances(Arc::new(list)));
+            self.announce(Update::Instances(list.service));
         }
     }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use grey_core::change::{Event, Position, Revision};
 use grey_core::ids::ServiceId;
 use grey_state::feed::FeedRead;
-use grey_state::follower::Update;
+use grey_state::follower::{Step, Update};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::timeout;
 
@@ -119,12 +119,21 @@ impl Channel {
     ) {
         loop {
             match updates.recv().await {
-                Ok(Update::Event { event, before, after }) => self.take_event(&event, (&before, &after)),
-                Ok(Update::Instances(list)) => self.take_list(&list.service),
+                Ok(Update::Event { revision, step }) => self.take_step(revision, step.upgrade().as_deref()),
+                Ok(Update::Instances(service)) => self.take_list(&service),
                 Ok(Update::Reloaded) | Err(broadcast::error::RecvError::Lagged(_)) => self.start_over(),
                 Err(broadcast::error::RecvError::Closed) => return,
             }
             news.send_replace(());
+        }
+    }
+
+    /// Takes what led to a revision; none if it is too long ago.
+    fn take_step(&self, revision: Revision, step: Option<&Step>) {
+        match step {
+            Some(Step { event, before, after }) => self.take_event(event, (before, after)),
+            None if revision > self.state().revision => self.start_over(),
+            None => {}
         }
     }
 
