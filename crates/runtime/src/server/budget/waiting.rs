@@ -146,6 +146,10 @@ impl Budget {
     pub(super) fn make_room(&self, bytes: usize, by: &Held) -> bool {
         let limit = &*self.0;
         let missing = self.held().saturating_add(bytes).saturating_sub(limit.most);
+        if missing == 0 {
+            // Somebody has given back what was needed.
+            return true;
+        }
         // However many make room, what is more than all of it does not fit.
         if by.bytes.load(Relaxed).saturating_add(bytes) > limit.most {
             return false;
