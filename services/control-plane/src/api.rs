@@ -39,8 +39,8 @@ use crate::database::Database;
 use crate::fleet::Fleet;
 use crate::migrator::Migrator;
 
-pub(crate) use lane::Lane;
-pub use lane::Options as History;
+pub use lane::Options as LaneOptions;
+pub(crate) use lane::{Kind, Lane};
 pub use tenants::{EffectiveService, EffectiveServices};
 
 /// Entries of a page if the request does not say.
@@ -88,15 +88,16 @@ impl Validate for Limits {
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
-/// How the past is read.
-pub(crate) struct Past {
+/// Reads that nothing else waits for.
+pub(crate) struct Lanes {
     pub(crate) explanations: Lane,
     pub(crate) events: Lane,
+    pub(crate) lists: Lane,
 }
 
 struct Inner {
     database: Database,
-    past: Past,
+    lanes: Lanes,
     commands: Commands,
     state: State,
     vault: Option<Arc<Vault>>,
@@ -129,7 +130,7 @@ impl Api {
     #[expect(clippy::too_many_arguments, reason = "each is a part that operations work with")]
     pub(crate) fn new(
         database: Database,
-        past: Past,
+        lanes: Lanes,
         commands: Commands,
         state: State,
         fleet: Arc<Fleet>,
@@ -141,7 +142,7 @@ impl Api {
         let watchers = Arc::new(Semaphore::new(max_watchers));
         Self(Arc::new(Inner {
             database,
-            past,
+            lanes,
             commands,
             state,
             vault: vault.map(Arc::new),

@@ -12,7 +12,7 @@ use grey_state::publisher::Publisher;
 use grey_vault::Vault;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Lane, Past};
+use crate::api::{Api, Kind, Lane, LaneOptions, Lanes};
 use crate::command::{Commands, Writer};
 use crate::config::Config;
 use crate::database::Database;
@@ -29,7 +29,7 @@ pub struct App {
     telemetry: Telemetry,
     health: Health,
     database: Database,
-    past: Past,
+    lanes: Lanes,
     writer: Writer,
     commands: Commands,
     vault: Option<Vault>,
@@ -52,8 +52,14 @@ impl App {
         let migrator = Migrator::new(&config.migrator).context("set up calls of the schema migrator")?;
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let database = Box::pin(Database::open(&config.database)).await?;
-        let lane = async || Box::pin(Lane::open(&database, &config.database, &config.history)).await;
-        let past = Past { explanations: lane().await?, events: lane().await? };
+        let lane = async |kind: Kind, options: &LaneOptions| {
+            Box::pin(Lane::open(kind, &database, &config.database, options)).await
+        };
+        let lanes = Lanes {
+            explanations: lane(Kind::Past, &config.history).await?,
+            events: lane(Kind::Past, &config.history).await?,
+            lists: lane(Kind::Lists, &config.lists).await?,
+        };
         let position = database.head().await?;
         tracing::info!(log.revision = position.revision.0, log.epoch = position.epoch.0, "database is ready");
         let log = Arc::new(database.clone());
@@ -78,7 +84,7 @@ impl App {
             telemetry,
             health,
             database,
-            past,
+            lanes,
             writer,
             commands,
             vault,
@@ -111,7 +117,7 @@ impl App {
         let (grace, limits) = (self.config.drain_grace, self.config.limits.clone());
         let api = Api::new(
             self.database,
-            self.past,
+            self.lanes,
             self.commands,
             self.state,
             self.fleet,

@@ -45,8 +45,10 @@ pub struct Config {
     pub commands: command::Options,
     /// What one caller may take.
     pub limits: api::Limits,
-    /// What reads of the past may take.
-    pub history: api::History,
+    /// What reads of the past may take: explanations, and events as much again.
+    pub history: api::LaneOptions,
+    /// What listings may take.
+    pub lists: api::LaneOptions,
     /// How the log is brought to the routers.
     pub publisher: Publisher,
     /// The shared state; unused where the caller of [`App::bind`](crate::App::bind) brings its own.
@@ -127,6 +129,7 @@ impl Validate for Config {
         faults.section("commands", &self.commands);
         faults.section("limits", &self.limits);
         faults.section("history", &self.history);
+        faults.section("lists", &self.lists);
         faults.section("publisher", &self.publisher);
         if let Err(fault) = self.redis.validate() {
             faults.add("redis", fault.to_string());

@@ -1,5 +1,5 @@
-//! The control database: pools for writes, for reads, and for reads of the past, so that no burst of one kind can keep
-//! another waiting for a connection.
+//! The control database: pools for writes, for reads, for reads of the past and for listings, so that no burst of one kind
+//! can keep another waiting for a connection.
 //!
 //! SQLite allows one writer at a time and PostgreSQL commands wait for the same row anyway: the writing pool has one
 //! connection. Every statement has a deadline, on this side always and on the server's where it has one.

@@ -80,9 +80,9 @@ impl Api {
         if let Some(after) = optional_id::<ServiceId>("page_token", &request.page_token)? {
             query = query.filter(services::Column::Id.gt(after.as_str()));
         }
-        let database = &self.0.database;
-        let rows = services::dated(query).all(database.readers());
-        let rows = database.read("list services", rows).await?;
+        let lists = &self.0.lanes.lists;
+        let rows = services::dated(query).all(lists.database().readers());
+        let rows = lists.read("list services", rows).await?;
         let mut services: Vec<control::Service> =
             rows.iter().map(services::Dated::message).collect::<Result<_, _>>()?;
         let more = cut(&mut services, size);

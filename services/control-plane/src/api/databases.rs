@@ -84,8 +84,8 @@ impl Api {
         let tenant = optional_id("tenant", &request.tenant)?;
         let service = optional_id("service", &request.service)?;
         let query = page(&Pairs { tenant, service }, size, &request.page_token)?;
-        let database = &self.0.database;
-        let rows = database.read("list tenants' databases", query.all(database.readers())).await?;
+        let lists = &self.0.lanes.lists;
+        let rows = lists.read("list tenants' databases", query.all(lists.database().readers())).await?;
         let mut databases = Vec::with_capacity(rows.len());
         for row in &rows {
             databases.push(row.message()?);

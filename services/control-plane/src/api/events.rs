@@ -32,7 +32,7 @@ impl Api {
     ) -> Result<ListEventsResponse, ApiError> {
         let limit = page_size("limit", request.limit)?;
         let selection = selection(&request)?;
-        let lane = &self.0.past.events;
+        let lane = &self.0.lanes.events;
         lane.run(Box::pin(page(lane.database(), &request, &selection, limit))).await
     }
 }

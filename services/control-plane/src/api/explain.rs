@@ -47,7 +47,7 @@ impl Api {
         let tenant: TenantId = id("call.tenant", &call.tenant)?;
         let service: ServiceId = id("call.service", &call.service)?;
         check_size(&call)?;
-        let lane = &self.0.past.explanations;
+        let lane = &self.0.lanes.explanations;
         let table = self.table_at(lane.database(), &tenant, &service, Revision(request.revision));
         let table = lane.run(Box::pin(table)).await?;
         let explained = explain(&table, &core_call(&call), &Moment::default());

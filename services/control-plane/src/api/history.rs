@@ -33,7 +33,7 @@ impl Api {
         request: VerifyEventsRequest,
     ) -> Result<VerifyEventsResponse, ApiError> {
         let limit = if request.limit == 0 { MAX_PAGE } else { page_size("limit", request.limit)? };
-        let lane = &self.0.past.events;
+        let lane = &self.0.lanes.events;
         let verified = lane
             .run(Box::pin(async {
                 self.reaches(request.after).await?;
@@ -53,7 +53,7 @@ impl Api {
 
     /// Refuses a revision beyond the log: whoever asks has seen another one.
     async fn reaches(&self, revision: u64) -> Result<(), ApiError> {
-        let head = self.0.past.events.database().head().await?;
+        let head = self.0.lanes.events.database().head().await?;
         if revision > head.revision.0 {
             let message = format!("the log ends at revision {}, before {revision}", head.revision);
             return Err(ApiError::new(Reason::RevisionUnavailable, message));
@@ -125,7 +125,7 @@ impl Watch {
         loop {
             // Before the read: a commit during it must not be slept through.
             self.commits.mark_unchanged();
-            let lane = &self.api.0.past.events;
+            let lane = &self.api.0.lanes.events;
             let turn = lane.turn().await?;
             let events = lane.database().events(self.after, CHUNK).await?;
             drop(turn);

@@ -37,8 +37,8 @@ impl Api {
         }
         let columns = (pins::Column::Tenant, pins::Column::Service);
         let query = Pairs { tenant, service }.page::<pins::Entity>(columns, size, &request.page_token)?;
-        let database = &self.0.database;
-        let rows = database.read("list pins", query.all(database.readers())).await?;
+        let lists = &self.0.lanes.lists;
+        let rows = lists.read("list pins", query.all(lists.database().readers())).await?;
         let mut pins: Vec<control::Pin> = rows.iter().map(pins::Model::message).collect::<Result<_, _>>()?;
         let more = cut(&mut pins, size);
         let last = pins.last().map(|pin| token(&pin.tenant, &pin.service)).filter(|_| more);

@@ -130,9 +130,9 @@ impl Api {
             let status = tenant_status(request.status)?;
             query = query.filter(tenants::Column::Status.eq(status.as_str()));
         }
-        let database = &self.0.database;
-        let rows = tenants::dated(query).all(database.readers());
-        let rows = database.read("list tenants", rows).await?;
+        let lists = &self.0.lanes.lists;
+        let rows = tenants::dated(query).all(lists.database().readers());
+        let rows = lists.read("list tenants", rows).await?;
         let mut tenants: Vec<control::Tenant> =
             rows.iter().map(tenants::Dated::message).collect::<Result<_, _>>()?;
         let more = cut(&mut tenants, size);
@@ -237,10 +237,11 @@ impl Api {
         }
         let limit = i64::try_from(one_more(size)).unwrap_or(i64::MAX);
         let values = [tenant.as_str().into(), after.into(), limit.into()];
-        let backend = database.readers().get_database_backend();
-        let query =
-            EffectiveRow::find_by_statement(Statement::from_sql_and_values(backend, EFFECTIVE, values));
-        let mut rows = database.read("read a tenant's services", query.all(database.readers())).await?;
+        let lists = &self.0.lanes.lists;
+        let readers = lists.database().readers();
+        let statement = Statement::from_sql_and_values(readers.get_database_backend(), EFFECTIVE, values);
+        let rows = EffectiveRow::find_by_statement(statement).all(readers);
+        let mut rows = lists.read("read a tenant's services", rows).await?;
         let more = rows.len() > size;
         rows.truncate(size);
         let last = rows.last().map(|row| row.id.clone()).filter(|_| more);

@@ -1,9 +1,9 @@
-//! What is long past is explained by checkpoints of the log, and never at the expense of anything else.
+//! What is long past is explained by checkpoints of the log, and neither that nor a listing is at the expense of anything else.
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use grey_core::error::Reason;
-use grey_proto::control::ExplainAtRequest;
+use grey_proto::control::{ExplainAtRequest, GetTenantRequest, ListServicesRequest};
 use grey_proto::router::RouteRequest;
 use grey_proto::router::route_outcome::Outcome;
 use grey_state::State;
@@ -197,4 +197,34 @@ async fn nothing_waits_for_explanations() {
         answers.iter().all(|answer| answer.as_ref().is_ok_and(|version| version == "v1.0")),
         "{answers:?}"
     );
+}
+
+async fn listed(plane: &Plane) -> Result<(), Status> {
+    plane.catalog().list_services(ListServicesRequest::default()).await.map(drop)
+}
+
+/// Pages that get no answer take up their own connections, and no more than may wait do.
+#[tokio::test]
+async fn nothing_waits_for_listings() {
+    let store = Store::new(Backend::Postgres).await;
+    let mut config = config(&store.url);
+    config.database.statement_timeout = SOON * 2;
+    config.lists.timeout = SOON * 2;
+    (config.lists.connections, config.lists.queue) = (2, 8);
+    let plane = Plane::start_with(store, config, State::memory()).await;
+    plane.acme().await;
+
+    let held = database(&plane.store).await.begin().await.unwrap();
+    held.execute_unprepared("LOCK TABLE services IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut asked: FuturesUnordered<_> = (0..60).map(|_| listed(&plane)).collect();
+    for _ in 0..50 {
+        assert_eq!(reason(asked.next().await.unwrap()), Reason::RateLimited);
+    }
+    // The others hang. What else there is goes on.
+    let request = GetTenantRequest { id: "acme".into() };
+    plane.tenants().get_tenant(request).await.unwrap();
+    held.rollback().await.unwrap();
+    let answers: Vec<_> = asked.collect().await;
+    assert_eq!(answers.len(), 10);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
