@@ -3,7 +3,8 @@
 //! Server and generator get a core each where there are two: sharing one would measure the scheduler. Linux only.
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use grey_testkit::others::available_cores;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::time::Duration;
 
@@ -19,15 +20,9 @@ pub(crate) enum Side {
     Generator,
 }
 
-/// Cores that this process was given when it started.
-pub(crate) fn available() -> Result<Vec<usize>> {
-    let set = sched_getaffinity(Pid::from_raw(std::process::id().cast_signed()))?;
-    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
-}
-
 /// The core of a side: the first for servers, the second, if there is one, for the generator.
 fn core(side: Side) -> Result<usize> {
-    let cores = available()?;
+    let cores = available_cores()?;
     let wanted = match side {
         Side::Server => cores.first(),
         Side::Generator => cores.get(1).or(cores.first()),

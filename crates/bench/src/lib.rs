@@ -13,7 +13,6 @@ mod yardsticks;
 
 mod blast;
 mod cores;
-mod others;
 mod programs;
 mod report;
 mod rounds;

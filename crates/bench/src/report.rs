@@ -1,7 +1,7 @@
 //! What is printed: one JSON object per measurement for programs, the rest for people.
 
-use crate::rounds::QUIET;
 use crate::targets::{Limit, Target};
+use grey_testkit::others::QUIET;
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
 

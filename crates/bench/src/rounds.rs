@@ -1,13 +1,11 @@
 //! Rounds, which are taken again if others kept the machine busy; and their figures: the middle one, and how far they lie
 //! apart.
 
-use crate::others::Watch;
 use crate::report::say;
 use anyhow::Result;
+use grey_testkit::others::{QUIET, Watch};
 use std::fmt;
 
-/// Cores that others may keep busy while something is measured.
-pub(crate) const QUIET: f64 = 0.15;
 /// How often a round is taken, until the machine was quiet.
 const ATTEMPTS: usize = 4;
 

@@ -2,7 +2,8 @@
 //!
 //! Every server lives in a directory and a process group of its own, both held by a small watchdog process
 //! that notices the end of the test process in any form (return, panic, `kill -9`) and then removes them.
-//! Nothing is shared between two servers, so tests may start as many as they like in parallel.
+//! Nothing is shared between two servers, so tests may start as many as they like in parallel. What measures time learns
+//! from [`others`] whether the machine was its own.
 //!
 //! What this crate does **not** do: install servers (`./scripts/install-servers.sh` does), hold fakes or
 //! builders of domain types, or serve production code. It is only ever a dev-dependency.
@@ -16,6 +17,7 @@ mod mariadb;
 mod mysql;
 mod nacos;
 mod nest;
+pub mod others;
 mod port;
 mod postgres;
 pub mod process;

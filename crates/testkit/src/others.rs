@@ -4,16 +4,20 @@
 //! worked; what this process and its descendants did not do, others did. Interrupts are left out, since most of them are
 //! for what is measured. Linux only.
 
-use crate::cores;
 use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use std::time::Instant;
+
+/// Cores that others may keep busy while something is measured.
+pub const QUIET: f64 = 0.15;
 
 /// Ticks per second in `/proc`, fixed by the kernel's interface.
 const TICKS: f64 = 100.0;
 
 /// Measures from its beginning.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     begin: Instant,
     machine: u64,
     own: u64,
@@ -29,12 +33,19 @@ struct Process {
 }
 
 impl Watch {
-    pub(crate) fn begin() -> Result<Self> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The kernel does not tell what was done so far.
+    pub fn begin() -> Result<Self> {
         Ok(Self { begin: Instant::now(), machine: machine()?, own: own()? })
     }
 
     /// Cores that others kept busy since, of those that this process was given.
-    pub(crate) fn others(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// The kernel does not tell what was done since.
+    pub fn others(&self) -> Result<f64> {
         let all = machine()?.saturating_sub(self.machine);
         let own = own()?.saturating_sub(self.own);
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 ticks")]
@@ -43,9 +54,18 @@ impl Watch {
     }
 }
 
+/// Cores that this process was given when it started.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn available_cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(std::process::id().cast_signed()))?;
+    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
+}
+
 fn machine() -> Result<u64> {
     let stat = std::fs::read_to_string("/proc/stat").context("read the machine's times")?;
-    busy(&stat, &cores::available()?)
+    busy(&stat, &available_cores()?)
 }
 
 fn own() -> Result<u64> {

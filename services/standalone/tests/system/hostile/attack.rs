@@ -1,6 +1,7 @@
 //! What hostile clients do: one list, and for each attack what one of its connections sends.
 //!
-//! Whoever is turned away comes back at once.
+//! Whoever is turned away comes back at once. Attackers have machines of their own in life: here they share the cores with
+//! those whom they attack, so their thread has the lowest priority and takes what the others leave.
 
 use super::port::{Ask, H1, H2, Port, Protocol, Wire};
 use super::wire::{
@@ -9,6 +10,7 @@ use super::wire::{
 };
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
+use rustix::process::setpriority_process;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +32,13 @@ const BREATH: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis
 const SOON: Duration = Duration::from_millis(500);
 /// Frames that are written together where many are.
 const BURST: usize = 200;
+
+/// What may come of an answer before its reader says more, of which it takes no more than that.
+const SIP: u32 = 1_000;
+/// The lowest priority that a thread can have.
+const LOWEST: i32 = 19;
+/// It takes watchers' slots as their owners may: by reading all that comes.
+pub(super) const ENDLESS: &str = "streams that never end";
 
 /// How much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +72,7 @@ impl Landing {
 }
 
 macro_rules! attack {
-    ($name:literal, $clients:expr, $meets:expr, $act:path) => {
+    ($name:expr, $clients:expr, $meets:expr, $act:path) => {
         Attack {
             name: $name,
             clients: $clients,
@@ -77,6 +86,7 @@ const ANY: fn(&Port) -> bool = |_| true;
 const TLS: fn(&Port) -> bool = Port::is_tls;
 const GRPC: fn(&Port) -> bool = Port::is_grpc;
 const HTTP1: fn(&Port) -> bool = Port::speaks_http1;
+const WATCHED: fn(&Port) -> bool = Port::is_watched;
 
 /// All of them.
 pub(super) const ATTACKS: &[Attack] = &[
@@ -91,7 +101,10 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack!("unfinished bodies", [4, 64], ANY, unfinished_bodies),
     attack!("unfinished bodies, no token", [4, 64], ANY, unknown_bodies),
     attack!("unfinished bodies, open methods", [4, 64], ANY, open_bodies),
+    attack!("one answer that is not taken", [100, 5_000], ANY, untaken),
     attack!("readers without a window", [4, 64], ANY, no_window),
+    attack!("watchers without a window", [4, 64], WATCHED, untaking_watchers),
+    attack!("readers that stop", [4, 64], ANY, sips),
     attack!("readers that never read", [4, 64], ANY, no_reading),
     attack!("pipelines that never read", [4, 64], HTTP1, pipelines),
     attack!("rapid resets", [1, 4], ANY, resets),
@@ -102,7 +115,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack!("compressed headers", [1, 4], ANY, bomb),
     attack!("many headers", [2, 16], ANY, many_headers),
     attack!("huge headers", [2, 16], HTTP1, huge_headers),
-    attack!("streams that never end", [2, 32], GRPC, endless),
+    attack!(ENDLESS, [2, 32], GRPC, endless),
     attack!("busy streams", [1, 4], GRPC, busy),
 ];
 
@@ -116,7 +129,10 @@ pub(super) struct Raid {
 impl Raid {
     pub(super) fn start(port: &Arc<Port>, attacks: &[&'static Attack], scale: Scale) -> Self {
         let builder = &mut tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).thread_name("hostile").enable_all().build().unwrap();
+        builder.worker_threads(1).thread_name("hostile").enable_all();
+        // Of the one thread that asks: Linux has priorities of threads.
+        let builder = builder.on_thread_start(|| setpriority_process(None, LOWEST).unwrap());
+        let runtime = builder.build().unwrap();
         let (mut clients, landed) = (0, Arc::new(AtomicUsize::new(0)));
         for attack in attacks {
             let connections = attack.clients[scale as usize];
@@ -318,8 +334,45 @@ async fn no_window(port: &Port, scale: Scale, landing: &Landing) -> io::Result<(
     }
 }
 
+/// Asks once, and leaves the answer where it is; whether the server sees that somebody is there costs nothing.
+async fn untaken(port: &Port, _: Scale, landing: &Landing) -> io::Result<()> {
+    let mut client = Client::connect(port, 0).await?;
+    client.send(&port.open_ask(), Sender::Unknown).await?;
+    landing.down();
+    loop {
+        client.read().await?;
+    }
+}
+
+/// Whoever watches nothing any more comes back.
+async fn untaking_watchers(port: &Port, scale: Scale, landing: &Landing) -> io::Result<()> {
+    let mut client = Client::connect(port, 0).await?;
+    for ask in port.watches().iter().cycle().take(streams(scale)) {
+        client.send(ask, Sender::Known).await?;
+    }
+    landing.down();
+    while client.is_waiting() {
+        client.read().await?;
+    }
+    Ok(())
+}
+
+async fn sips(port: &Port, scale: Scale, landing: &Landing) -> io::Result<()> {
+    let mut client = Client::connect(port, SIP).await?;
+    client.stop_taking();
+    let ask = port.large();
+    for _ in 0..streams(scale) {
+        client.send(&ask, Sender::Known).await?;
+    }
+    landing.down();
+    loop {
+        client.read().await?;
+    }
+}
+
 async fn no_reading(port: &Port, scale: Scale, landing: &Landing) -> io::Result<()> {
     let mut client = Client::connect(port, WIDE).await?;
+    client.stop_taking();
     until_taken(std::pin::pin!(ask_much(port, &mut client, scale)), landing).await?;
     pending().await
 }

@@ -1,5 +1,6 @@
 //! A port that is attacked: where it is, what is asked of it, and how bytes get there.
 
+use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::tenant_service_client::TenantServiceClient;
 use grey_proto::control::{GetTenantRequest, ListTenantsRequest, WatchEventsRequest};
 use grey_proto::router::router_service_client::RouterServiceClient;
@@ -27,6 +28,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 pub(super) const TOKEN: &str = "let-me-in";
 pub(super) const SERVICE: &str = "orders";
+/// Calls that an honest client asks for together.
+const BATCH: usize = 100;
 /// How long a well-behaved client waits for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -167,17 +170,16 @@ impl Port {
         builder.tls_certs_only([certificate]).build().unwrap()
     }
 
-    /// Asks over gRPC what an honest client of the service asks.
-    pub(super) async fn call(&self, channel: Channel) -> Result<(), Status> {
-        let identified = |mut request: Request<()>| -> Result<Request<()>, Status> {
-            let token = MetadataValue::try_from(format!("Bearer {TOKEN}")).unwrap();
-            request.metadata_mut().insert("authorization", token);
-            Ok(request)
-        };
+    /// Asks over gRPC what an honest client of the service asks; of a router, by turns, one call and several.
+    pub(super) async fn call(&self, channel: Channel, turn: usize) -> Result<(), Status> {
         match self.service {
             Service::Router => {
                 let mut client = RouterServiceClient::with_interceptor(channel, identified);
-                client.route(route(0)).await.map(drop)
+                if turn.is_multiple_of(2) {
+                    return client.route(route(0)).await.map(drop);
+                }
+                let calls = (0..BATCH).map(route).collect();
+                client.route_batch(RouteBatchRequest { calls }).await.map(drop)
             }
             Service::ControlPlane => {
                 let mut client = TenantServiceClient::with_interceptor(channel, identified);
@@ -194,12 +196,35 @@ impl Port {
         }
     }
 
-    /// Asks over HTTP what an honest client of the service asks.
-    pub(super) async fn get(&self, client: &reqwest::Client) -> Result<(), String> {
+    /// Whether there is something to watch.
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_grpc() && matches!(self.service, Service::Router | Service::ControlPlane)
+    }
+
+    /// Begins to watch, and ends it once something has come.
+    pub(super) async fn watch(&self, channel: Channel) -> Result<(), Status> {
+        let came = if self.service == Service::Router {
+            let mut client = RouterServiceClient::with_interceptor(channel, identified);
+            let wanted = WatchRequest { tenants: vec![tenant(0)], ..WatchRequest::default() };
+            client.watch(wanted).await?.into_inner().message().await?.is_some()
+        } else {
+            let mut client = HistoryServiceClient::with_interceptor(channel, identified);
+            let all = WatchEventsRequest::default();
+            client.watch_events(all).await?.into_inner().message().await?.is_some()
+        };
+        if came { Ok(()) } else { Err(Status::unavailable("it ended before anything came")) }
+    }
+
+    /// Asks over HTTP what an honest client of the service asks; of a router, by turns, one call and several.
+    pub(super) async fn get(&self, client: &reqwest::Client, turn: usize) -> Result<(), String> {
         let request = match self.service {
+            Service::Router if turn.is_multiple_of(2) => {
+                client.post(self.url(self.addr, "/api/grey-router/route")).json(&route_json(0))
+            }
             Service::Router => {
-                let call = serde_json::json!({"tenant": tenant(0), "service": SERVICE});
-                client.post(self.url(self.addr, "/api/grey-router/route")).json(&call)
+                let calls: Vec<_> = (0..BATCH).map(route_json).collect();
+                let batch = serde_json::json!({ "calls": calls });
+                client.post(self.url(self.addr, "/api/grey-router/route-batch")).json(&batch)
             }
             Service::ControlPlane => client.get(self.url(self.addr, "/api/tenants/t0000")),
             Service::RegistrySync | Service::TenantSync => client.get(self.url(self.addr, "/api/sync")),
@@ -253,6 +278,14 @@ impl Port {
         }
     }
 
+    /// What anyone may ask.
+    pub(super) fn open_ask(&self) -> Ask {
+        match self.protocol {
+            Protocol::Grpc => self.open_upload(),
+            Protocol::Http => rest("GET", "/health/live", Vec::new()),
+        }
+    }
+
     /// What has the largest answers.
     pub(super) fn large(&self) -> Ask {
         match (self.protocol, self.service) {
@@ -271,9 +304,7 @@ impl Port {
                 method("/grey.schema.v1.SchemaService/ListUpgrades", &())
             }
             (Protocol::Http, Service::Router) => {
-                let calls: Vec<_> = (0..1_000)
-                    .map(|number| serde_json::json!({"tenant": tenant(number), "service": SERVICE}))
-                    .collect();
+                let calls: Vec<_> = (0..1_000).map(route_json).collect();
                 let body = serde_json::json!({ "calls": calls }).to_string();
                 rest("POST", "/api/grey-router/route-batch", body.into_bytes())
             }
@@ -284,14 +315,22 @@ impl Port {
 
     /// Calls whose answers never end.
     pub(super) fn endless(&self) -> Vec<Ask> {
-        let watched = match self.service {
-            Service::Router => Some(method("/grey.router.v1.RouterService/Watch", &WatchRequest::default())),
-            Service::ControlPlane => {
-                Some(method("/grey.control.v1.HistoryService/WatchEvents", &WatchEventsRequest::default()))
+        self.watches().into_iter().take(1).chain([method("/grpc.health.v1.Health/Watch", &())]).collect()
+    }
+
+    /// Of those, the ones that take a watcher's slot; the first one has the most to tell.
+    pub(super) fn watches(&self) -> Vec<Ask> {
+        match self.service {
+            Service::Router => {
+                let one = WatchRequest { tenants: vec![tenant(1)], ..WatchRequest::default() };
+                let path = "/grey.router.v1.RouterService/Watch";
+                vec![method(path, &WatchRequest::default()), method(path, &one)]
             }
-            _ => None,
-        };
-        watched.into_iter().chain([method("/grpc.health.v1.Health/Watch", &())]).collect()
+            Service::ControlPlane => {
+                vec![method("/grey.control.v1.HistoryService/WatchEvents", &WatchEventsRequest::default())]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// A stream whose caller never ends it, and one message of it.
@@ -309,6 +348,17 @@ impl Port {
             }
         }
     }
+}
+
+/// Says who calls.
+fn identified(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let token = MetadataValue::try_from(format!("Bearer {TOKEN}")).unwrap();
+    request.metadata_mut().insert("authorization", token);
+    Ok(request)
+}
+
+fn route_json(number: usize) -> serde_json::Value {
+    serde_json::json!({"tenant": tenant(number), "service": SERVICE})
 }
 
 fn route(number: usize) -> RouteRequest {

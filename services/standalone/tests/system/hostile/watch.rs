@@ -11,8 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 /// Within which a service says how it is, whatever is done to it.
 const PROMISE: Duration = Duration::from_secs(1);
+/// Within which an honest watch begins, however many take nothing of what they watch: the servers let them take nothing for
+/// 20 s.
+const WATCH_PROMISE: Duration = Duration::from_secs(30);
+/// Watches that are begun before enough was seen.
+const WATCHES: usize = 3;
 /// Between two calls of a client.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(1);
+/// Between two watches, and between two attempts to begin one.
+const WATCH_PACE: Duration = Duration::from_millis(20);
 /// Between two questions how the service is.
 const HEALTH_PACE: Duration = Duration::from_millis(50);
 const SAMPLE: Duration = Duration::from_millis(10);
@@ -20,6 +27,7 @@ const SAMPLE: Duration = Duration::from_millis(10);
 /// The clients of a port, until dropped.
 pub(super) struct Watch {
     seen: Arc<Seen>,
+    has_watcher: bool,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -30,6 +38,8 @@ pub(super) struct Sight {
     /// How long calls took on a connection that stays, and with one made for each call.
     pub(super) kept: Vec<Duration>,
     pub(super) fresh: Vec<Duration>,
+    /// How long it took until a watch had begun.
+    pub(super) watched: Vec<Duration>,
     /// Calls that were refused or not answered in time.
     pub(super) failed: Vec<String>,
     /// The longest that the service took to say how it is, and how often it was asked.
@@ -56,14 +66,18 @@ pub(super) fn resident(process: u32) -> u64 {
 }
 
 impl Watch {
-    pub(super) fn start(port: &Arc<Port>) -> Self {
+    /// Starts them, with one that watches or without.
+    pub(super) fn start(port: &Arc<Port>, has_watcher: bool) -> Self {
         let seen = Arc::new(Seen {
             port: Arc::clone(port),
             sight: Mutex::default(),
             peak: AtomicU64::new(resident(port.process)),
         });
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        for work in [kept(seen.clone()).boxed(), fresh(seen.clone()).boxed(), health(seen.clone()).boxed()] {
+        let mut clients =
+            vec![kept(seen.clone()).boxed(), fresh(seen.clone()).boxed(), health(seen.clone()).boxed()];
+        clients.extend(has_watcher.then(|| watcher(seen.clone()).boxed()));
+        for work in clients {
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled_owned(work).await.unwrap_or_default() });
         }
@@ -74,14 +88,15 @@ impl Watch {
                 sleep(SAMPLE).await;
             }
         });
-        Self { seen, stop, tasks }
+        Self { seen, has_watcher, stop, tasks }
     }
 
     /// Waits until each client has made so many calls since the last look, or `is_enough`.
     pub(super) async fn until_called(&self, calls: usize, is_enough: impl Fn() -> bool) {
         let called = || {
             let sight = self.seen.sight.lock().unwrap();
-            sight.kept.len() >= calls && sight.fresh.len() >= calls && sight.asked > 0
+            let watched = !self.has_watcher || sight.watched.len() >= WATCHES || !sight.failed.is_empty();
+            sight.kept.len() >= calls && sight.fresh.len() >= calls && sight.asked > 0 && watched
                 || sight.failed.len() >= calls
         };
         while !called() && !is_enough() {
@@ -112,6 +127,7 @@ impl Sight {
     pub(super) fn extend(&mut self, later: Self) {
         self.kept.extend(later.kept);
         self.fresh.extend(later.fresh);
+        self.watched.extend(later.watched);
         self.failed.extend(later.failed);
         self.health = self.health.max(later.health);
         self.asked += later.asked;
@@ -138,9 +154,9 @@ impl Seen {
 
 async fn kept(seen: Arc<Seen>) {
     let (channel, client) = (seen.port.channel(), seen.port.client(true, PATIENCE));
-    loop {
+    for turn in 0.. {
         let asked = Instant::now();
-        let answer = call(&seen.port, channel.clone(), &client).await;
+        let answer = call(&seen.port, channel.clone(), &client, turn).await;
         seen.called(asked, answer.map_err(|why| format!("on a kept connection: {why}")), |it| &mut it.kept);
         sleep(PACE).await;
     }
@@ -148,10 +164,10 @@ async fn kept(seen: Arc<Seen>) {
 
 async fn fresh(seen: Arc<Seen>) {
     let client = seen.port.client(false, PATIENCE);
-    loop {
+    for turn in 0.. {
         let channel = seen.port.channel();
         let asked = Instant::now();
-        let answer = call(&seen.port, channel, &client).await;
+        let answer = call(&seen.port, channel, &client, turn).await;
         seen.called(asked, answer.map_err(|why| format!("on a new connection: {why}")), |it| &mut it.fresh);
         sleep(PACE).await;
     }
@@ -161,15 +177,32 @@ async fn call(
     port: &Port,
     channel: tonic::transport::Channel,
     client: &reqwest::Client,
+    turn: usize,
 ) -> Result<(), String> {
     let answer = async {
         if port.is_grpc() {
-            port.call(channel).await.map_err(|status| format!("{status:?}"))
+            port.call(channel, turn).await.map_err(|status| format!("{status:?}"))
         } else {
-            port.get(client).await
+            port.get(client, turn).await
         }
     };
     timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+}
+
+/// Watches again and again. One that is refused, or cut off before anything came, tries again: what counts is when it begins.
+async fn watcher(seen: Arc<Seen>) {
+    let channel = seen.port.channel();
+    let mut wanted = Instant::now();
+    loop {
+        let begun = timeout(PATIENCE, seen.port.watch(channel.clone())).await;
+        let begun = begun.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("nothing came")));
+        if begun.is_ok() || wanted.elapsed() > WATCH_PROMISE {
+            let begun = begun.map_err(|why| format!("to watch: {why:?}"));
+            seen.called(wanted, begun, |it| &mut it.watched);
+            wanted = Instant::now();
+        }
+        sleep(WATCH_PACE).await;
+    }
 }
 
 /// Asks in turn on new connections and on one that stays.

@@ -116,6 +116,8 @@ pub(super) struct Client<'a> {
     first_window: i64,
     open: BTreeMap<u32, i64>,
     next: u32,
+    /// Whether the server may send more for what is read.
+    takes: bool,
 }
 
 impl<'a> Client<'a> {
@@ -134,33 +136,40 @@ impl<'a> Client<'a> {
             first_window: FIRST_WINDOW,
             open: BTreeMap::new(),
             next: 1,
+            takes: true,
         })
     }
 
     /// Sends a request's headers; what follows is left to [`Client::push`].
     pub(super) async fn begin(&mut self, ask: &Ask, sender: Sender) -> io::Result<u32> {
+        self.head(ask, sender, END_HEADERS).await
+    }
+
+    async fn head(&mut self, ask: &Ask, sender: Sender, flags: u8) -> io::Result<u32> {
         let (stream, mut out) = (self.next, Vec::new());
         self.next += 2;
-        frame(&mut out, HEADERS, END_HEADERS, stream, &headers(self.port, ask, sender));
+        frame(&mut out, HEADERS, flags, stream, &headers(self.port, ask, sender));
         self.open.insert(stream, self.first_window);
         self.wire.write_all(&out).await?;
         Ok(stream)
     }
 
-    /// Sends a whole request.
+    /// Sends a whole request, and reads while the server's windows leave no room for it.
     pub(super) async fn send(&mut self, ask: &Ask, sender: Sender) -> io::Result<()> {
-        let (stream, mut out) = (self.next, Vec::new());
-        self.next += 2;
-        let end = if ask.body.is_empty() { END_STREAM } else { 0 };
-        frame(&mut out, HEADERS, END_HEADERS | end, stream, &headers(self.port, ask, sender));
-        let chunks = ask.body.chunks(FRAME);
-        let last = chunks.len();
-        for (number, chunk) in chunks.enumerate() {
-            let end = if number + 1 == last { END_STREAM } else { 0 };
-            frame(&mut out, DATA, end, stream, chunk);
+        if ask.body.is_empty() {
+            return self.head(ask, sender, END_HEADERS | END_STREAM).await.map(drop);
         }
-        self.window -= i64::try_from(ask.body.len()).unwrap();
-        self.open.insert(stream, self.first_window);
+        let (stream, mut sent) = (self.begin(ask, sender).await?, 0);
+        while sent < ask.body.len() && self.is_open(stream) {
+            match self.push(stream, &ask.body[sent..]).await? {
+                0 => self.read().await?,
+                more => sent += more,
+            }
+        }
+        let mut out = Vec::new();
+        if self.is_open(stream) {
+            frame(&mut out, DATA, END_STREAM, stream, &[]);
+        }
         self.wire.write_all(&out).await
     }
 
@@ -183,6 +192,16 @@ impl<'a> Client<'a> {
         self.open.contains_key(&stream)
     }
 
+    /// Whether anything asked is not answered to its end.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// From now on answers may come as far as their windows go.
+    pub(super) fn stop_taking(&mut self) {
+        self.takes = false;
+    }
+
     /// Reads one frame, and does what it asks.
     pub(super) async fn read(&mut self) -> io::Result<()> {
         let mut head = [0; 9];
@@ -193,8 +212,7 @@ impl<'a> Client<'a> {
         let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
         let mut out = Vec::new();
         match kind {
-            DATA if !payload.is_empty() => {
-                // Whoever reads at all takes everything.
+            DATA if self.takes && !payload.is_empty() => {
                 let taken = u32::try_from(payload.len()).unwrap().to_be_bytes();
                 frame(&mut out, WINDOW_UPDATE, 0, 0, &taken);
                 if flags & END_STREAM == 0 {
