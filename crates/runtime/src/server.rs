@@ -53,8 +53,9 @@ pub struct Options {
     /// Calls under way, of all connections together, but for checks of health, and for calls that are answered as soon as
     /// they are there: of those, so many may be waited for on each thread. What is more is refused.
     pub max_requests: usize,
-    /// Connections of all threads together; beyond them the oldest one without a call makes room, and while there is none,
-    /// newcomers are closed at once.
+    /// Connections of all threads together; beyond them one makes room on which nothing is under way, first those that never
+    /// had a call; else the one whose client has asked and taken nothing for longest, for a second at least. While there is
+    /// none, newcomers wait, and are closed after a second.
     pub max_connections: usize,
     /// Size of all headers of one call, in bytes as HTTP/2 counts them.
     pub max_header_list_bytes: u32,
@@ -75,7 +76,8 @@ pub struct Options {
     /// From the connection's acceptance to its TLS handshake, and from there to its HTTP/2 preface.
     #[serde(with = "crate::config::duration")]
     pub handshake_timeout: Duration,
-    /// For a client to take some of what it is sent.
+    /// For a client to take all that waits of its answers, or 64 KiB of it; where more than 16 MiB wait at the port, it must
+    /// take them at that rate after a second. And for any byte of what the connection has no room for.
     #[serde(with = "crate::config::duration")]
     pub write_timeout: Duration,
     /// How long calls in flight may go on once the drain has begun.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
@@ -31,9 +31,7 @@ use tower::ServiceExt;
 
 use super::{
     Budget, Counting, Pages, Purpose, Requests, STREAM_WINDOW, Sent, UnderWay, check_room,
-    connection::{
-        Accepted, Arriving, Bounded, Bounds, Connections, Counted, Drain, Flight, Slot, accept, close,
-    },
+    connection::{Accepted, Answer, Arriving, Bounded, Bounds, Connections, Door, Drain, Flight, Slot},
 };
 use crate::{
     access,
@@ -44,8 +42,6 @@ use crate::{
 /// What a client is told whose body is too much now, in the form of every error of the API.
 const OVER_BUDGET: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","reason":"RATE_LIMITED","message":"too many bytes of requests are under way; retry later","metadata":{}}}"#;
 
-/// Between two looks for connections whose answers are not taken.
-const LOOKS: Duration = Duration::from_millis(500);
 /// Bytes of an answer that wait for the client's window, at most.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -53,8 +49,9 @@ const SEND_BUFFER: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Open connections; beyond them the oldest one makes room on which nothing is under way, a request whose body is
-    /// still to come included, and while there is none, newcomers are closed at once.
+    /// Open connections; beyond them one makes room on which nothing is under way, a request whose body is still to come
+    /// included; else the one whose client has asked and taken nothing for longest, for a second at least. While there is
+    /// none, newcomers are closed at once.
     pub max_connections: usize,
     /// HTTP/2 calls in flight on one connection.
     pub max_concurrent_streams: u32,
@@ -75,7 +72,8 @@ pub struct Limits {
     /// For the body of a request, from when it is waited for.
     #[serde(with = "crate::config::duration")]
     pub body_timeout: Duration,
-    /// For a client to take some of what it is sent; a second where more than 256 answers of the port wait to be taken.
+    /// For a client to take all that waits of its answers, or 64 KiB of it; where more than 16 MiB wait at the port, it must
+    /// take them at that rate after a second. And for any byte of what the connection has no room for.
     #[serde(with = "crate::config::duration")]
     pub write_timeout: Duration,
     /// Silence after which an HTTP/2 client is asked whether it is still there, and how long it has to answer.
@@ -183,6 +181,7 @@ impl Server {
         grace: Duration,
     ) -> bool {
         let connections = Connections::new(self.limits.max_connections);
+        let mut door = Door::new(self.listener, connections, self.limits.write_timeout);
         let bounds = Bounds { first: self.limits.header_timeout, write: self.limits.write_timeout };
         let (builder, body_within, pages) = (builder(&self.limits), self.limits.body_timeout, self.pages);
         let budget = Budget::new(self.limits.body_budget_bytes);
@@ -203,22 +202,19 @@ impl Server {
                 tokio::select! {
                     // Whether it was cut off shows in the result of the whole.
                     _ = cut_off.run_until_cancelled(served) => {}
-                    () = slot.evicted() => {
-                        tracing::debug!(client.address = %peer, "connection ended: idle while there were too many, or answers not taken");
+                    () = slot.ended() => {
+                        tracing::debug!(client.address = %peer, "connection ended: others need the room, or answers not taken");
                     }
                 }
             });
         };
-        let mut looks = interval(LOOKS);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                accepted = accept(&self.listener, &connections) => start(accepted),
-                _ = looks.tick() => connections.end_stalled(bounds.write),
+                accepted = door.next() => start(accepted),
                 () = draining.cancelled() => break,
             }
         }
-        close(self.listener, &connections).into_iter().for_each(start);
+        door.close().into_iter().for_each(start);
         drain.begin();
         tasks.close();
         let drained = timeout(grace, tasks.wait()).await.is_ok();
@@ -370,15 +366,17 @@ impl Connection {
             async move {
                 let Begun { counting, under_way } = match begun {
                     Ok(begun) => begun,
-                    Err(refused) => return Ok(refused.map(|body| Counted::new(body, flight))),
+                    Err(refused) => {
+                        return Ok(refused.map(|body| Answer::new(Sent::new(body, None), flight.answered())));
+                    }
                 };
                 let share = counting.share();
                 let request = request.map(|body| Arriving::new(body, flight.clone(), counting, body_within));
                 let answer = router.oneshot(request).await?;
                 share.answered();
                 let answer = if share.is_refused() { over_budget(answer) } else { answer };
-                let answer = answer.map(|body| Body::new(Sent::new(body, under_way)));
-                Ok::<_, Infallible>(answer.map(|body| Counted::new(body, flight)))
+                let answered = |body| Answer::new(Sent::new(body, under_way), flight.answered());
+                Ok::<_, Infallible>(answer.map(answered))
             }
         });
         let connection = self.shared.builder.serve_connection_with_upgrades(stream, service).into_owned();

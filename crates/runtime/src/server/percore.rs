@@ -4,20 +4,21 @@
 //! serves the fewest, and a call stays on the thread that read it.
 
 use std::{
-    cell::OnceCell,
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
+use futures::TryFutureExt as _;
 use http::{Request, Response};
 use hyper::{
     body::{Body, Bytes, Incoming},
     server::conn::http2,
-    service::Service,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -32,9 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Options, STREAM_WINDOW,
-    connection::{
-        Accepted, Bounded, Bounds, Connections, Dealer, Drain, Hand, InFlight, Slot, accept, close,
-    },
+    connection::{Accepted, Answer, Bounded, Bounds, Connections, Dealer, Door, Drain, Hand, Slot},
 };
 use crate::shutdown::panic_message;
 
@@ -102,10 +101,10 @@ impl PerCore {
         C: Fn(SocketAddr) -> S + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Fault>,
     {
-        let connections = Connections::new(options.max_connections);
+        let (connections, within) = (Connections::new(options.max_connections), options.write_timeout);
         let (options, make_thread) = (Arc::new(options), Arc::new(make_thread));
         let mut threads = Vec::with_capacity(self.threads + 1);
         let (token, abandon) = (draining.clone(), draining.drop_guard());
@@ -122,7 +121,7 @@ impl PerCore {
             threads.push(spawn(format!("data-{number}"), runtime, work, token.clone())?);
         }
         // Last, so that nothing is accepted unless everyone is there to serve.
-        let acceptor = Acceptor { listener: self.listener, connections: connections.clone(), dealer };
+        let acceptor = Acceptor { listener: self.listener, connections: connections.clone(), within, dealer };
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let until = token.clone();
         threads.push(spawn(
@@ -206,6 +205,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 struct Acceptor {
     listener: TcpListener,
     connections: Connections,
+    /// For clients to take their answers.
+    within: Duration,
     dealer: Dealer,
 }
 
@@ -213,13 +214,14 @@ impl Acceptor {
     /// Until the drain begins; the threads then learn of it by the end of what is dealt, and serve that first.
     async fn run(self, draining: CancellationToken) -> io::Result<bool> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let mut door = Door::new(listener, self.connections, self.within);
         loop {
             tokio::select! {
-                accepted = accept(&listener, &self.connections) => self.dealer.deal(accepted),
+                accepted = door.next() => self.dealer.deal(accepted),
                 () = draining.cancelled() => break,
             }
         }
-        close(listener, &self.connections).into_iter().for_each(|accepted| self.dealer.deal(accepted));
+        door.close().into_iter().for_each(|accepted| self.dealer.deal(accepted));
         Ok(true)
     }
 }
@@ -235,7 +237,7 @@ impl Worker {
         C: Fn(SocketAddr) -> S,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Fault>,
     {
         let (http2, drain, tasks) = (builder(&self.options), Drain::new(), TaskTracker::new());
@@ -246,8 +248,8 @@ impl Worker {
             tasks.spawn(async move {
                 tokio::select! {
                     () = served => {}
-                    () = slot.evicted() => {
-                        tracing::debug!(client.address = %peer, "connection without a call made room for another");
+                    () = slot.ended() => {
+                        tracing::debug!(client.address = %peer, "connection ended: others need the room, or answers not taken");
                     }
                 }
                 drop(dealt);
@@ -287,7 +289,7 @@ impl Connection {
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Fault>,
     {
         let Some(acceptor) = &self.options.tls else {
@@ -305,33 +307,20 @@ impl Connection {
         I: AsyncRead + AsyncWrite + Unpin + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Fault>,
     {
         let bounds = Bounds { first: self.options.handshake_timeout, write: self.options.write_timeout };
         let stream = TokioIo::new(Bounded::new(stream, bounds, self.drain.clone()));
-        let service = InUse { service, slot: self.slot.clone(), in_use: OnceCell::new() };
+        let slot = self.slot.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let in_flight = slot.begin();
+            let answer = service.call(request);
+            answer.map_ok(move |answer| answer.map(|body| Answer::new(body, in_flight)))
+        });
         let connection = http2.serve_connection(stream, service);
         if let Err(error) = self.drain.run(connection).await {
             tracing::debug!(error = %error, "connection ended with an error");
         }
-    }
-}
-
-/// A service whose connection makes no room for others once it was called: clients keep idle connections for long.
-struct InUse<S> {
-    service: S,
-    slot: Slot,
-    in_use: OnceCell<InFlight>,
-}
-
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for InUse<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn call(&self, request: Request<Incoming>) -> S::Future {
-        self.in_use.get_or_init(|| self.slot.begin());
-        self.service.call(request)
     }
 }

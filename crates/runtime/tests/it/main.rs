@@ -10,6 +10,7 @@ mod percore;
 mod pki;
 mod rpc;
 mod shutdown;
+mod taking;
 mod telemetry;
 mod tls;
 

@@ -160,15 +160,23 @@ async fn stuck_call_is_cut_off_after_the_grace() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_closed() {
-    let (_gate, handle, draining) = start(2, Options { max_connections: 1, ..Options::default() });
-    let mut first = within(connect(handle.local_addr())).await.unwrap();
+async fn beyond_the_limit_connections_without_a_call_make_room_first() {
+    let (_gate, handle, draining) = start(2, Options { max_connections: 2, ..Options::default() });
+    let addr = handle.local_addr();
+    let mut first = within(connect(addr)).await.unwrap();
     first.check(ask("")).await.unwrap();
-    assert!(closed(TcpStream::connect(handle.local_addr()).await.unwrap()).await);
+    let silent = TcpStream::connect(addr).await.unwrap();
+    eventually("both are let in", || handle.connections() == 2).await;
+    let mut second = within(connect(addr)).await.unwrap();
+    assert!(within(second.check(ask(""))).await.is_ok());
+    assert!(closed(silent).await, "it made room");
     assert!(first.check(ask("")).await.is_ok(), "the first is not harmed");
-    drop(first);
-    eventually("the slot is free again", || handle.connections() == 0).await;
-    within(connect(handle.local_addr())).await.unwrap().check(ask("")).await.unwrap();
+    // Of two that are idle, one does too.
+    let mut third = within(connect(addr)).await.unwrap();
+    assert!(within(third.check(ask(""))).await.is_ok());
+    eventually("no more than may be are open", || handle.connections() == 2).await;
+    drop((first, second, third));
+    eventually("the slots are free again", || handle.connections() == 0).await;
     draining.cancel();
     assert!(within(handle.wait()).await);
 }

@@ -1,7 +1,7 @@
 //! What waits for one watcher: frames that were encoded and that its connection has not taken yet, bounded by bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use grey_proto::status::ApiError;
 use http::HeaderMap;
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 /// Bytes that may wait for one watcher. A larger frame waits alone.
@@ -24,22 +24,36 @@ const FRAMES: usize = 64;
 pub(super) enum Gone {
     /// The client has left.
     Left,
-    /// It has taken nothing for too long.
+    /// It has taken nothing for too long; what waited is given up.
     Stalled,
 }
 
 /// Where frames are put.
 pub(super) struct Outbox {
     frames: mpsc::Sender<Waiting>,
+    /// The outlet's, so that what waits can be given up although nobody takes it.
+    queue: Queue,
     room: Arc<Semaphore>,
     end: Arc<OnceLock<Status>>,
     total: Arc<AtomicU64>,
     stall: Duration,
+    pace: Mutex<Pace>,
+}
+
+type Queue = Arc<Mutex<mpsc::Receiver<Waiting>>>;
+
+/// How the client gets on.
+struct Pace {
+    /// Frames that were put.
+    put: usize,
+    /// Frames that had been taken of them when somebody last looked, and since when.
+    taken: usize,
+    since: Instant,
 }
 
 /// Where a connection takes them from: the body of an answer, in which only bytes are passed on.
 pub(crate) struct Outlet {
-    frames: mpsc::Receiver<Waiting>,
+    queue: Queue,
     end: Arc<OnceLock<Status>>,
     ended: bool,
 }
@@ -61,17 +75,31 @@ struct Waiting {
 pub(super) fn outbox(total: Arc<AtomicU64>, stall: Duration) -> (Outbox, Outlet) {
     let (sender, frames) = mpsc::channel(FRAMES);
     let (room, end) = (Arc::new(Semaphore::new(WINDOW as usize)), Arc::default());
-    let outlet = Outlet { frames, end: Arc::clone(&end), ended: false };
-    (Outbox { frames: sender, room, end, total, stall }, outlet)
+    let queue = Arc::new(Mutex::new(frames));
+    let outlet = Outlet { queue: Arc::clone(&queue), end: Arc::clone(&end), ended: false };
+    let pace = Mutex::new(Pace { put: 0, taken: 0, since: Instant::now() });
+    (Outbox { frames: sender, queue, room, end, total, stall, pace }, outlet)
 }
 
 impl Outbox {
     /// Waits until there is room.
     pub(super) async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
-        match timeout(self.stall, self.put(bytes)).await {
-            Ok(put) => put,
-            Err(_) => Err(Gone::Stalled),
+        let put = if self.has_stalled() { None } else { timeout(self.stall, self.put(bytes)).await.ok() };
+        put.unwrap_or_else(|| {
+            give_up(&self.queue);
+            Err(Gone::Stalled)
+        })
+    }
+
+    /// Whether something waits of which nothing was taken for too long: of a small table, all that there is has room.
+    fn has_stalled(&self) -> bool {
+        let mut pace = lock(&self.pace);
+        let waiting = self.frames.max_capacity() - self.frames.capacity();
+        let taken = pace.put.saturating_sub(waiting);
+        if waiting == 0 || taken != pace.taken {
+            (pace.taken, pace.since) = (taken, Instant::now());
         }
+        pace.since.elapsed() >= self.stall
     }
 
     async fn put(&self, bytes: Bytes) -> Result<(), Gone> {
@@ -80,6 +108,7 @@ impl Outbox {
         let place = self.frames.reserve().await.map_err(|_| Gone::Left)?;
         self.total.fetch_add(bytes.len() as u64, Relaxed);
         place.send(Waiting { bytes, _room: room, total: Arc::clone(&self.total) });
+        lock(&self.pace).put += 1;
         Ok(())
     }
 
@@ -101,12 +130,31 @@ impl Drop for Waiting {
     }
 }
 
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        give_up(&self.queue);
+    }
+}
+
+/// Takes no more frames, and drops those that wait.
+fn give_up(queue: &Queue) {
+    let mut frames = lock(queue);
+    frames.close();
+    while frames.try_recv().is_ok() {}
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while it was held cannot have left anything half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Outlet {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(match ready!(self.frames.poll_recv(cx)) {
+        let next = lock(&self.queue).poll_recv(cx);
+        Poll::Ready(Some(match ready!(next) {
             Some(waiting) => Frame::data(waiting.bytes.clone()),
             None => {
                 self.ended = true;
@@ -141,6 +189,6 @@ impl PassedOn {
 
     /// What was passed on; once.
     pub(crate) fn take(&self) -> Option<Outlet> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }

@@ -24,6 +24,9 @@ use crate::grpc::Reports;
 /// Far longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Between heartbeats.
+const BEAT: Duration = Duration::from_millis(20);
+
 pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("in time")
 }
@@ -58,6 +61,7 @@ struct Served {
 fn serve(table: Table, stall: Duration) -> Served {
     let (shared, config) = shared(State::memory(), table);
     let (hub, watchers) = Hub::new(Arc::clone(&shared), &config.watch);
+    let hub = Hub { heartbeat: BEAT, ..hub };
     let draining = CancellationToken::new();
     tokio::spawn(hub.run(draining.clone()));
     Served { shared, watchers: Watchers { stall, ..watchers }, draining }
@@ -115,21 +119,36 @@ async fn a_stream_is_byte_for_byte_what_tonic_would_make_of_it() {
     assert!(trailers.is_some());
 }
 
-#[tokio::test]
-async fn a_client_that_takes_nothing_is_ended_and_little_waits_for_it() {
-    let Served { shared, watchers, .. } = serve(many_tenants(20_000), Duration::from_millis(20));
-    let limit = shared.limits.watchers;
-    let mut outlet = watchers.watch(&WatchRequest::default()).unwrap();
+/// Waits until the stream has given its slot back, and says how the client is told.
+async fn given_up(served: &Served, outlet: &mut Outlet) -> (usize, ApiError) {
+    let limit = served.shared.limits.watchers;
     grey_testkit::eventually(DEADLINE, "the stream is given up", async || {
-        watchers.slots.available_permits() == limit
+        served.watchers.slots.available_permits() == limit
     })
     .await;
-    let waiting = shared.gauges.watch_waiting_bytes.load(Relaxed);
-    assert!((1..=u64::from(outbox::WINDOW)).contains(&waiting), "{waiting} bytes");
-    let (taken, trailers) = take(&mut outlet, |_| false).await;
-    assert_eq!(taken.len() as u64, waiting);
-    assert_eq!(shared.gauges.watch_waiting_bytes.load(Relaxed), 0);
-    let error = from_status(&Status::from_header_map(&trailers.unwrap()).unwrap());
-    assert_eq!(error.reason, Reason::Unavailable);
-    assert!(error.message.contains("nothing was taken"), "{}", error.message);
+    assert_eq!(served.shared.gauges.watch_waiting_bytes.load(Relaxed), 0, "nothing waits for it any more");
+    let (taken, trailers) = take(outlet, |_| false).await;
+    (taken.len(), from_status(&Status::from_header_map(&trailers.unwrap()).unwrap()))
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_ended_and_nothing_waits_for_it() {
+    let (many, few) = (many_tenants(20_000), many_tenants(1));
+    // A table that does not fit into what may wait, and one that does.
+    for table in [many, few] {
+        let served = serve(table, Duration::from_millis(20));
+        let mut outlet = served.watchers.watch(&WatchRequest::default()).unwrap();
+        let (taken, error) = given_up(&served, &mut outlet).await;
+        assert_eq!((taken, error.reason), (0, Reason::Unavailable));
+        assert!(error.message.contains("nothing was taken"), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_took_some_and_stops_is_ended() {
+    let served = serve(many_tenants(1), Duration::from_millis(200));
+    let mut outlet = served.watchers.watch(&WatchRequest::default()).unwrap();
+    let (begun, none) = take(&mut outlet, |bytes| !bytes.is_empty()).await;
+    assert!(!begun.is_empty() && none.is_none());
+    assert_eq!(given_up(&served, &mut outlet).await.1.reason, Reason::Unavailable);
 }

@@ -10,9 +10,11 @@ use grey_core::key::{Fact, Key};
 use grey_core::record::Record;
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
+use grey_proto::router::router_service_client::RouterServiceClient;
 use grey_proto::router::{WatchHeartbeat, WatchRequest, WatchResponse, watch_response::Frame};
 use grey_state::{State, memory};
 use tonic::Streaming;
+use tonic::transport::Endpoint;
 
 use crate::world::{
     Router, World, eventually, instances_of, payment, pin, put_service, put_tenant, put_version, service,
@@ -425,6 +427,34 @@ async fn watchers_are_bounded() {
     drop(one);
     crate::world::eventually("the place is free again", async || {
         within(router.client.clone().watch(WatchRequest::default())).await.is_ok()
+    })
+    .await;
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn watchers_without_a_window_are_ended_and_their_places_are_free() {
+    let world = World::memory().await.with_payment().await;
+    let router = Router::start(world.state.clone(), |c| {
+        c.limits.watchers = 2;
+        c.grpc.server.write_timeout = Duration::from_millis(100);
+    })
+    .await;
+    router.follows(&world).await;
+    let mut deaf = Vec::new();
+    for _ in 0..2 {
+        let endpoint = Endpoint::from_shared(format!("http://{}", router.grpc)).unwrap();
+        let channel = within(endpoint.initial_stream_window_size(0_u32).connect()).await.unwrap();
+        let mut client = RouterServiceClient::new(channel);
+        deaf.push(within(client.watch(WatchRequest::default())).await.unwrap().into_inner());
+    }
+    for frames in &mut deaf {
+        assert!(within(frames.message()).await.is_err(), "its connection is ended");
+    }
+    let mut watching = Vec::new();
+    eventually("both places are free", async || {
+        watching.extend(within(router.client.clone().watch(WatchRequest::default())).await.ok());
+        watching.len() == 2
     })
     .await;
     router.stop().await;

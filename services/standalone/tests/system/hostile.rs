@@ -23,6 +23,7 @@ use grey_testkit::process::cargo_binary;
 use grey_testkit::{Redis, ReservedPort, Spawned, eventually};
 use place::Place;
 use port::Port;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -42,6 +43,8 @@ const RATIO: f64 = 2.0;
 /// Calls that take no longer than this are as fast as they should be, however fast they were before: it is less than twice
 /// the 3 ms for which Linux lets one thread run while another one waits for its core.
 const NOISE: Duration = Duration::from_millis(5);
+/// Open files of a router that is given few.
+const GIVEN: usize = 256;
 /// How often an attack is repeated that made them take longer, and a measurement while others keep the machine busy.
 const TRIES: usize = 3;
 /// Calls of a client before its connection counts as one that it has had for long.
@@ -97,18 +100,13 @@ async fn hostile_clients_stop_nobody_else() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// A process is often given 1,024 open files, and may have many more if it asks.
-#[tokio::test]
-async fn few_open_files_do_not_let_some_keep_all_others_out() {
-    const GIVEN: usize = 256;
-    const SILENT: usize = 2 * GIVEN;
-    let _stage = stage().await;
-    grey_runtime::tls::install_provider();
-    grey_runtime::files::raise_limit();
-    let (redis, ports) = (Redis::start().await.unwrap(), [(); 2].map(|()| ReservedPort::any().unwrap()));
+/// A router that is given few open files, and its two ports; `which` is the shell's flag for the limit that is set, or
+/// nothing for both.
+async fn router_with_few_files(redis: &Redis, which: &str) -> (Spawned, [ReservedPort; 2]) {
+    let ports = [(); 2].map(|()| ReservedPort::any().unwrap());
     let [grpc, http] = ports.each_ref().map(ReservedPort::addr);
     let router = cargo_binary("grey-router").unwrap();
-    let limited = format!("ulimit -S -n {GIVEN} && exec {}", router.display());
+    let limited = format!("ulimit {which} -n {GIVEN} && exec {}", router.display());
     let mut builder = Spawned::builder("/bin/sh").arg("-c").arg(limited);
     let urls = format!("[\"{}\"]", redis.url());
     let listen = [grpc, http].map(|addr| addr.to_string());
@@ -119,16 +117,50 @@ async fn few_open_files_do_not_let_some_keep_all_others_out() {
     }
     let process = builder.start().unwrap();
     process.wait_for_line("serving", DEADLINE).await.unwrap();
+    (process, ports)
+}
+
+async fn connect_silently(addr: SocketAddr) -> Vec<TcpStream> {
     let mut silent = Vec::new();
-    for _ in 0..SILENT {
-        silent.push(TcpStream::connect(grpc).await.unwrap());
+    for _ in 0..2 * GIVEN {
+        silent.push(TcpStream::connect(addr).await.unwrap());
     }
+    silent
+}
+
+/// A process is often given 1,024 open files, and may have many more if it asks.
+#[tokio::test]
+async fn few_open_files_do_not_let_some_keep_all_others_out() {
+    let _stage = stage().await;
+    grey_runtime::tls::install_provider();
+    grey_runtime::files::raise_limit();
+    let redis = Redis::start().await.unwrap();
+    let (process, ports) = router_with_few_files(&redis, "-S").await;
+    let [grpc, http] = ports.each_ref().map(ReservedPort::addr);
+    let _silent = connect_silently(grpc).await;
     eventually(DEADLINE, "all are let in", async || {
-        std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count() > SILENT
+        std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count() > 2 * GIVEN
     })
     .await;
     let health = reqwest::get(format!("http://{http}/health/live")).await.unwrap();
     assert!(health.status().is_success());
+}
+
+/// And one that may have no more lets those go on one port that others need on another.
+#[tokio::test]
+async fn a_process_without_file_handles_makes_room() {
+    let _stage = stage().await;
+    grey_runtime::tls::install_provider();
+    grey_runtime::files::raise_limit();
+    let redis = Redis::start().await.unwrap();
+    let (_process, ports) = router_with_few_files(&redis, "").await;
+    let [grpc, http] = ports.each_ref().map(ReservedPort::addr);
+    let _silent = connect_silently(grpc).await;
+    eventually(DEADLINE, "health answers", async || {
+        let health = reqwest::get(format!("http://{http}/health/live")).await;
+        health.is_ok_and(|health| health.status().is_success())
+    })
+    .await;
 }
 
 fn is_selected(variable: &str, name: &str) -> bool {

@@ -85,9 +85,11 @@ impl Body for Arriving {
         }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && let Err(over) = this.counting.take(data)
         {
-            return Poll::Ready(Some(Err(over.into())));
+            this.flight.arrive();
+            if let Err(over) = this.counting.take(data) {
+                return Poll::Ready(Some(Err(over.into())));
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
     }
