@@ -1,6 +1,5 @@
 //! The command lines of both programs.
 
-use crate::others::Watch;
 use crate::report::{Measurement, emit, say};
 use crate::rounds::quietest;
 use crate::servers::{Tuned, Untuned};
@@ -8,6 +7,7 @@ use crate::targets::TARGETS;
 use crate::yardsticks::Yardstick;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum as _};
+use grey_testkit::others::Watch;
 use std::io::Write as _;
 use std::process::ExitCode;
 

@@ -85,7 +85,8 @@ impl Api {
         let service = optional_id("service", &request.service)?;
         let query = page(&Pairs { tenant, service }, size, &request.page_token)?;
         let lists = &self.0.lanes.lists;
-        let rows = lists.read("list tenants' databases", query.all(lists.database().readers())).await?;
+        let rows =
+            lists.read("list tenants' databases", Box::pin(query.all(lists.database().readers()))).await?;
         let mut databases = Vec::with_capacity(rows.len());
         for row in &rows {
             databases.push(row.message()?);

@@ -38,7 +38,7 @@ impl Api {
         let columns = (pins::Column::Tenant, pins::Column::Service);
         let query = Pairs { tenant, service }.page::<pins::Entity>(columns, size, &request.page_token)?;
         let lists = &self.0.lanes.lists;
-        let rows = lists.read("list pins", query.all(lists.database().readers())).await?;
+        let rows = lists.read("list pins", Box::pin(query.all(lists.database().readers()))).await?;
         let mut pins: Vec<control::Pin> = rows.iter().map(pins::Model::message).collect::<Result<_, _>>()?;
         let more = cut(&mut pins, size);
         let last = pins.last().map(|pin| token(&pin.tenant, &pin.service)).filter(|_| more);

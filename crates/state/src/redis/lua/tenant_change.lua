@@ -1,7 +1,9 @@
 -- Makes all changes of some events to one tenant.
 -- KEYS: the tenant's metadata, services, schemas. ARGV: token, revision of the last event, epoch; then the changes, each
 -- one `put` with a number of fields and those, `remove`, or `set`/`unset` with the number of a key and a field.
-local at = redis.call('HGET', KEYS[1], '#at')
+local held = redis.call('HMGET', KEYS[1], '#at', 'status')
+-- The log declares a tenant first, so what comes without its status was removed since.
+local at, declared = held[1], held[2]
 if at then
   local token, revision, epoch = string.match(at, '^(%d+) (%d+) (%d+)$')
   if not readable(token) then return redis.error_reply('CORRUPT `#at` does not read back') end
@@ -11,30 +13,30 @@ if at then
     if less(ARGV[2], revision) then return redis.error_reply('CORRUPT `#at` is ahead of the projection') end
   end
 end
--- The log declares a tenant first, so what comes without its status was removed since.
-local function declared() return redis.call('HEXISTS', KEYS[1], 'status') == 1 end
 local i = 4
 while i <= #ARGV do
   local change = ARGV[i]
   if change == 'remove' then
     redis.call('DEL', unpack(KEYS))
+    declared = false
     i = i + 1
   elseif change == 'put' then
     local last = i + 1 + 2 * tonumber(ARGV[i + 1])
     -- Holds are facts of their own, beside the attributes that are replaced.
-    local held, fields = {}, redis.call('HGETALL', KEYS[1])
+    local holds, fields = {}, redis.call('HGETALL', KEYS[1])
     for f = 1, #fields, 2 do
       if string.sub(fields[f], 1, 5) == 'hold.' then
-        held[#held + 1] = fields[f]
-        held[#held + 1] = fields[f + 1]
+        holds[#holds + 1] = fields[f]
+        holds[#holds + 1] = fields[f + 1]
       end
     end
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], unpack(ARGV, i + 2, last))
-    if #held > 0 then redis.call('HSET', KEYS[1], unpack(held)) end
+    declared = true
+    if #holds > 0 then redis.call('HSET', KEYS[1], unpack(holds)) end
     i = last + 1
   elseif change == 'set' then
-    if declared() then redis.call('HSET', KEYS[tonumber(ARGV[i + 1])], ARGV[i + 2], ARGV[i + 3]) end
+    if declared then redis.call('HSET', KEYS[tonumber(ARGV[i + 1])], ARGV[i + 2], ARGV[i + 3]) end
     i = i + 4
   else
     redis.call('HDEL', KEYS[tonumber(ARGV[i + 1])], ARGV[i + 2])
@@ -42,5 +44,5 @@ while i <= #ARGV do
   end
 end
 -- A removed tenant leaves nothing behind, not even the position of its last write.
-if declared() then redis.call('HSET', KEYS[1], '#at', ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. ARGV[3]) end
+if declared then redis.call('HSET', KEYS[1], '#at', ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. ARGV[3]) end
 return 'changed'
