@@ -13,7 +13,7 @@ mod project;
 mod rebuild;
 mod upkeep;
 
-pub use log::{EventLog, LogError, Snapshot};
+pub use log::{EventLog, Following, LogError, Snapshot, Tip};
 
 use crate::{Error, FencingToken, State};
 use futures::FutureExt as _;

@@ -17,31 +17,42 @@ use futures::TryStreamExt;
 use grey_core::change::{Epoch, Event, Position, Revision};
 use grey_core::record::Record;
 use grey_state::FencingToken;
-use grey_state::publisher::{EventLog, LogError, Snapshot};
+use grey_state::publisher::{EventLog, Following, LogError, Snapshot, Tip};
 use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select};
 use tokio::sync::mpsc;
 
-use crate::database::{Database, Error};
+use crate::database::{Database, Error, head_with_hash};
 use crate::entity::{events, signed};
 
 /// Events are read until they have so many bytes: one may set the pins of a hundred thousand tenants.
 const MAX_BYTES: usize = 16 << 20;
-/// So many are read however large: the publisher reads its last event again, and would never get to the next one.
-const AT_LEAST: usize = 2;
 
 impl Database {
-    /// Up to `limit` events after `after`, in order, without a gap; fewer where they are large, but two if there are as many.
+    /// Up to `limit` events after `after`, in order, without a gap; fewer where they are large, but one if there is one.
     ///
     /// # Errors
     /// When the database is away or an event does not read back.
     pub async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, Error> {
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        let query = events::Entity::find()
-            .filter(events::Column::Revision.gt(signed(after.0)))
-            .order_by(events::Column::Revision, Order::Asc)
-            .limit(limit);
-        let rows = self.event_rows(query, MAX_BYTES).await?;
+        let rows = self.event_rows(rows_after(after, limit), MAX_BYTES).await?;
         rows.iter().map(events::Model::event).collect()
+    }
+
+    /// The same after a tip, if the log holds what it names. Nothing of it is read again: the next event has its hash, and
+    /// while there is none, the log's head has.
+    async fn events_after_tip(&self, tip: &Tip, limit: usize) -> Result<Option<Following>, Error> {
+        let rows = self.event_rows(rows_after(tip.revision, limit), MAX_BYTES).await?;
+        let events = rows.iter().map(events::Model::event).collect::<Result<Vec<_>, _>>()?;
+        let (Some(first), Some(last), Some(row)) = (events.first(), events.last(), rows.last()) else {
+            let (head, hash) = self.read("read the log's head", head_with_hash(self.readers())).await?;
+            let position = Position::try_from(head)?;
+            // One that is ahead has just gone on.
+            let holds =
+                position.revision > tip.revision || (position.revision, hash) == (tip.revision, tip.hash);
+            return Ok(holds.then(|| Following { events, tip: *tip }));
+        };
+        let follows = first.revision == tip.revision.next() && first.previous == tip.hash;
+        let tip = Tip { revision: last.revision, hash: row.hash() };
+        Ok(follows.then_some(Following { events, tip }))
     }
 
     /// The first rows that a query finds; fewer than all once they have more than `max_bytes`.
@@ -53,7 +64,7 @@ impl Database {
         let read = async {
             let (mut rows, mut bytes) = (Vec::new(), 0);
             let mut stream = query.stream(self.readers()).await?;
-            while (bytes < max_bytes || rows.len() < AT_LEAST)
+            while bytes < max_bytes
                 && let Some(row) = stream.try_next().await?
             {
                 bytes += row.body.len();
@@ -63,6 +74,13 @@ impl Database {
         };
         self.read("read events", read).await
     }
+}
+
+fn rows_after(after: Revision, limit: usize) -> Select<events::Entity> {
+    events::Entity::find()
+        .filter(events::Column::Revision.gt(signed(after.0)))
+        .order_by(events::Column::Revision, Order::Asc)
+        .limit(u64::try_from(limit).unwrap_or(u64::MAX))
 }
 
 fn log_error(attempted: &'static str) -> impl Fn(Error) -> LogError {
@@ -77,6 +95,10 @@ impl EventLog for Database {
 
     async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, LogError> {
         Self::events(self, after, limit).await.map_err(log_error("read the log's events"))
+    }
+
+    async fn follow(&self, tip: &Tip, limit: usize) -> Result<Option<Following>, LogError> {
+        self.events_after_tip(tip, limit).await.map_err(log_error("read what follows in the log"))
     }
 
     async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Snapshot, LogError> {

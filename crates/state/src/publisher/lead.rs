@@ -2,7 +2,7 @@
 
 use super::project::Projected;
 use super::upkeep::{Upkeep, Work};
-use super::{Interrupted, Publisher, requests};
+use super::{Following, Interrupted, Publisher, Tip, requests};
 use crate::feed::{Append, FeedEntry};
 use crate::projection::{Beat, ProjectionStatus};
 use crate::{Digests, Error, FencingToken};
@@ -43,8 +43,8 @@ pub(super) struct Lead<'a> {
     pub(super) mirror: Table,
     /// The highest level that an event so far needed.
     pub(super) level: FormatLevel,
-    /// The event at the feed's end.
-    pub(super) last: Option<Event>,
+    /// The log's entry at the feed's end.
+    pub(super) tip: Tip,
     pub(super) projected: Projected,
     pub(super) upkeep: Upkeep,
     /// Tells works beside how far the feed is.
@@ -135,18 +135,17 @@ impl Lead<'_> {
         }
     }
 
-    /// Publishes a batch of what was committed since: all of it in the feed first, then in the projection. The last
-    /// published event is read again with it: if the log holds another one now, it was restored and written to in
-    /// between.
+    /// Publishes a batch of what was committed since: all of it in the feed first, then in the projection. If the log does
+    /// not hold the last published event any more, it was restored and written to in between.
     async fn publish_new(&mut self) -> Result<Published, Interrupted> {
         let publisher = self.publisher;
-        let after = self.mirror.position().revision.before();
-        let events = publisher.log.events(after, publisher.options.batch.saturating_add(1)).await?;
-        let mut events = events.into_iter();
-        if self.last.is_some() && events.next().as_ref() != self.last.as_ref() {
-            publisher.start_epoch(&self.mirror.position(), Epoch::default()).await?;
+        let Some(Following { events, tip }) =
+            publisher.log.follow(&self.tip, publisher.options.batch).await?
+        else {
+            let position = self.mirror.position();
+            publisher.start_epoch(&position, position.epoch).await?;
             return Ok(Published::Damaged);
-        }
+        };
         let mut entries = Vec::with_capacity(events.len());
         let mut foldable = Ok(());
         for event in events {
@@ -169,10 +168,10 @@ impl Lead<'_> {
             }
             publisher.handle.0.published.store(self.mirror.position().revision.0, Relaxed);
             self.reached.send_replace(self.mirror.position());
-            let (mut events, digests): (Vec<Event>, Vec<Digests>) =
+            let (events, digests): (Vec<Event>, Vec<Digests>) =
                 entries.into_iter().map(|entry| (entry.event, entry.digests)).unzip();
             self.project(&events, &digests).await?;
-            self.last = events.pop();
+            self.tip = tip;
         }
         foldable?;
         self.beat().await?;

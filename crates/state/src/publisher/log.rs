@@ -2,7 +2,7 @@
 
 use crate::FencingToken;
 use async_trait::async_trait;
-use grey_core::change::{Epoch, Event, FormatLevel, Position, Revision};
+use grey_core::change::{EntryHash, Epoch, Event, FormatLevel, Position, Revision};
 use grey_core::record::Record;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,10 +23,28 @@ pub struct LogError {
 pub struct Snapshot {
     /// Where the log stood.
     pub position: Position,
-    /// The event at that position. By it a log that was restored and written to since is recognised.
-    pub last: Option<Event>,
+    /// The hash of the event at that position. By it a log that was restored and written to since is recognised.
+    pub hash: EntryHash,
     /// The highest format level that an event up to there needed.
     pub level: FormatLevel,
+}
+
+/// The end of what was read of a log: what it holds there is recognised by its hash, whatever the revision is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tip {
+    /// The last event's; 0 before the first.
+    pub revision: Revision,
+    /// The last event's; all zeros before the first.
+    pub hash: EntryHash,
+}
+
+/// Events that follow a tip.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Following {
+    /// In order, without a gap; none while there are no more.
+    pub events: Vec<Event>,
+    /// The tip after them.
+    pub tip: Tip,
 }
 
 /// The log of committed events, as the control database keeps it.
@@ -43,6 +61,12 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// When the database is away or an event does not read back.
     async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, LogError>;
+
+    /// Up to `limit` events after `tip`; none if the log does not hold what `tip` names: it was restored or replaced.
+    ///
+    /// # Errors
+    /// As for [`Self::events`].
+    async fn follow(&self, tip: &Tip, limit: usize) -> Result<Option<Following>, LogError>;
 
     /// Sends the current state as of exactly the returned position to `records`, in batches of bounded size,
     /// services before tenants. Stops early, without an error, if the receiver is gone.

@@ -3,7 +3,7 @@
 use super::lead::{Beats, Health, Lead, can_be_surpassed, sound};
 use super::project::Projected;
 use super::upkeep::{Upkeep, Work};
-use super::{EventLog, Interrupted, LogError, Publisher, Snapshot};
+use super::{EventLog, Interrupted, LogError, Publisher, Snapshot, Tip};
 use crate::feed::{FeedEntry, FeedRead, Head};
 use crate::projection::ProjectionStatus;
 use crate::{Digests, FencingToken};
@@ -89,7 +89,7 @@ impl Publisher {
             token,
             mirror,
             level: snapshot.level,
-            last: snapshot.last,
+            tip: Tip { revision: snapshot.position.revision, hash: snapshot.hash },
             projected,
             upkeep,
             reached,

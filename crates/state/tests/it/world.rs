@@ -2,16 +2,17 @@
 
 use crate::samples::tenant_put;
 use async_trait::async_trait;
-use grey_core::change::{Change, Epoch, Event, FormatLevel, Position, Revision};
+use grey_core::change::{Change, EntryHash, Epoch, Event, FormatLevel, Position, Revision};
 use grey_core::ids::TenantId;
 use grey_core::record::Record;
 use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use grey_state::follower::{self, Follower, Tables};
 use grey_state::heartbeats::Heartbeat;
-use grey_state::publisher::{self, EventLog, Handle, LogError, Publisher, Snapshot};
+use grey_state::publisher::{self, EventLog, Following, Handle, LogError, Publisher, Snapshot, Tip};
 use grey_state::{FencingToken, State};
 use grey_testkit::eventually;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,21 @@ pub(crate) struct Log {
 pub(crate) struct History {
     pub(crate) epoch: Epoch,
     pub(crate) events: Vec<Event>,
+}
+
+impl History {
+    /// What it holds up to a revision, if it goes so far.
+    fn tip(&self, revision: Revision) -> Option<Tip> {
+        let number = usize::try_from(revision.0).unwrap();
+        let held = self.events.get(..number)?.last().map_or(0, |event| {
+            let mut hasher = DefaultHasher::new();
+            format!("{event:?}").hash(&mut hasher);
+            hasher.finish()
+        });
+        let mut hash = EntryHash::default();
+        hash.0[..8].copy_from_slice(&held.to_le_bytes());
+        Some(Tip { revision, hash })
+    }
 }
 
 #[derive(Default)]
@@ -129,6 +145,14 @@ impl EventLog for Log {
         Ok(events)
     }
 
+    async fn follow(&self, tip: &Tip, limit: usize) -> Result<Option<Following>, LogError> {
+        let events = self.events(tip.revision, limit).await?;
+        let log = self.history.lock().unwrap();
+        let next = Revision(tip.revision.0 + events.len() as u64);
+        let holds = log.tip(tip.revision).as_ref() == Some(tip);
+        Ok(log.tip(next).filter(|_| holds).map(|tip| Following { events, tip }))
+    }
+
     async fn snapshot(&self, records: mpsc::Sender<Vec<Record>>) -> Result<Snapshot, LogError> {
         self.answers().await;
         let (table, log) = (self.table(), self.history.lock().unwrap().clone());
@@ -143,7 +167,8 @@ impl EventLog for Log {
             }
         }
         let level = log.events.iter().map(|event| event.level).max().unwrap_or_default();
-        Ok(Snapshot { position: table.position(), last: log.events.last().cloned(), level })
+        let hash = log.tip(table.position().revision).unwrap().hash;
+        Ok(Snapshot { position: table.position(), hash, level })
     }
 
     async fn start_epoch(&self, present: Epoch, seen: Epoch) -> Result<Position, LogError> {

@@ -6,10 +6,8 @@ use grey_state::publisher::Snapshot;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::sync::mpsc;
 
-use crate::database::{Database, Error, head, level};
-use crate::entity::{
-    events, holds, observed_schemas, overlays, pins, policies, services, signed, tenants, versions,
-};
+use crate::database::{Database, Error, head_with_hash, level};
+use crate::entity::{holds, observed_schemas, overlays, pins, policies, services, tenants, versions};
 
 /// Services and tenants of one batch. With a hundred pins each, a batch of tenants is some megabytes.
 const BATCH: u64 = 200;
@@ -17,12 +15,10 @@ const BATCH: u64 = 200;
 impl Database {
     pub(crate) async fn send_snapshot(&self, to: &mpsc::Sender<Vec<Record>>) -> Result<Snapshot, Error> {
         let transaction = self.begin_snapshot().await?;
-        let position: Position = self.read("read the log's head", head(&transaction)).await?.try_into()?;
-        let last = events::Entity::find_by_id(signed(position.revision.0)).one(&transaction);
-        let last = self.read("read the last event", last).await?;
-        let last = last.as_ref().map(events::Model::event).transpose()?;
+        let (head, hash) = self.read("read the log's head", head_with_hash(&transaction)).await?;
+        let position: Position = head.try_into()?;
         let level = self.read("read the log's format level", level(&transaction)).await?;
-        let snapshot = Snapshot { position, last, level };
+        let snapshot = Snapshot { position, hash, level };
         let mut after = String::new();
         while let Some((last, records)) = self.services_after(&transaction, &after).await? {
             if to.send(records).await.is_err() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use grey_control_plane::command::{Command, Commands, Intent, Proposed, Writer};
 use grey_control_plane::database::Database;
 use grey_control_plane::metrics::Metrics;
-use grey_core::change::{Change, Event, Principal, Revision};
+use grey_core::change::{Change, EntryHash, Event, Principal, Revision};
 use grey_core::ids::{Name, OverlayId, ServiceId, TenantId};
 use grey_core::key::{Fact, Key};
 use grey_core::moves::moves;
@@ -17,7 +17,7 @@ use grey_core::table::Table;
 use grey_core::tenant::Tenant;
 use grey_core::version::Version;
 use grey_runtime::Telemetry;
-use grey_state::publisher::EventLog;
+use grey_state::publisher::{EventLog, Following, Tip};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
@@ -281,6 +281,11 @@ impl Bench {
         Self { database, commands, stop, _store: store }
     }
 
+    /// Every event after a tip, if the log holds what that names.
+    async fn follow(&self, tip: &Tip) -> Option<Following> {
+        EventLog::follow(&self.database, tip, 100_000).await.unwrap()
+    }
+
     async fn log(&self) -> Vec<Event> {
         self.database.events(Revision(0), 100_000).await.unwrap()
     }
@@ -297,7 +302,8 @@ impl Bench {
         let (snapshot, records) = tokio::join!(EventLog::snapshot(&self.database, to), collect);
         let snapshot = snapshot.unwrap();
         let revision = snapshot.position.revision;
-        assert_eq!(snapshot.last.map_or(Revision(0), |event| event.revision), revision);
+        let tip = Tip { revision, hash: snapshot.hash };
+        assert!(self.follow(&tip).await.is_some(), "what it read is what the log holds");
         (revision, records)
     }
 }
@@ -321,6 +327,13 @@ async fn check(backend: Backend, commands: Vec<Vec<Proposed>>) {
         events.iter().map(|event| event.revision.0).collect::<Vec<_>>(),
         (1..=revision).collect::<Vec<_>>()
     );
+    let before_the_first = Tip { revision: Revision(0), hash: EntryHash::default() };
+    let following = bench.follow(&before_the_first).await.unwrap();
+    assert_eq!((&following.events, following.tip.revision.0), (&events, revision));
+    let tip = following.tip;
+    assert_eq!(bench.follow(&tip).await, Some(Following { events: Vec::new(), tip }));
+    let of_another_log = Tip { hash: EntryHash([7; 32]), ..tip };
+    assert_eq!(bench.follow(&of_another_log).await, None);
     let (position, records) = bench.snapshot().await;
     assert_eq!(position.0, revision);
 
