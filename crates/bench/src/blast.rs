@@ -283,13 +283,20 @@ mod tests {
         Run { addr, connections: 3, load, beside: None, warm_up, measured }
     }
 
+    /// The first measurement for which the machine had the time.
+    fn measured(load: &Run, traffic: &Traffic, watched: &[u32]) -> Outcome {
+        let is_late = |error: &anyhow::Error| error.to_string().contains("not sent in time");
+        let mut outcomes = (0..50).map(|_| run(load, traffic, watched));
+        outcomes.find(|outcome| !outcome.as_ref().is_err_and(is_late)).unwrap().unwrap()
+    }
+
     #[test]
     fn calls_beside_are_made_and_not_counted() {
         let stop = CancellationToken::new();
         let addr = test_echo(stop.clone());
         let traffic = traffic(ROUTE, Shape::Unary, USUAL.calls(64).into_iter());
         let beside = Some(Beside { traffic: traffic.clone(), in_flight: 4 });
-        let outcome = run(&Run { beside, ..short(addr, Load::Open(500.0)) }, &traffic, &[]).unwrap();
+        let outcome = measured(&Run { beside, ..short(addr, Load::Open(500.0)) }, &traffic, &[]);
         assert!(outcome.per_second < 1_000.0, "{}", outcome.per_second);
         stop.cancel();
     }
@@ -300,7 +307,7 @@ mod tests {
         let addr = test_echo(stop.clone());
         let traffic = traffic(ROUTE, Shape::Unary, USUAL.calls(64).into_iter());
         for load in [Load::Closed(5), Load::Open(500.0)] {
-            let outcome = run(&short(addr, load), &traffic, &[std::process::id()]).unwrap();
+            let outcome = measured(&short(addr, load), &traffic, &[std::process::id()]);
             assert!(outcome.per_second > 0.0, "{load:?}");
             assert!(!outcome.latency.is_empty() && outcome.busy.len() == 1, "{load:?}");
         }
