@@ -7,7 +7,7 @@ use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal, Revisi
 use grey_core::key::{Fact, Key};
 use grey_core::record::Record;
 use grey_core::schema::Observation;
-use grey_core::service::Hold;
+use grey_core::service::{Hold, Pin};
 use pbjson_types::Timestamp;
 
 /// The latest time that a message can carry, in milliseconds since the Unix epoch: the end of the year 9999.
@@ -252,7 +252,6 @@ impl TryFrom<control::Event> for Event {
             return Err(InvalidMessage::new("revision", "must be at least 1"));
         }
         let at_ms = read_time("at", message.at.ok_or_else(|| InvalidMessage::missing("at"))?)?;
-        let convert = |(i, change)| change_at(change, at_ms).map_err(|e| e.under(&format!("changes[{i}]")));
         let previous = <[u8; 32]>::try_from(message.previous.as_slice())
             .map_err(|_| InvalidMessage::new("previous", "must be 32 bytes"))?;
         Ok(Self {
@@ -264,9 +263,32 @@ impl TryFrom<control::Event> for Event {
             level: FormatLevel(message.level.max(1)),
             previous: EntryHash(previous),
             sealed: message.sealed,
-            changes: message.changes.into_iter().enumerate().map(convert).collect::<Checked<_>>()?,
+            changes: changes(message.changes, at_ms)?,
         })
     }
+}
+
+fn changes(messages: Vec<control::Change>, at_ms: u64) -> Checked<Vec<Change>> {
+    let mut changes: Vec<Change> = Vec::with_capacity(messages.len());
+    for (i, message) in messages.into_iter().enumerate() {
+        let change = match changes.last().and_then(|before| pin_alike(before, &message)) {
+            Some(alike) => alike,
+            None => change_at(message, at_ms),
+        };
+        changes.push(change.map_err(|error| error.under(&format!("changes[{i}]")))?);
+    }
+    Ok(changes)
+}
+
+/// Reads a pin to the version of the pin before it, of which a command may hold a hundred thousand: only the tenant is new.
+fn pin_alike(before: &Change, message: &control::Change) -> Option<Checked<Change>> {
+    let Change::Put(Fact::Pin(_, service, Pin { version, .. })) = before else { return None };
+    let Some(change::Change::PinPut(pin)) = &message.change else { return None };
+    let is_alike = pin.service == service.as_str() && pin.version == version.as_str();
+    is_alike.then(|| {
+        let alike = Pin { version: version.clone(), locked: pin.locked };
+        Ok(Change::Put(Fact::Pin(read("pin_put.tenant", &pin.tenant)?, service.clone(), alike)))
+    })
 }
 
 /// Reads the records of a batch; of any other frame there are none, which is refused.
