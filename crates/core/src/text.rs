@@ -23,26 +23,80 @@ const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<Def
 /// ```
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
-    !text.contains(is_unfit)
+    text.is_ascii() && !text.contains(|character: char| character.is_ascii_control())
+        || characters(text).all(|(_, is_unfit)| !is_unfit)
 }
 
 /// The text with a space for each character that is not shown.
 #[must_use]
 pub fn plain(text: &str) -> Cow<'_, str> {
-    if is_plain(text) { Cow::Borrowed(text) } else { Cow::Owned(text.replace(is_unfit, " ")) }
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(characters(text).map(|(character, is_unfit)| if is_unfit { ' ' } else { character }).collect())
 }
 
+/// Each character, and whether it is unfit where it stands.
+fn characters(text: &str) -> impl Iterator<Item = (char, bool)> {
+    let mut before = None;
+    let mut rest = text.chars().peekable();
+    std::iter::from_fn(move || {
+        let character = rest.next()?;
+        let is_unfit = match shaping(character) {
+            None => is_unfit(character),
+            Some(shaping) => !shaping.fits(before, rest.peek().copied()),
+        };
+        before = Some(character);
+        Some((character, is_unfit))
+    })
+}
+
+/// What scripts and emoji need although it is not shown, where it shapes what stands beside it.
+#[derive(Clone, Copy)]
+enum Shaping {
+    /// Joins two characters, or keeps them apart.
+    Joiner,
+    /// Selects a variant of the character before it.
+    Selector,
+}
+
+fn shaping(character: char) -> Option<Shaping> {
+    match character {
+        '\u{200c}' | '\u{200d}' => Some(Shaping::Joiner),
+        '\u{fe00}'..='\u{fe0f}' => Some(Shaping::Selector),
+        _ => None,
+    }
+}
+
+impl Shaping {
+    /// Between ASCII there is nothing to shape, but for the digits of emoji.
+    fn fits(self, before: Option<char>, after: Option<char>) -> bool {
+        let Some(before) = before.filter(|before| is_shown(*before)) else { return false };
+        match self {
+            Self::Joiner => after.is_some_and(|after| {
+                let is_shown = is_shown(after) && shaping(after).is_none();
+                let joins_no_joiner = !matches!(shaping(before), Some(Self::Joiner));
+                is_shown && joins_no_joiner && !(before.is_ascii() && after.is_ascii())
+            }),
+            Self::Selector => {
+                let is_keycap = after == Some('\u{20e3}');
+                shaping(before).is_none() && (!before.is_ascii() || is_keycap)
+            }
+        }
+    }
+}
+
+fn is_shown(character: char) -> bool {
+    !character.is_whitespace() && !is_unfit(character)
+}
+
+/// Whether the character is not shown, or does what it should not, wherever it stands.
 fn is_unfit(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
     }
-    let is_invisible = IGNORABLE.contains(character) && !shapes_others(character);
+    let is_invisible = IGNORABLE.contains(character) && shaping(character).is_none();
     is_invisible || character.is_control() || is_no_character(character) || is_odd(character)
-}
-
-/// Joiners and selectors of variants: scripts and emoji need them.
-fn shapes_others(character: char) -> bool {
-    matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
 /// Unicode's noncharacters: the last two of each plane, and a block.
@@ -116,17 +170,41 @@ mod tests {
         for character in '\0'..=char::MAX {
             let code = u32::from(character);
             let is_listed = UNFIT.iter().any(|(first, last)| (*first..=*last).contains(&code));
-            let mut buffer = [0; 4];
-            let text = character.encode_utf8(&mut buffer);
-            assert_eq!(is_plain(text), !is_listed, "U+{code:04X}");
-            assert_eq!(plain(text) == " ", is_listed || character == ' ', "U+{code:04X}");
+            let text = format!("α{character}β");
+            assert_eq!(is_plain(&text), !is_listed, "U+{code:04X}");
+            assert_eq!(plain(&text) == "α β", is_listed || character == ' ', "U+{code:04X}");
         }
     }
 
     #[test]
+    fn joiners_and_selectors_stand_only_where_they_shape_something() {
+        let [joiner, selector] = ["\u{200d}", "\u{fe0f}"];
+        for name in ["", "ann", "анна", "ann "] {
+            for shaping in [joiner, selector, "\u{200c}", "\u{fe0e}"] {
+                assert!(!is_plain(&format!("{shaping}{name}")), "{name:?}");
+                assert!(!is_plain(&format!("{name}{shaping} b")) || shaping >= "\u{fe00}", "{name:?}");
+            }
+            assert!(!is_plain(&format!("{name}{joiner}")), "{name:?}");
+            assert!(!is_plain(&format!("{name}{joiner}{joiner}я")), "{name:?}");
+        }
+        assert_eq!(plain("ann\u{200d}"), "ann ");
+        assert!(!is_plain("an\u{200d}n") && !is_plain("ann\u{fe0f}") && !is_plain("я\u{fe0f}\u{fe0f}"));
+        assert!(is_plain("PDF\u{200c}ها") && is_plain("1\u{fe0f}\u{20e3}"));
+    }
+
+    #[test]
     fn what_is_not_shown_is_told_and_cleaned() {
-        let names =
-            ["", "a b", "日本", "مرحبا", "👩\u{200d}🚀", "می\u{200c}خواهم", "ක්\u{200d}ෂ", "❤\u{fe0f}"];
+        let names = [
+            "",
+            "a b",
+            "日本",
+            "مرحبا",
+            "👩\u{200d}🚀",
+            "❤\u{fe0f}\u{200d}🔥",
+            "می\u{200c}خواهم",
+            "ක්\u{200d}ෂ",
+            "❤\u{fe0f}",
+        ];
         for text in names {
             assert!(is_plain(text) && plain(text) == text, "{text:?}");
         }
