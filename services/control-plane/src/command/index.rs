@@ -1,15 +1,12 @@
 //! The log's index: which events changed a tenant, a service, or what ties one to the other.
 
-use std::collections::BTreeSet;
-
-use grey_core::ids::{ServiceId, TenantId};
 use grey_core::key::Key;
 use sea_orm::{ConnectionTrait, Statement, Value};
 
 use super::attempt::{Attempt, during};
 use super::error::Error;
 use super::rules::pins::{AT_ONCE, json, list};
-use crate::entity::record_history::{SERVICE, TENANT, TIED};
+use crate::entity::record_history::{Noted, SERVICE, TENANT, TIED};
 
 /// Notes in the log's index what the event changes.
 pub(super) async fn index(
@@ -17,16 +14,7 @@ pub(super) async fn index(
     changed: impl Iterator<Item = Key> + Send,
 ) -> Result<(), Error> {
     let keys: Vec<Key> = changed.collect();
-    let (mut tenants, mut services, mut tied) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for key in &keys {
-        match (key.tenant(), key.service()) {
-            (Some(tenant), service) => {
-                tenants.insert(TenantId::as_str(tenant));
-                tied.extend(service.map(ServiceId::as_str));
-            }
-            (None, service) => services.extend(service.map(ServiceId::as_str)),
-        }
-    }
+    let Noted { tenants, services, tied } = Noted::of(&keys);
     let tenants: Vec<&str> = tenants.into_iter().collect();
     let (first, more) = tenants.split_at(tenants.len().min(AT_ONCE));
     let [services, tied] = [services, tied].map(|ids| ids.into_iter().collect::<Vec<&str>>());

@@ -44,6 +44,12 @@ impl Model {
         EntryHash(Sha256::digest(&self.body).into())
     }
 
+    /// Whether the columns by which events are found say what the event says.
+    pub(crate) fn agrees(&self, event: &Event) -> bool {
+        (self.at_ms, &self.principal, &self.reason)
+            == (signed(event.at_ms), &event.principal.id, &event.reason)
+    }
+
     /// The event of a row.
     pub(crate) fn event(&self) -> Result<Event, Error> {
         codec::decode_event(&self.body).map_err(|error| Error::Corrupt {

@@ -1,13 +1,20 @@
-//! Whether the log is as it was written: each event keeps the hash of the one before it, the head that of the last.
+//! Whether the log is as it was written: each event keeps the hash of the one before it, the head that of the last; and
+//! whether each is found by what it says and by what it changed.
 
-use grey_core::change::{EntryHash, Position, Revision};
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use grey_core::change::{Change, EntryHash, Position, Revision};
+use grey_core::key::Key;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use crate::database::{Database, Error, head_with_hash};
-use crate::entity::{events, signed};
+use crate::entity::{events, record_history, signed};
 
 /// Rows read at once: each may hold a thousand changes.
 const CHUNK: usize = 50;
+/// Rows of the index looked for at once: each is three of the parameters that a statement may have.
+const ROWS: usize = 5_000;
 
 /// How far the log proves to be as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +61,12 @@ impl Database {
             if rows.is_empty() {
                 fault = Some(Fault { revision: chain.reached.next(), why: MISSING });
             }
+            let before = chain.reached;
             fault = fault.or_else(|| rows.iter().find_map(|row| chain.follow(row)));
+            if let Some(unnoted) = self.first_unnoted(&snapshot, &rows, before, chain.reached).await? {
+                fault = Some(Fault { revision: unnoted, why: UNNOTED });
+                chain.reached = unnoted.before();
+            }
         }
         if let Some(unlinked) = fault.filter(|fault| fault.why == UNLINKED) {
             // Two events are not linked: one of both is another. It is the later one, if nothing follows it either.
@@ -75,6 +87,49 @@ impl Database {
 }
 
 impl Database {
+    /// The first event of `rows`, of those after `after` and up to `until`, that the index does not name under all that it
+    /// changed.
+    async fn first_unnoted(
+        &self,
+        snapshot: &DatabaseTransaction,
+        rows: &[events::Model],
+        after: Revision,
+        until: Revision,
+    ) -> Result<Option<Revision>, Error> {
+        let mut noted = Vec::new();
+        for row in rows.iter().filter(|row| (signed(after.0) + 1..=signed(until.0)).contains(&row.revision)) {
+            let event = row.event()?;
+            let keys: Vec<Key> = event.changes.iter().map(Change::key).collect();
+            let of_event = record_history::Noted::of(&keys);
+            noted.extend(of_event.rows().map(|(kind, id)| (event.revision, kind, id.to_owned())));
+        }
+        for some in noted.chunks(ROWS) {
+            if self.are_noted(snapshot, some).await? {
+                continue;
+            }
+            for of_event in some.chunk_by(|(one, ..), (next, ..)| one == next) {
+                if !self.are_noted(snapshot, of_event).await? {
+                    return Ok(of_event.first().map(|(revision, ..)| *revision));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn are_noted(
+        &self,
+        snapshot: &DatabaseTransaction,
+        noted: &[(Revision, &'static str, String)],
+    ) -> Result<bool, Error> {
+        use record_history::Column;
+        use sea_orm::sea_query::ExprTrait;
+        let row = [Column::Kind, Column::Id, Column::Revision].map(Expr::col);
+        let rows = noted.iter().map(|(revision, kind, id)| (*kind, id.as_str(), signed(revision.0)));
+        let found = record_history::Entity::find().filter(Expr::tuple(row).in_tuples(rows)).count(snapshot);
+        let found = self.read("look events up in the index", Box::pin(found)).await?;
+        Ok(u64::try_from(noted.len()) == Ok(found))
+    }
+
     /// Whether the event after this one, or the log's head if it is the last, knows it as it is.
     async fn is_followed(
         &self,
@@ -96,6 +151,9 @@ impl Database {
 const MISSING: &str = "it is missing";
 const ALTERED: &str =
     "neither does it follow the event before it, nor is it the one that the next was written after";
+const DISAGREES: &str =
+    "its columns were changed: it is found by another time, principal or reason than it has";
+const UNNOTED: &str = "the index lacks it: it is missing in the history of what it changed";
 const UNREADABLE: &str = "it does not read back";
 const ANOTHER: &str = "it is another event than its place says";
 const UNLINKED: &str = "it is not the one that the next event was written after";
@@ -130,6 +188,9 @@ impl Chain {
             let altered = self.reached;
             self.reached = altered.before();
             return Some(Fault { revision: altered, why: UNLINKED });
+        }
+        if !row.agrees(&event) {
+            return fault(DISAGREES);
         }
         (self.reached, self.hash) = (revision, row.hash());
         None

@@ -3,7 +3,7 @@
 use grey_core::error::Reason;
 use grey_proto::control::{VerifyEventsRequest, VerifyEventsResponse};
 use prost::Message;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use sha2::{Digest, Sha256};
 
 use crate::fixture::{Plane, on_both, reason};
@@ -62,6 +62,10 @@ async fn a_log_that_was_touched_is_found_out(plane: Plane) {
         ),
         ("DELETE FROM events WHERE revision = 6".to_owned(), 6, "missing"),
         (format!("DELETE FROM events WHERE revision = {head}"), head, "missing"),
+        // What events are found by, but not what they say.
+        ("UPDATE events SET principal = 'mallory' WHERE revision = 5".to_owned(), 5, "columns"),
+        ("UPDATE events SET reason = 'nothing' WHERE revision = 6".to_owned(), 6, "columns"),
+        (format!("UPDATE events SET at_ms = 1 WHERE revision = {head}"), head, "columns"),
     ] {
         run(touched.clone()).await;
         let found = verify(&plane, 0, 0).await;
@@ -89,13 +93,31 @@ async fn a_log_that_was_touched_is_found_out(plane: Plane) {
             sea_orm::DbBackend::Postgres => format!("'\\x{hex}'"),
             _ => format!("x'{hex}'"),
         };
-        run(format!("UPDATE events SET body = {bytes} WHERE revision = {at}")).await;
+        let reason = &event.reason;
+        run(format!("UPDATE events SET body = {bytes}, reason = '{reason}' WHERE revision = {at}")).await;
         let found = verify(&plane, 0, 0).await;
         assert_eq!((found.revision, found.broken), (at - 1, at), "{found:?}");
         assert!(found.why.contains(why) && !found.complete, "{found:?}");
-        run(format!(
-            "UPDATE events SET body = (SELECT body FROM kept WHERE revision = {at}) WHERE revision = {at}"
-        ))
-        .await;
+        run(format!("DELETE FROM events WHERE revision = {at}")).await;
+        run(format!("INSERT INTO events SELECT * FROM kept WHERE revision = {at}")).await;
     }
+    // Events that are as they were, and are not found any more.
+    run("CREATE TABLE noted AS SELECT * FROM record_history".to_owned()).await;
+    for lost in ["kind = 'tenant'", "kind = 'tied'", "kind = 'service' AND revision > 2"] {
+        run(format!("DELETE FROM record_history WHERE {lost}")).await;
+        let found = verify(&plane, 0, 0).await;
+        let first = first_with(&database, lost).await;
+        assert_eq!((found.revision, found.broken), (first - 1, first), "{lost}: {found:?}");
+        assert!(found.why.contains("index") && !found.complete, "{found:?}");
+        run("DELETE FROM record_history".to_owned()).await;
+        run("INSERT INTO record_history SELECT * FROM noted".to_owned()).await;
+    }
+    assert!(verify(&plane, 0, 0).await.complete);
+}
+
+/// The first event that was noted where a condition holds.
+async fn first_with(database: &DatabaseConnection, condition: &str) -> u64 {
+    let sql = format!("SELECT min(revision) AS first FROM noted WHERE {condition}");
+    let row = database.query_one_raw(Statement::from_string(database.get_database_backend(), sql)).await;
+    row.unwrap().unwrap().try_get::<i64>("", "first").unwrap().try_into().unwrap()
 }
