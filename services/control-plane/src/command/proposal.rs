@@ -16,7 +16,7 @@ use grey_runtime::Secret;
 use grey_vault::Vault;
 
 /// Most changes that one command may state.
-pub const MAX_CHANGES: usize = 1_000;
+pub const MAX_CHANGES: usize = 5_000;
 /// Most tenants that one command may select.
 pub const MAX_SELECTED: usize = 100_000;
 /// Longest reason, in bytes.

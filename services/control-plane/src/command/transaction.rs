@@ -191,6 +191,10 @@ fn is_pin(proposed: &Proposed) -> bool {
     pin_of(&proposed.change).is_some()
 }
 
+fn puts_tenant(proposed: &Proposed) -> bool {
+    matches!(proposed.change, Change::Put(Fact::Tenant(_)))
+}
+
 /// What the command means at the log's head.
 async fn resolve<'a>(intent: &'a Intent, table: &Table) -> Result<Resolved<'a>, Error> {
     if let Intent::Changes(_) = intent {
@@ -256,14 +260,15 @@ async fn append(
     Ok(event)
 }
 
-/// Checks and applies the changes in order. Neighbouring changes of pins go together: a wave of a rollout is one
-/// query and one statement instead of two thousand.
+/// Checks and applies the changes in order. Neighbouring changes of pins go together, and neighbouring tenants: a wave of
+/// a rollout, or of tenants, is one query and one statement instead of thousands.
 async fn apply(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = Vec::with_capacity(changes.len());
     let mut rest = changes;
     while let Some(first) = rest.first() {
         let pins = rest.iter().take_while(|proposed| is_pin(proposed)).count();
-        let (run, more) = rest.split_at(pins.max(1));
+        let tenants = rest.iter().take_while(|proposed| puts_tenant(proposed)).count();
+        let (run, more) = rest.split_at(pins.max(tenants).max(1));
         outcomes.extend(apply_run(attempt, first, run).await?);
         rest = more;
     }
@@ -278,11 +283,11 @@ async fn apply_bulk(attempt: &Attempt<'_>, changes: &[Proposed]) -> Result<Vec<O
     Ok(outcomes)
 }
 
-/// Applies a run of pins, or one other change.
+/// Applies a run of pins or of tenants, or one other change.
 async fn apply_run(attempt: &Attempt<'_>, first: &Proposed, run: &[Proposed]) -> Result<Vec<Outcome>, Error> {
     let outcome = match &first.change {
         Change::Put(fact) => match fact {
-            Fact::Tenant(tenant) => tenant::put(attempt, first, tenant).await,
+            Fact::Tenant(_) => return tenant::put(attempt, run).await,
             Fact::Service(service) => service::put(attempt, first, service).await,
             Fact::Version(version) => version::put(attempt, first, version).await,
             Fact::Policy(service, policy) => policy::put(attempt, first, service, policy).await,

@@ -7,13 +7,14 @@ use grey_core::tenant::{Tenant, TenantStatus};
 use grey_proto::control;
 use sea_orm::entity::prelude::*;
 use sea_orm::{FromQueryResult, QuerySelect, SelectModel, Selector};
+use serde::Serialize;
 
 use super::record_history::{TENANT, newest};
 use super::{read, unsigned};
 use crate::database::Error;
 
 /// One row.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, DeriveEntityModel)]
 #[sea_orm(table_name = "tenants")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]

@@ -110,7 +110,7 @@ async fn a_thousand_pins_are_one_event(plane: Plane) {
 }
 
 async fn too_many_and_double_changes_are_refused(plane: Plane) {
-    let many = set((0..1001).map(|i| Kind::TenantPut(tenant(&format!("t{i}")))));
+    let many = set((0..5001).map(|i| Kind::TenantPut(tenant(&format!("t{i}")))));
     assert_eq!(reason(apply(&plane, many).await), Reason::TooLarge);
     assert_eq!(reason(apply(&plane, set([])).await), Reason::InvalidArgument);
     let twice =

@@ -23,7 +23,7 @@ fn every_fault_is_told_at_once() {
     let faults = configured(&[
         URL,
         ("GREY__CONTROL__URL", "control:7410"),
-        ("GREY__APPLY__BATCH", "5000"),
+        ("GREY__APPLY__BATCH", "50000"),
         ("GREY__APPLY__ATTEMPTS", "0"),
         ("GREY__SYNC__RETRY", "2h"),
         ("GREY__SYNC__MANAGED_BY", ""),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use grey_core::ids::ServiceId;
 use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+use serde::Serialize;
 
 use super::super::attempt::{Attempt, Outcome, during};
 use super::super::error::Error;
@@ -70,10 +71,32 @@ async fn for_each(
     values: Vec<Value>,
     attempted: &'static str,
 ) -> Result<u64, Error> {
+    let sql = sql.replace("{named}", &list(attempt.transaction.get_database_backend(), 1));
+    execute(attempt, sql, std::iter::once(json(ids).into()).chain(values), attempted).await
+}
+
+/// Runs a statement over a list of rows, which are the `value` of `{named}` as JSON.
+pub(super) async fn for_each_row(
+    attempt: &Attempt<'_>,
+    sql: &str,
+    rows: &[impl Serialize],
+    attempted: &'static str,
+) -> Result<u64, Error> {
+    let named = match attempt.transaction.get_database_backend() {
+        DbBackend::Postgres => "json_array_elements(CAST($1 AS json)) AS named (value)",
+        _ => "json_each($1) AS named",
+    };
+    execute(attempt, sql.replace("{named}", named), [json(rows).into()], attempted).await
+}
+
+async fn execute(
+    attempt: &Attempt<'_>,
+    sql: String,
+    values: impl IntoIterator<Item = Value>,
+    attempted: &'static str,
+) -> Result<u64, Error> {
     let backend = attempt.transaction.get_database_backend();
-    let values = std::iter::once(json(ids).into()).chain(values);
-    let statement =
-        Statement::from_sql_and_values(backend, sql.replace("{named}", &list(backend, 1)), values);
+    let statement = Statement::from_sql_and_values(backend, sql, values);
     let written = attempt.transaction.execute_raw(statement).await.map_err(during(attempted))?;
     Ok(written.rows_affected())
 }
@@ -88,7 +111,7 @@ pub(in super::super) fn list(backend: DbBackend, parameter: usize) -> String {
     }
 }
 
-/// Ids as such a parameter.
-pub(in super::super) fn json(ids: &[&str]) -> String {
-    serde_json::to_string(ids).expect("a list of texts can be written as JSON")
+/// Ids or rows as such a parameter.
+pub(in super::super) fn json(of: &[impl Serialize]) -> String {
+    serde_json::to_string(of).expect("texts and rows of texts can be written as JSON")
 }

@@ -1,26 +1,63 @@
 //! Tenants: created, changed, removed with what belongs to them.
 
-use grey_core::ids::TenantId;
-use grey_core::tenant::Tenant;
+use std::collections::HashMap;
 
-use super::super::attempt::{Attempt, Outcome, unknown_tenant};
+use grey_core::change::Change;
+use grey_core::ids::TenantId;
+use grey_core::key::Fact;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use super::super::attempt::{Attempt, Outcome, during, unknown_tenant};
 use super::super::error::Error;
 use super::super::proposal::Proposed;
+use super::pins::for_each_row;
 use crate::entity::{holds, observed_schemas, pins, tenant_databases, tenant_keys, tenants};
 
-pub(in super::super) async fn put(
-    attempt: &Attempt<'_>,
-    proposed: &Proposed,
-    tenant: &Tenant,
-) -> Result<Outcome, Error> {
-    let before = attempt.tenant(&tenant.id).await?;
-    proposed.expect(before.as_ref().map(|before| before.revision))?;
-    let row = tenants::Model::of(tenant);
-    if let Some(before) = before.filter(|before| before.row == row) {
-        return Ok(Outcome::unchanged(before.revision));
+/// Rows of one statement, and tenants of one query.
+const AT_ONCE: usize = 5_000;
+
+/// Writes rows that a JSON array holds, in place of those under the same ids.
+const WRITE: &str = "INSERT INTO tenants (id, name, status, tier, region, residency, labels) \
+    SELECT value->>'id', value->>'name', value->>'status', value->>'tier', value->>'region', value->>'residency', \
+    value->>'labels' FROM {named} WHERE true \
+    ON CONFLICT (id) DO UPDATE SET name = excluded.name, status = excluded.status, tier = excluded.tier, \
+    region = excluded.region, residency = excluded.residency, labels = excluded.labels";
+
+/// Checks and applies changes that each put another tenant: one query and one statement for all of them.
+pub(in super::super) async fn put(attempt: &Attempt<'_>, run: &[Proposed]) -> Result<Vec<Outcome>, Error> {
+    let mut outcomes = Vec::with_capacity(run.len());
+    for run in run.chunks(AT_ONCE) {
+        let rows: Vec<_> = run.iter().filter_map(|proposed| row_of(&proposed.change)).collect();
+        let ids = rows.iter().map(|row| row.id.as_str());
+        let known = tenants::dated(tenants::Entity::find().filter(tenants::Column::Id.is_in(ids)));
+        let known = known.all(attempt.transaction).await.map_err(during("read the tenants"))?;
+        let mut known: HashMap<String, _> =
+            known.into_iter().map(|known| (known.row.id.clone(), known)).collect();
+        let mut written = Vec::with_capacity(rows.len());
+        for (proposed, row) in run.iter().zip(rows) {
+            let before = known.remove(&row.id);
+            proposed.expect(before.as_ref().map(|before| before.revision))?;
+            match before.filter(|before| before.row == row) {
+                Some(before) => outcomes.push(Outcome::unchanged(before.revision)),
+                None => {
+                    written.push(row);
+                    outcomes.push(attempt.changed(proposed));
+                }
+            }
+        }
+        if !written.is_empty() {
+            for_each_row(attempt, WRITE, &written, "write the tenants").await?;
+        }
     }
-    attempt.write(tenants::Entity, [row], "write the tenant").await?;
-    Ok(attempt.changed(proposed))
+    Ok(outcomes)
+}
+
+/// The row that a change asks for, if it puts a tenant.
+fn row_of(change: &Change) -> Option<tenants::Model> {
+    match change {
+        Change::Put(Fact::Tenant(tenant)) => Some(tenants::Model::of(tenant)),
+        _ => None,
+    }
 }
 
 pub(in super::super) async fn remove(
