@@ -1,6 +1,7 @@
 //! TLS for servers and clients: rustls with the ring provider, nothing else.
 
 mod acceptor;
+mod dialer;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,6 +19,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use crate::config::{Faults, Validate};
 
 pub use acceptor::Acceptor;
+pub use dialer::Dialer;
 
 /// A server's certificate, and whom it lets in. All files are PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
