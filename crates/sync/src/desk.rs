@@ -10,6 +10,7 @@ use grey_proto::status::ApiError;
 use grey_proto::sync::{HandledRequest, SyncStatus};
 use grey_state::{Error, FencingToken, State};
 use prost::Message;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -18,8 +19,6 @@ use crate::request::{Action, Found, Request};
 use crate::status::{MAX_HANDLED, bound};
 use crate::time::timestamp;
 
-/// How often the leader publishes its status at least, besides after every change.
-pub const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 /// A leader that has not published for so long is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 /// How often the status is looked at while someone waits, however many wait.
@@ -37,6 +36,7 @@ struct Inner {
     /// Newest first.
     handled: Mutex<VecDeque<HandledRequest>>,
     last_look: tokio::sync::Mutex<Option<Look>>,
+    news: Notify,
 }
 
 /// What was seen last by those who wait.
@@ -56,14 +56,15 @@ impl Desk {
             replica,
             handled: Mutex::default(),
             last_look: tokio::sync::Mutex::default(),
+            news: Notify::new(),
         }))
     }
 
     // === the leader's side ===
 
     /// Tells how the mirror stands. Fills in service, leader, time and the requests carried out, and shortens lists
-    /// to what the contract allows. To be called every [`PUBLISH_EVERY`] and after every change; after 30 s of silence
-    /// nobody is thought to lead.
+    /// to what the contract allows. To be called every few seconds and after every change; after 30 s of silence nobody
+    /// is thought to lead.
     ///
     /// # Errors
     /// [`Error::Fenced`] if a newer leader has told its own; otherwise when the store is away.
@@ -115,6 +116,13 @@ impl Desk {
         let mut handled = self.handled_requests();
         handled.push_front(HandledRequest { request: request.id.clone(), error });
         handled.truncate(MAX_HANDLED);
+        drop(handled);
+        self.0.news.notify_one();
+    }
+
+    /// Waits until a request has ended since the last wait.
+    pub(crate) async fn news(&self) {
+        self.0.news.notified().await;
     }
 
     fn knows(&self, request: &Request) -> bool {

@@ -53,7 +53,7 @@ impl Validate for Options {
         faults.check(!self.first_pause.is_zero(), "first_pause", "must be longer than nothing");
         faults.check(self.max_pause >= self.first_pause, "max_pause", "must be at least first_pause");
         faults.check((1..=100).contains(&self.attempts), "attempts", "must be between 1 and 100");
-        faults.check((1..=1_000).contains(&self.batch), "batch", "must be between 1 and 1000");
+        faults.check((1..=5_000).contains(&self.batch), "batch", "must be between 1 and 5000");
         faults.check(self.max_events > 0, "max_events", "must be at least 1");
     }
 }

@@ -93,13 +93,15 @@ impl Kind {
 pub struct Write {
     /// What it is for.
     pub kind: Kind,
+    /// Whom it is about.
+    pub tenant: TenantId,
     /// The change.
     pub change: Change,
     /// The revision at which the tenant changed last; 0: it does not exist.
     pub expected: u64,
 }
 
-/// A tenant that the control plane would not take.
+/// A tenant that the control plane does not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
     /// The tenant.
@@ -260,6 +262,7 @@ impl<'a> Draft<'a> {
             Ok(_) => {
                 self.plan.writes.push(Write {
                     kind,
+                    tenant: tenant.id.clone(),
                     change: Change::Put(Fact::Tenant(Box::new(tenant))),
                     expected,
                 });
@@ -280,7 +283,7 @@ impl<'a> Draft<'a> {
             .filter(|(id, leaving)| !asked(id, leaving))
             .map(|(id, leaving)| ((*id).clone(), leaving.loss))
             .collect();
-        let doubt = hold::Doubt { empty: self.is_empty(), unidentified: self.facts.roster.unidentified };
+        let doubt = hold::Doubt { empty: self.is_empty(), unidentified: self.facts.missing.strangers() };
         self.plan.hold = hold::hold(unasked, self.facts.in_service, doubt, self.rules);
         for (id, leaving) in losses {
             let held = self.plan.hold.as_ref().is_some_and(|hold| hold.losses.contains_key(id));
@@ -300,6 +303,7 @@ impl<'a> Draft<'a> {
         if self.plan.hold.is_none() && doubt == hold::Doubt::default() {
             let remove = |(id, expected): (&TenantId, u64)| Write {
                 kind: Kind::Remove,
+                tenant: id.clone(),
                 change: Change::Removed(Key::Tenant(id.clone())),
                 expected,
             };
@@ -362,17 +366,6 @@ pub fn census(known: &Known, rules: &Rules) -> BTreeMap<&'static str, u64> {
         *census.entry(state).or_default() += 1;
     }
     census
-}
-
-/// The tenants that a plan is about to write.
-#[cfg(test)]
-fn written(plan: &Plan) -> std::collections::BTreeSet<TenantId> {
-    let id = |write: &Write| match &write.change {
-        Change::Put(Fact::Tenant(tenant)) => tenant.id.clone(),
-        Change::Removed(Key::Tenant(id)) => id.clone(),
-        other => panic!("{other:?}"),
-    };
-    plan.writes.iter().map(id).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use serde_json::Value;
 
 use band::Bands;
 pub use options::{Band, Options, Step, UnknownStatus};
-pub(crate) use pointer::index;
 pub use pointer::{InvalidPointer, Pointer};
 
 /// Labels that the synchronisation itself writes; none of them can be mapped.
@@ -163,7 +162,12 @@ impl Mapping {
     }
 
     fn read_status(&self, pointer: &Pointer, entry: &Value) -> Result<Option<TenantStatus>, Misfit> {
-        let Some(word) = read_word(pointer, entry)? else { return Ok(None) };
+        let word = match pointer.find(entry) {
+            None => return Ok(None),
+            // Whoever says that there is none says something that nobody has listed.
+            Some(Value::Null) => "null".into(),
+            Some(_) => read_word(pointer, entry)?.unwrap_or_default(),
+        };
         if let Some(status) = self.statuses.get(&word.to_lowercase()) {
             return Ok(Some(*status));
         }

@@ -42,7 +42,7 @@ impl Metrics {
         self.changes.add(1, &[KeyValue::new("kind", kind.done())]);
     }
 
-    /// `outcome` is `unchanged`, `full` or a word for the error.
+    /// `outcome` is `read` or a word for the error.
     pub(crate) fn pulled(&self, outcome: &'static str, took: Duration) {
         self.pulls.record(took.as_secs_f64(), &[KeyValue::new("outcome", outcome)]);
     }

@@ -12,34 +12,28 @@ mod paging;
 mod roster;
 mod token;
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use grey_runtime::Faults;
 use reqwest::Url;
-use reqwest::header::HeaderValue;
+use tokio::time::Instant;
 use tokio::{task, time};
 
 use crate::mapping::{self, Mapping};
 pub use crate::mapping::{Invalid, Sourced};
-use client::{Answer, Client};
+use client::Client;
 pub use error::Error;
 pub use options::{Auth, AuthKind, ClientAuth, Options, Paging, PagingKind, Retries};
 use page::{Fault, Page, Shape};
 use paging::Walk;
 pub use roster::{MAX_INVALID, Roster};
 
-/// What a reading brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pull {
-    /// The API says that nothing has changed since the last reading that succeeded.
-    Unchanged,
-    /// Everything that it lists.
-    Full(Roster),
-}
+/// The longest that a server may ask not to be asked again.
+const MAX_PATIENCE: Duration = Duration::from_hours(1);
 
-/// The tenant API, and what is remembered of the last reading that succeeded.
+/// The tenant API, and when it wants to be asked again.
 #[derive(Debug)]
 pub struct Source {
     client: Client,
@@ -48,22 +42,7 @@ pub struct Source {
     start: Url,
     /// The address of the list without its query, for people.
     told: String,
-    known: HashMap<Url, Known>,
-}
-
-/// A page whose version is known.
-#[derive(Debug, Clone)]
-struct Known {
-    etag: HeaderValue,
-    page: Arc<Page>,
-    /// The page that followed it.
-    then: Option<Url>,
-}
-
-/// A page as it is now.
-enum Fetched {
-    Same(Known),
-    New(Page, Option<HeaderValue>),
+    not_before: Option<Instant>,
 }
 
 impl Source {
@@ -91,33 +70,34 @@ impl Source {
             shape: Arc::new(shape.map_err(|fault| unfit(fault.to_string()))?),
             start: paging::first(&list, &options.paging),
             told: told.into(),
-            known: HashMap::new(),
+            not_before: None,
         })
     }
 
-    /// Reads every page; with `fresh`, without asking whether it has changed.
-    ///
-    /// What was read before stays remembered if this reading fails or is dropped.
+    /// Reads every page.
     ///
     /// # Errors
     /// Whatever keeps the list from being complete; [`Error::kind`] tells the sort of it.
-    pub async fn pull(&mut self, fresh: bool) -> Result<Pull, Error> {
-        let after = self.options.deadline;
-        let walk = self.walk(fresh);
-        let (pull, known) = time::timeout(after, walk).await.map_err(|_| Error::Deadline { after })??;
-        if let Some(known) = known {
-            self.known = known;
+    pub async fn pull(&mut self) -> Result<Roster, Error> {
+        if let Some(wait) = self.patience() {
+            return Err(Error::TooEarly { wait });
         }
-        Ok(pull)
+        let after = self.options.deadline;
+        let pulled = time::timeout(after, self.walk()).await.map_err(|_| Error::Deadline { after })?;
+        let asked = pulled.as_ref().err().and_then(Error::retry_after);
+        self.not_before = asked.map(|wait| Instant::now() + wait.min(MAX_PATIENCE));
+        pulled
     }
 
-    /// The reading, and what to remember of it if it brought anything.
-    async fn walk(&self, fresh: bool) -> Result<(Pull, Option<HashMap<Url, Known>>), Error> {
+    /// How long the server still wants not to be asked.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        let wait = self.not_before?.saturating_duration_since(Instant::now());
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    async fn walk(&self) -> Result<Roster, Error> {
         let mut walk = Walk::new(&self.options, &self.start);
-        // Pages at the beginning that are as they were lead where they led; they are looked into only once another
-        // one is not.
-        let mut same: Option<Vec<(String, Url, Known)>> = Some(Vec::new());
-        let mut known = HashMap::new();
         let mut number = 0;
         let mut next = Some(self.start.clone());
         while let Some(url) = next {
@@ -126,33 +106,19 @@ impl Source {
                 return Err(Error::TooManyPages { limit: self.options.max_pages });
             }
             let what = format!("page {number} of {}", self.told);
-            let (page, etag) = match (self.fetch(&what, &url, fresh).await?, &mut same) {
-                (Fetched::Same(page), Some(same)) => {
-                    next = page.then.clone();
-                    same.push((what, url, page));
-                    continue;
-                }
-                (Fetched::Same(page), None) => (page.page, Some(page.etag)),
-                (Fetched::New(page, etag), _) => (Arc::new(page), etag),
+            next = match self.fetch(&what, &url).await {
+                Ok(page) => walk.take(&what, page)?,
+                // Some servers know no page behind the last one.
+                Err(Error::Status { status: 404, .. }) if walk.is_complete() => None,
+                Err(error) => return Err(error),
             };
-            for (what, url, page) in same.take().into_iter().flatten() {
-                walk.take(&what, Arc::clone(&page.page))?;
-                known.insert(url, page);
-            }
-            let kept = etag.map(|etag| (etag, Arc::clone(&page)));
-            next = walk.take(&what, page)?;
-            known.extend(kept.map(|(etag, page)| (url, Known { etag, page, then: next.clone() })));
         }
-        match same {
-            Some(_) => Ok((Pull::Unchanged, None)),
-            None => Ok((Pull::Full(walk.finish()?), Some(known))),
-        }
+        walk.finish()
     }
 
     /// Asks for a page until it is there, or there is no hope.
-    async fn fetch(&self, what: &str, url: &Url, fresh: bool) -> Result<Fetched, Error> {
+    async fn fetch(&self, what: &str, url: &Url) -> Result<Page, Error> {
         let retries = &self.options.retries;
-        let known = if fresh { None } else { self.known.get(url) };
         let mut waits = ExponentialBuilder::new()
             .with_min_delay(retries.first)
             .with_max_delay(retries.max)
@@ -161,12 +127,14 @@ impl Source {
             .build();
         // A loop of our own: the future of backon's, with a closure that borrows, is not known to be `Send`.
         loop {
-            let error = match self.attempt(what, url, known).await {
+            let error = match self.attempt(what, url).await {
                 Err(error) if error.is_transient() => error,
                 done => return done,
             };
-            let Some(wait) = waits.next() else { return Err(error) };
-            let wait = error.patience(wait, retries.max);
+            // Whoever asks for more patience than a reading has is asked again by a later one.
+            let asked = error.retry_after().unwrap_or_default();
+            let Some(wait) = waits.next().filter(|_| asked <= retries.max) else { return Err(error) };
+            let wait = wait.max(asked);
             let wait_ms = wait.as_millis();
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -177,14 +145,8 @@ impl Source {
         }
     }
 
-    async fn attempt(&self, what: &str, url: &Url, known: Option<&Known>) -> Result<Fetched, Error> {
-        let document = match self.client.get(what, url, known.map(|known| &known.etag)).await? {
-            Answer::Document(document) => document,
-            Answer::NotModified => {
-                let known = known.ok_or_else(|| Error::NotModified { what: what.to_owned() })?;
-                return Ok(Fetched::Same(known.clone()));
-            }
-        };
+    async fn attempt(&self, what: &str, url: &Url) -> Result<Page, Error> {
+        let document = self.client.get(what, url).await?;
         let (shape, received) = (Arc::clone(&self.shape), document.body.len());
         // A large document keeps a thread busy for a good part of a second.
         let body = document.body;
@@ -202,6 +164,6 @@ impl Source {
                 Some(link) => Some(paging::absolute(&document.url, &link)),
             };
         }
-        Ok(Fetched::New(page, document.etag))
+        Ok(page)
     }
 }

@@ -6,36 +6,23 @@
 mod board;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use grey_core::ids::TenantId;
 use grey_proto::sync::SyncRun;
 use grey_runtime::config::duration;
 use grey_runtime::{Faults, Validate};
-use grey_state::FencingToken;
-use grey_sync::{Action, Desk, Gauges, Lead, Request, timestamp};
+use grey_sync::{Action, Desk, Gauges, Lead, Request, Tenure, stand_by, timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{self, Applied, Counts, chain};
 use crate::control::{Control, Known};
 use crate::diff::{self, Facts, Kind, Loss, Missing, Plan, Rules};
 use crate::metrics::Metrics;
-use crate::source::{self, Pull, Roster, Source};
-use crate::webhook;
-use board::Board;
+use crate::source::{self, Roster, Source};
 
-/// Requests taken and not yet begun.
-const REQUESTS: usize = 100;
-/// Longest wait for a request in one go.
-const TAKE: Duration = Duration::from_secs(2);
-/// After shared state was out of reach.
-const STATE_PAUSE: Duration = Duration::from_secs(1);
-/// How often the status goes out, besides after each change: well within what the desk asks for.
-const PUBLISH: Duration = Duration::from_secs(2);
 /// How far an interval varies, as a share, so that several deployments do not read the tenant API in step.
 const JITTER: f64 = 0.1;
 
@@ -101,35 +88,26 @@ impl Engine {
         loop {
             token = match token {
                 None => {
+                    let standing_by = stand_by(desk.clone(), gauges.clone(), lead.clone(), || {});
                     tokio::select! {
                         token = lead.changed() => token,
                         () = stop.cancelled() => return,
-                        () = watch(&desk, &gauges) => None,
+                        () = standing_by => None,
                     }
                 }
                 Some(leading) => {
-                    let term = Term::new(&mut mirror, &options, &desk, &gauges, lead.clone());
+                    let tenure = Tenure::begin(&desk, &gauges, &lead, leading, board::pending());
+                    let term = Term::new(&mut mirror, &options, &desk, tenure);
                     // Whatever is under way ends with the lead: a batch is applied as a whole or not at all.
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
                         token = lead.changed() => token,
-                        () = Box::pin(term.run(leading)) => None,
+                        () = Box::pin(term.run()) => None,
                     }
                 }
             };
         }
-    }
-}
-
-/// Shows what the leader tells while this replica stands by. Never ends.
-async fn watch(desk: &Desk, gauges: &Gauges) {
-    loop {
-        match desk.status().await {
-            Ok(status) => gauges.observe(&status),
-            Err(error) => tracing::debug!(%error, "status is out of reach"),
-        }
-        sleep(PUBLISH).await;
     }
 }
 
@@ -149,17 +127,13 @@ struct Term<'a> {
     mirror: &'a mut Mirror,
     options: &'a Options,
     desk: &'a Desk,
-    gauges: &'a Gauges,
-    lead: Lead,
-    board: Arc<Board>,
+    tenure: Tenure,
     began: Instant,
     missing: Missing,
     /// What was held back and may now be applied; kept until a sync has succeeded.
     accepted: BTreeMap<TenantId, Loss>,
     /// What the last plan held back.
     held: Option<diff::Hold>,
-    /// Nothing was read in this lead yet.
-    is_first: bool,
     /// Syncs that failed one after the other.
     failures: u32,
     /// What the last sync ended with, if comparing again can find nothing else unless something changes.
@@ -176,55 +150,36 @@ struct Settled {
 }
 
 impl<'a> Term<'a> {
-    fn new(
-        mirror: &'a mut Mirror,
-        options: &'a Options,
-        desk: &'a Desk,
-        gauges: &'a Gauges,
-        lead: Lead,
-    ) -> Self {
+    fn new(mirror: &'a mut Mirror, options: &'a Options, desk: &'a Desk, tenure: Tenure) -> Self {
         Self {
             mirror,
             options,
             desk,
-            gauges,
-            lead,
-            board: Arc::default(),
+            tenure,
             began: Instant::now(),
             missing: Missing::default(),
             accepted: BTreeMap::new(),
             held: None,
-            is_first: true,
             failures: 0,
             settled: None,
         }
     }
 
     /// Works forever.
-    async fn run(self, token: FencingToken) {
-        let (requests, inbox) = mpsc::channel(REQUESTS);
-        let (board, lead) = (Arc::clone(&self.board), self.lead.clone());
-        let publish = publish(board, self.desk.clone(), self.gauges.clone(), lead, token);
-        tokio::join!(publish, take(self.desk.clone(), requests), self.work(inbox));
-    }
-
-    async fn work(mut self, mut inbox: mpsc::Receiver<Request>) {
+    async fn run(mut self) {
         let mut due = Instant::now();
         loop {
-            let mut asked = Vec::new();
-            tokio::select! {
+            let asked = tokio::select! {
                 // Whatever waits is answered by one sync.
-                _ = inbox.recv_many(&mut asked, REQUESTS) => {}
-                () = sleep_until(due) => {}
-            }
+                asked = self.tenure.asked() => asked,
+                () = sleep_until(due) => Vec::new(),
+            };
             let begun = Instant::now();
-            let fresh = asked.iter().any(|request| request.by != webhook::CALLER);
             let asked = self.admit(asked);
-            let outcome = self.sync(fresh).await;
+            let outcome = self.sync().await;
             for request in &asked {
                 self.desk.handled(request, outcome.as_ref().map(drop).map_err(ToString::to_string));
             }
-            self.board.changed();
             due = begun + self.pause(outcome.is_ok());
             sleep_until(begun + self.options.min_gap).await;
         }
@@ -256,7 +211,8 @@ impl<'a> Term<'a> {
         let interval = self.options.interval;
         if !succeeded {
             let doublings = self.failures.saturating_sub(1).min(16);
-            return (self.options.retry * 2_u32.pow(doublings)).min(interval);
+            let pause = (self.options.retry * 2_u32.pow(doublings)).min(interval);
+            return pause.max(self.mirror.source.patience().unwrap_or_default());
         }
         if self.missing.is_open(&self.mirror.rules) {
             return self.mirror.rules.recheck.min(interval);
@@ -264,13 +220,11 @@ impl<'a> Term<'a> {
         interval.mul_f64(1.0 + JITTER * (rand::random::<f64>() * 2.0 - 1.0))
     }
 
-    /// One sync. With `fresh`, the API is not asked whether anything has changed, but what there is.
-    async fn sync(&mut self, fresh: bool) -> Result<(), Failure> {
+    /// One sync.
+    async fn sync(&mut self) -> Result<(), Failure> {
         let (began_at, begun) = (SystemTime::now(), Instant::now());
         let mut counts = Counts::default();
-        // Whoever is missing is looked for again, not asked about.
-        let fresh = fresh || self.is_first || self.missing.is_any() || self.held.is_some();
-        let outcome = match self.pull(fresh).await {
+        let outcome = match self.pull().await {
             Ok(()) => self.apply(&mut counts).await.map_err(Failure::Apply),
             Err(error) => Err(Failure::Source(error)),
         };
@@ -288,40 +242,33 @@ impl<'a> Term<'a> {
                 self.failures = 0;
                 self.settle(applied, &mut run);
                 self.report(&run, elapsed);
-                self.board.ran(run);
+                self.tenure.tell(|status| board::ran(status, run));
                 Ok(())
             }
             Err(failure) => {
                 self.failures = self.failures.saturating_add(1);
                 self.mirror.metrics.ran("failed");
                 tracing::warn!(error = %failure, sync.failures = self.failures, "sync failed");
-                self.board.ran(run);
+                self.tenure.tell(|status| board::ran(status, run));
                 Err(failure)
             }
         }
     }
 
     /// Reads the tenant API.
-    async fn pull(&mut self, fresh: bool) -> Result<(), source::Error> {
+    async fn pull(&mut self) -> Result<(), source::Error> {
         let begun = Instant::now();
-        self.board.reading();
-        let pulled = Box::pin(self.mirror.source.pull(fresh)).await;
-        let outcome = match &pulled {
-            Ok(Pull::Unchanged) => "unchanged",
-            Ok(Pull::Full(_)) => "full",
-            Err(error) => error.kind(),
-        };
+        self.tenure.tell(board::reading);
+        let pulled = Box::pin(self.mirror.source.pull()).await;
+        let outcome = pulled.as_ref().map_or_else(source::Error::kind, |_| "read");
         self.mirror.metrics.pulled(outcome, begun.elapsed());
-        self.board.read(pulled.as_ref().err().map(|error| chain(error)));
-        match pulled? {
-            // Not every API knows what it has told before.
-            Pull::Full(roster) if roster != self.mirror.roster => {
-                self.mirror.roster = roster;
-                self.settled = None;
-            }
-            Pull::Full(_) | Pull::Unchanged => {}
+        let error = pulled.as_ref().err().map(|error| chain(error));
+        self.tenure.tell(|status| board::read(status, error.as_deref()));
+        let roster = pulled?;
+        if roster != self.mirror.roster {
+            self.mirror.roster = roster;
+            self.settled = None;
         }
-        self.is_first = false;
         Ok(())
     }
 
@@ -364,8 +311,10 @@ impl<'a> Term<'a> {
             return;
         }
         self.missing.settle(known);
-        self.board.settled(diff::census(known, rules), &plan, roster);
-        if plan.hold.is_none() && !self.missing.is_any() {
+        let census = diff::census(known, rules);
+        self.tenure.tell(|status| board::settled(status, census, &plan, roster));
+        // What the control plane refused may be taken the next time.
+        if plan.hold.is_none() && plan.unfit.is_empty() && !self.missing.is_any() {
             let next_removal = diff::next_removal(known, rules);
             self.settled = Some(Settled { version: known.version(), plan, next_removal });
         }
@@ -378,43 +327,6 @@ impl<'a> Term<'a> {
         tracing::info!(changes, duration_ms, "synced");
         if let Some(hold) = &self.held {
             tracing::error!(change.id = %hold.id, reason = %hold.summary(), "changes are held back, accept them or mend the tenant API");
-        }
-    }
-}
-
-/// Tells how things stand, forever.
-async fn publish(board: Arc<Board>, desk: Desk, gauges: Gauges, lead: Lead, token: FencingToken) {
-    loop {
-        let status = board.status();
-        gauges.observe(&status);
-        if let Err(error) = desk.publish(token, status).await {
-            if let grey_state::Error::Fenced { newest, .. } = error {
-                lead.fenced(FencingToken(newest));
-            }
-            tracing::warn!(%error, "status was not published");
-            sleep(STATE_PAUSE).await;
-        }
-        tokio::select! {
-            () = board.wait() => {}
-            () = sleep(PUBLISH) => {}
-        }
-    }
-}
-
-/// Takes what is asked of the leader, forever.
-async fn take(desk: Desk, requests: mpsc::Sender<Request>) {
-    loop {
-        match desk.take(TAKE).await {
-            Ok(taken) => {
-                for request in taken {
-                    // It has ended only if everything has.
-                    drop(requests.send(request).await);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "requests cannot be taken");
-                sleep(STATE_PAUSE).await;
-            }
         }
     }
 }

@@ -30,14 +30,14 @@ use grey_sync::Desk;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
-use replays::{Replays, Seen};
+use replays::Replays;
 pub use signature::InvalidSecret;
 use signature::Keys;
 
 /// Where deliveries go.
 pub const PATH: &str = "/api/sync/webhook";
 /// Who asks for a sync that a delivery has led to, in logs and requests.
-pub(crate) const CALLER: &str = "webhook";
+const CALLER: &str = "webhook";
 
 /// Longest body.
 const MAX_BODY: usize = 64 << 10;
@@ -119,15 +119,13 @@ impl Webhook {
         }
         // By then it is refused by its time.
         let until = now + self.0.tolerance * 2 + Duration::from_secs(1);
-        if self.replays().note(&delivery.id, now, until) == Seen::Before {
+        if self.replays().knows(&delivery.id, now) {
             self.0.metrics.delivered("replayed");
             return Ok(StatusCode::OK);
         }
-        if let Err(error) = self.0.desk.trigger(CALLER).await {
-            // The sender will repeat it.
-            self.replays().forget(&delivery.id);
-            return Err(error.into());
-        }
+        // Noted only once the sync is asked for: a sender that hangs up before will repeat it.
+        self.0.desk.trigger(CALLER).await?;
+        self.replays().note(&delivery.id, until);
         self.0.metrics.delivered("accepted");
         Ok(StatusCode::ACCEPTED)
     }

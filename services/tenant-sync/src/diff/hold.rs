@@ -34,7 +34,8 @@ pub struct Hold {
 pub struct Doubt {
     /// It lists nobody at all.
     pub empty: bool,
-    /// Entries without an id that can be read: whoever seems to have vanished may be behind one of them.
+    /// Entries without an id that can be read, and that were not there before anybody was missing: whoever seems to have
+    /// vanished may be behind one of them.
     pub unidentified: u64,
 }
 

@@ -51,6 +51,11 @@ fn roster(entries: impl IntoIterator<Item = (TenantId, Sourced)>) -> Roster {
     Roster { tenants: entries.into_iter().collect(), ..Roster::default() }
 }
 
+/// Entries of the same unreadable id.
+fn strangers(count: u64) -> BTreeMap<String, u64> {
+    [("ACME Corp".to_owned(), count)].into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
 /// A mirror of its own, to go through several syncs.
 #[derive(Debug)]
 struct World {
@@ -197,7 +202,7 @@ fn nobody_is_removed_by_a_doubtful_list() {
         assert_eq!(kinds(&plan), []);
         assert!(plan.hold.unwrap().doubt.empty);
     }
-    let strange = Roster { unidentified: 1, ..roster([(id("a"), active())]) };
+    let strange = Roster { unidentified: strangers(1), ..roster([(id("a"), active())]) };
     assert_eq!(kinds(&world.sync(&strange)), []);
 }
 
@@ -269,7 +274,7 @@ fn one_tenant_may_always_go_but_never_the_last_one() {
 #[test]
 fn whoever_may_be_behind_an_entry_without_an_id_stays() {
     let mut world = World::many(100);
-    let list = Roster { unidentified: 1, ..all_but_first(2, 100) };
+    let list = Roster { unidentified: strangers(1), ..all_but_first(2, 100) };
     for _ in 0..3 {
         let plan = world.sync(&list);
         assert!(kinds(&plan).is_empty());
@@ -279,6 +284,22 @@ fn whoever_may_be_behind_an_entry_without_an_id_stays() {
     list.tenants.insert(id("t50"), suspended());
     let plan = world.sync(&list);
     assert_eq!(kinds(&plan), [Kind::Suspend], "that is not in doubt");
+}
+
+#[test]
+fn an_entry_that_never_fits_keeps_nobody_from_leaving() {
+    let mut world =
+        World::of((0..100).map(|i| ours(&format!("t{i}"))).chain([gone("old", now() - 40 * DAY)]));
+    let misfits = |list: Roster| Roster { unidentified: strangers(1), ..list };
+    assert_eq!(kinds(&world.sync(&misfits(all_but_first(0, 100)))), [], "somebody may be behind it");
+    assert_eq!(kinds(&world.sync(&misfits(all_but_first(0, 100)))), [Kind::Remove]);
+    assert_eq!(kinds(&world.sync(&misfits(all_but_first(1, 100)))), []);
+    assert_eq!(kinds(&world.sync(&misfits(all_but_first(1, 100)))), [Kind::Tombstone]);
+    // One more of the same kind has not been there before.
+    let two = Roster { unidentified: strangers(2), ..all_but_first(2, 100) };
+    for _ in 0..3 {
+        assert_eq!(world.sync(&two).hold.unwrap().losses.len(), 1);
+    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn what_an_entry_does_not_tell_is_cleared_where_that_is_harmless_and_kept_where_
         BTreeMap::from([(name("industry"), None), (name("seats"), None), (name("revenue-band"), None)]);
     let expected = Sourced { tier: Some(None), region: Some(None), labels: cleared, ..Sourced::default() };
     assert_eq!(bare, expected);
-    let nulls = json!({"id": "acme", "name": null, "status": null, "plan": null, "home": "", "residency": null,
+    let nulls = json!({"id": "acme", "name": null, "plan": null, "home": "", "residency": null,
         "tags": null, "seats": null, "revenue": {"arr": null}});
     assert_eq!(tenant(&full(), &nulls), Sourced { residency: Some(vec![]), ..expected });
 }
@@ -148,6 +148,7 @@ fn an_unfit_entry_names_its_id_and_what_is_wrong() {
     let acme = Some(TenantId::new("acme").unwrap());
     let long = "x".repeat(129);
     for (entry, reason) in [
+        (json!({"id": "acme", "status": null}), "`/status` is `null`, which mapping.statuses does not list"),
         (
             json!({"id": "acme", "status": "deleted"}),
             "`/status` is `deleted`, which mapping.statuses does not list",

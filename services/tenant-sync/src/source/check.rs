@@ -149,6 +149,7 @@ impl Validate for Paging {
         let wanted: &[(&str, &String)] = match self.kind {
             PagingKind::None | PagingKind::Link => &[],
             PagingKind::Page => &[("page_param", &self.page_param)],
+            PagingKind::Offset => &[("offset_param", &self.offset_param)],
             PagingKind::Cursor => &[("cursor_param", &self.cursor_param), ("cursor", &self.cursor)],
         };
         for (key, text) in wanted {

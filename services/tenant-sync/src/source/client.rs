@@ -5,9 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use grey_runtime::Secret;
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Response, StatusCode, Url, redirect};
 use tokio::time;
 
@@ -41,20 +39,10 @@ enum Credentials {
     OAuth2(Box<Tokens>),
 }
 
-/// What came back.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// The page is as it was.
-    NotModified,
-    /// The page.
-    Document(Document),
-}
-
 /// A complete body.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) body: Vec<u8>,
-    pub(super) etag: Option<HeaderValue>,
     /// Every `Link` header.
     pub(super) links: Vec<String>,
     /// Where it came from in the end.
@@ -85,35 +73,29 @@ impl Client {
         })
     }
 
-    /// Asks for a page once; `known` is the version that is at hand. `what` names the page in errors.
-    pub(super) async fn get(
-        &self,
-        what: &str,
-        url: &Url,
-        known: Option<&HeaderValue>,
-    ) -> Result<Answer, Error> {
+    /// Asks for a page once. `what` names the page in errors.
+    pub(super) async fn get(&self, what: &str, url: &Url) -> Result<Document, Error> {
         let late = || Error::Timeout { what: what.to_owned(), after: self.timeout };
-        time::timeout(self.timeout, self.exchange(what, url, known)).await.map_err(|_| late())?
+        time::timeout(self.timeout, self.exchange(what, url)).await.map_err(|_| late())?
     }
 
-    async fn exchange(&self, what: &str, url: &Url, known: Option<&HeaderValue>) -> Result<Answer, Error> {
+    async fn exchange(&self, what: &str, url: &Url) -> Result<Document, Error> {
         let mut authorization = match &self.credentials {
             Credentials::None => None,
             Credentials::Bearer(value) => Some(value.clone()),
             Credentials::OAuth2(tokens) => Some(tokens.bearer(self).await?),
         };
-        let mut response = self.send(what, url, known, authorization.as_ref()).await?;
+        let mut response = self.send(what, url, authorization.as_ref()).await?;
         // A token may be withdrawn before its time; a fresh one tells that from a lack of rights.
         if let (StatusCode::UNAUTHORIZED, Credentials::OAuth2(tokens)) =
             (response.status(), &self.credentials)
         {
             tokens.forget(authorization.as_ref()).await;
             authorization = Some(tokens.bearer(self).await?);
-            response = self.send(what, url, known, authorization.as_ref()).await?;
+            response = self.send(what, url, authorization.as_ref()).await?;
         }
         match response.status() {
-            StatusCode::OK => self.document(what, response).await.map(Answer::Document),
-            StatusCode::NOT_MODIFIED => Ok(Answer::NotModified),
+            StatusCode::OK => self.document(what, response).await,
             _ => Err(self.refusal(what, response, authorization.as_ref()).await),
         }
     }
@@ -122,13 +104,9 @@ impl Client {
         &self,
         what: &str,
         url: &Url,
-        known: Option<&HeaderValue>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Error> {
         let mut request = self.http.get(url.clone()).header(ACCEPT, "application/json");
-        if let Some(etag) = known {
-            request = request.header(IF_NONE_MATCH, etag);
-        }
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
         }
@@ -140,7 +118,6 @@ impl Client {
         let links = response.headers().get_all("link").iter();
         Ok(Document {
             body,
-            etag: response.headers().get(ETAG).cloned(),
             links: links.filter_map(|link| link.to_str().ok().map(str::to_owned)).collect(),
             url: response.url().clone(),
         })

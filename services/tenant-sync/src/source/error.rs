@@ -88,11 +88,11 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
-    /// A page is said to be unchanged, but was never read.
-    #[error("read {what}: answered 304 though no version of it is known")]
-    NotModified {
-        /// The page and its address.
-        what: String,
+    /// The server has asked not to be read again so soon.
+    #[error("read the tenants: the server asked not to be read for another {} s", wait.as_secs() + 1)]
+    TooEarly {
+        /// For how long.
+        wait: Duration,
     },
     /// The pages lead in a circle.
     #[error("read the page after {what}: {fault}")]
@@ -111,7 +111,10 @@ pub enum Error {
         fault: &'static str,
     },
     /// The pages disagree with the number of tenants that they tell.
-    #[error("read the tenants: {listed} are listed, but {told} are said to exist")]
+    #[error(
+        "read the tenants: {listed} are listed, but {told} are said to exist; if that is the length of a page, leave \
+         source.paging.total empty"
+    )]
     Total {
         /// Different tenants listed.
         listed: u64,
@@ -158,8 +161,9 @@ impl Error {
             Self::Timeout { .. } | Self::Deadline { .. } => "timeout",
             Self::Status { status: 401 | 403, .. } | Self::Token { .. } => "credentials",
             Self::Status { .. } | Self::Redirect { .. } => "status",
+            Self::TooEarly { .. } => "too_early",
             Self::Truncated { .. } => "truncated",
-            Self::Document { .. } | Self::NotModified { .. } => "document",
+            Self::Document { .. } => "document",
             Self::Loop { .. } | Self::Link { .. } | Self::Total { .. } | Self::Changed { .. } => "paging",
             Self::TooLarge { .. } | Self::TooManyPages { .. } | Self::TooManyTenants { .. } => "limit",
         }
@@ -175,13 +179,12 @@ impl Error {
         }
     }
 
-    /// How long to wait before the next attempt: `wait`, or as long as the server asks for, but at most `max`.
-    pub(super) fn patience(&self, wait: Duration, max: Duration) -> Duration {
-        let asked = match self {
+    /// When the server wants to be asked again.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
-        };
-        asked.unwrap_or_default().max(wait).min(max)
+        }
     }
 }
 
@@ -193,25 +196,14 @@ fn said(excerpt: &str) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(status: u16, retry_after: Option<Duration>) -> Error {
-        Error::Status { what: "page 1".to_owned(), status, excerpt: String::new(), retry_after }
-    }
-
-    #[test]
-    fn a_server_may_ask_for_more_patience_within_bounds() {
-        let [short, usual, long, max] = [1, 5, 60, 30].map(Duration::from_secs);
-        for (asked, waited) in [(None, usual), (Some(short), usual), (Some(long), max)] {
-            assert_eq!(refusal(429, asked).patience(usual, max), waited);
-        }
-        assert_eq!(refusal(503, Some(Duration::from_secs(20))).patience(usual, max), Duration::from_secs(20));
-    }
-
     #[test]
     fn only_what_may_pass_by_itself_is_tried_again() {
         for (status, again) in
             [(408, true), (429, true), (500, true), (503, true), (400, false), (401, false), (404, false)]
         {
-            assert_eq!(refusal(status, None).is_transient(), again, "{status}");
+            let (what, excerpt) = ("page 1".to_owned(), String::new());
+            let refusal = Error::Status { what, status, excerpt, retry_after: None };
+            assert_eq!(refusal.is_transient(), again, "{status}");
         }
     }
 }

@@ -60,6 +60,10 @@ pub struct Paging {
     pub size: u32,
     /// The first page's number.
     pub first_page: u64,
+    /// The query parameter for the number of entries before the page.
+    pub offset_param: String,
+    /// What it says of the first page: 0, or 1 where entries are counted from 1, as SCIM's `startIndex` does.
+    pub first_offset: u64,
     /// The query parameter for the cursor.
     pub cursor_param: String,
     /// Where a page tells the next one's cursor, as a JSON pointer; absent, `null` or empty there: it is the last.
@@ -80,6 +84,8 @@ pub enum PagingKind {
     None,
     /// Its number. The list ends with an empty page, or once `total` tenants were listed.
     Page,
+    /// The number of entries before it; otherwise as by number.
+    Offset,
     /// A cursor in its body.
     Cursor,
     /// An address in its `Link` header or body.
@@ -143,7 +149,7 @@ pub struct Retries {
     /// The first wait; each one doubles, and varies at random.
     #[serde(with = "duration")]
     pub first: Duration,
-    /// The longest wait, also when the server asks for a longer one.
+    /// The longest wait. A server that asks for a longer one is not read again before it is over (at most an hour).
     #[serde(with = "duration")]
     pub max: Duration,
 }
@@ -162,7 +168,7 @@ impl Default for Options {
             timeout: Duration::from_secs(30),
             deadline: Duration::from_mins(5),
             retries: Retries::default(),
-            max_page_bytes: 64 << 20,
+            max_page_bytes: 32 << 20,
             max_pages: 10_000,
             max_tenants: 1_000_000,
         }
@@ -177,6 +183,8 @@ impl Default for Paging {
             size_param: "size".to_owned(),
             size: 1000,
             first_page: 1,
+            offset_param: "offset".to_owned(),
+            first_offset: 0,
             cursor_param: "cursor".to_owned(),
             cursor: "/next".to_owned(),
             next: String::new(),

@@ -1,7 +1,6 @@
 //! From one page to the next.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use reqwest::Url;
 
@@ -37,8 +36,8 @@ impl<'s> Walk<'s> {
     }
 
     /// Takes the next page in. Returns the address of the one after it; none: it was the last.
-    pub(super) fn take(&mut self, what: &str, page: Arc<Page>) -> Result<Option<Url>, Error> {
-        let Page { entries, next, total } = Arc::unwrap_or_clone(page);
+    pub(super) fn take(&mut self, what: &str, page: Page) -> Result<Option<Url>, Error> {
+        let Page { entries, next, total } = page;
         if let (Some(before), Some(after)) = (self.total, total)
             && before != after
         {
@@ -54,14 +53,18 @@ impl<'s> Walk<'s> {
         self.roster.pages += 1;
         let next = match self.paging.kind {
             PagingKind::None => None,
-            PagingKind::Page if empty || self.total.is_some_and(|total| self.roster.listed() >= total) => {
+            // A total that one page reaches may be that page's length: only another page tells.
+            PagingKind::Page | PagingKind::Offset
+                if empty || (self.is_complete() && self.roster.pages > 1) =>
+            {
                 None
             }
             // A server that ignores the number sends the same page for ever.
-            PagingKind::Page if self.roster.listed() == listed => {
+            PagingKind::Page | PagingKind::Offset if self.roster.listed() == listed => {
                 return Err(Error::Loop { what: what.to_owned(), fault: "it lists nothing new" });
             }
-            PagingKind::Page => Some(self.numbered()),
+            PagingKind::Page => Some(numbered(self.start, self.paging, self.roster.pages)),
+            PagingKind::Offset => Some(numbered(self.start, self.paging, self.entries as u64)),
             PagingKind::Cursor => next.map(|cursor| with(self.start, &self.paging.cursor_param, &cursor)),
             PagingKind::Link => next.map(|link| self.linked(what, &link)).transpose()?,
         };
@@ -73,6 +76,11 @@ impl<'s> Walk<'s> {
         Ok(next)
     }
 
+    /// Whether as many were listed as are said to exist.
+    pub(super) fn is_complete(&self) -> bool {
+        self.total.is_some_and(|total| self.roster.listed() >= total)
+    }
+
     /// Everything that was listed, after the last page.
     pub(super) fn finish(self) -> Result<Roster, Error> {
         let listed = self.roster.listed();
@@ -80,11 +88,6 @@ impl<'s> Walk<'s> {
             Some(told) if told != listed => Err(Error::Total { listed, told }),
             _ => Ok(self.roster),
         }
-    }
-
-    fn numbered(&self) -> Url {
-        let number = self.paging.first_page.saturating_add(self.roster.pages);
-        with(self.start, &self.paging.page_param, &number.to_string())
     }
 
     fn linked(&self, what: &str, link: &str) -> Result<Url, Error> {
@@ -107,10 +110,19 @@ pub(super) fn first(list: &Url, paging: &Paging) -> Url {
     if paging.kind != PagingKind::None && !paging.size_param.is_empty() {
         url = with(&url, &paging.size_param, &paging.size.to_string());
     }
-    if paging.kind == PagingKind::Page {
-        url = with(&url, &paging.page_param, &paging.first_page.to_string());
+    if let PagingKind::Page | PagingKind::Offset = paging.kind {
+        url = numbered(&url, paging, 0);
     }
     url
+}
+
+/// The address of the page that is `ahead` of the first one, in pages or entries.
+fn numbered(url: &Url, paging: &Paging, ahead: u64) -> Url {
+    let (param, first) = match paging.kind {
+        PagingKind::Offset => (&paging.offset_param, paging.first_offset),
+        _ => (&paging.page_param, paging.first_page),
+    };
+    with(url, param, &first.saturating_add(ahead).to_string())
 }
 
 /// The target of the link with relation `next`, absolute, in a list of `Link` headers (RFC 8288).

@@ -20,8 +20,9 @@ pub struct Roster {
     pub invalid: Vec<Invalid>,
     /// How many such entries there are.
     pub invalid_total: u64,
-    /// Entries without an id that can be read: any tenant that seems to have vanished may be behind one of them.
-    pub unidentified: u64,
+    /// Entries whose id cannot be read, by what stands there (empty: nothing): a tenant that seems to have vanished may
+    /// be behind one of them.
+    pub unidentified: BTreeMap<String, u64>,
     /// Entries beyond the first of the same tenant.
     pub duplicates: u64,
     /// Pages read.
@@ -32,7 +33,7 @@ impl Roster {
     /// How many different tenants are listed, as far as can be told.
     #[must_use]
     pub fn listed(&self) -> u64 {
-        (self.tenants.len() + self.present.len()) as u64 + self.unidentified
+        (self.tenants.len() + self.present.len()) as u64 + self.unidentified.values().sum::<u64>()
     }
 
     /// Takes one more entry in.
@@ -40,7 +41,9 @@ impl Roster {
         match entry {
             Entry::Tenant(id, sourced) => self.add_tenant(id, sourced),
             Entry::Unfit(None, invalid) => {
-                self.unidentified += 1;
+                let told = self.unidentified.len() < MAX_INVALID;
+                let id = Some(invalid.id.clone()).filter(|id| told || self.unidentified.contains_key(id));
+                *self.unidentified.entry(id.unwrap_or_default()).or_default() += 1;
                 self.report(invalid);
             }
             Entry::Unfit(Some(id), invalid) => {
@@ -121,7 +124,7 @@ mod tests {
             roster.add(unfit(""));
         }
         assert_eq!((roster.invalid.len(), roster.invalid_total), (MAX_INVALID, 1005));
-        assert_eq!((roster.unidentified, roster.listed()), (1005, 1005));
+        assert_eq!((roster.unidentified[""], roster.listed()), (1005, 1005));
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
@@ -150,7 +153,7 @@ mod tests {
                 prop_assert_eq!(roster.present.contains(id), !agree);
             }
             prop_assert_eq!(roster.listed() + roster.duplicates, entries.len() as u64);
-            prop_assert_eq!(roster.invalid_total, roster.present.len() as u64 + roster.unidentified);
+            prop_assert_eq!(roster.invalid_total, roster.present.len() as u64 + roster.unidentified.values().sum::<u64>());
         }
     }
 }

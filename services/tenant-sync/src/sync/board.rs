@@ -1,13 +1,11 @@
-//! What the leader tells of itself, as it stands at any moment.
+//! What the leader tells of itself.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use grey_proto::sync::{HeldChange, HoldReason, Quarantined, SourceState, SyncRun, SyncSource, SyncStatus};
 use grey_sync::{MAX_ITEMS, MAX_QUARANTINED, MAX_RUNS, timestamp};
 use pbjson_types::Timestamp;
-use tokio::sync::Notify;
 
 use crate::diff::{Hold, Plan, count};
 use crate::source::Roster;
@@ -17,98 +15,59 @@ const SOURCE: &str = "tenant-api";
 /// What a shrink is about.
 const SUBJECT: &str = "tenants";
 
-/// The status in the making.
-#[derive(Debug)]
-pub(super) struct Board {
-    status: Mutex<SyncStatus>,
-    changed: Notify,
+/// Before anything was read.
+pub(super) fn pending() -> SyncStatus {
+    let source = SyncSource {
+        name: SOURCE.to_owned(),
+        kind: "http".to_owned(),
+        state: SourceState::Pending.into(),
+        ..SyncSource::default()
+    };
+    SyncStatus { sources: vec![source], ..SyncStatus::default() }
 }
 
-impl Default for Board {
-    fn default() -> Self {
-        let source = SyncSource {
-            name: SOURCE.to_owned(),
-            kind: "http".to_owned(),
-            state: SourceState::Pending.into(),
-            ..SyncSource::default()
+/// The tenant API is about to be read.
+pub(super) fn reading(status: &mut SyncStatus) {
+    for source in &mut status.sources {
+        source.last_attempt = Some(timestamp(SystemTime::now()));
+    }
+}
+
+/// It was read, or not.
+pub(super) fn read(status: &mut SyncStatus, error: Option<&str>) {
+    for source in &mut status.sources {
+        let (state, failures) = match error {
+            None => (SourceState::Ok, 0),
+            Some(_) => (SourceState::Failing, source.failures + 1),
         };
-        let status = SyncStatus { sources: vec![source], ..SyncStatus::default() };
-        Self { status: Mutex::new(status), changed: Notify::new() }
+        source.last_success =
+            if failures == 0 { Some(timestamp(SystemTime::now())) } else { source.last_success.take() };
+        source.state = state.into();
+        source.failures = failures;
+        source.error = error.unwrap_or_default().to_owned();
     }
 }
 
-impl Board {
-    /// As it stands.
-    pub(super) fn status(&self) -> SyncStatus {
-        self.lock().clone()
-    }
+/// A sync has ended.
+pub(super) fn ran(status: &mut SyncStatus, run: SyncRun) {
+    status.runs.insert(0, run);
+    status.runs.truncate(MAX_RUNS);
+}
 
-    /// Waits for a change since the last wait.
-    pub(super) async fn wait(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Something has changed, here or at the desk.
-    pub(super) fn changed(&self) {
-        self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SyncStatus> {
-        // Half a change is still told, and the next one completes it.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn source(&self, change: impl FnOnce(&mut SyncSource, Timestamp)) {
-        if let Some(source) = self.lock().sources.first_mut() {
-            change(source, timestamp(SystemTime::now()));
-        }
-        self.changed();
-    }
-
-    /// The tenant API is about to be read.
-    pub(super) fn reading(&self) {
-        self.source(|source, now| source.last_attempt = Some(now));
-    }
-
-    /// It was read, or not.
-    pub(super) fn read(&self, error: Option<String>) {
-        self.source(|source, now| match error {
-            None => {
-                source.state = SourceState::Ok.into();
-                source.last_success = Some(now);
-                source.error.clear();
-                source.failures = 0;
-            }
-            Some(error) => {
-                source.state = SourceState::Failing.into();
-                source.error = error;
-                source.failures += 1;
-            }
-        });
-    }
-
-    /// A sync has ended.
-    pub(super) fn ran(&self, run: SyncRun) {
-        let mut status = self.lock();
-        status.runs.insert(0, run);
-        status.runs.truncate(MAX_RUNS);
-        drop(status);
-        self.changed();
-    }
-
-    /// What a sync that succeeded has found.
-    pub(super) fn settled(&self, census: BTreeMap<&'static str, u64>, plan: &Plan, roster: &Roster) {
-        let mut status = self.lock();
-        status.counts = census.into_iter().map(|(state, tenants)| (state.to_owned(), tenants)).collect();
-        let since = status.held.first().and_then(|held| held.held_since);
-        let since = since.unwrap_or_else(|| timestamp(SystemTime::now()));
-        status.held = plan.hold.iter().map(|hold| held(hold, since)).collect();
-        status.held_total = count(&status.held);
-        status.quarantined = quarantined(plan, roster);
-        status.quarantined_total = roster.invalid_total + count(&plan.unfit);
-        drop(status);
-        self.changed();
-    }
+/// What a sync that succeeded has found.
+pub(super) fn settled(
+    status: &mut SyncStatus,
+    census: BTreeMap<&'static str, u64>,
+    plan: &Plan,
+    roster: &Roster,
+) {
+    status.counts = census.into_iter().map(|(state, tenants)| (state.to_owned(), tenants)).collect();
+    let since = status.held.first().and_then(|held| held.held_since);
+    let since = since.unwrap_or_else(|| timestamp(SystemTime::now()));
+    status.held = plan.hold.iter().map(|hold| held(hold, since)).collect();
+    status.held_total = count(&status.held);
+    status.quarantined = quarantined(plan, roster);
+    status.quarantined_total = roster.invalid_total + count(&plan.unfit);
 }
 
 /// A hold, as others see it. It is held since something has been held, be it of other tenants.

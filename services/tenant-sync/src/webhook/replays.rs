@@ -6,13 +6,6 @@ use std::time::SystemTime;
 /// Most deliveries remembered; beyond them the oldest are forgotten. Only who knows a secret can bring that about.
 const LIMIT: usize = 10_000;
 
-/// Whether a delivery is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
-    First,
-    Before,
-}
-
 /// The ids of the deliveries that are recent enough to be repeated.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
@@ -22,23 +15,27 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    /// Remembers a delivery until `until`.
-    pub(super) fn note(&mut self, id: &str, now: SystemTime, until: SystemTime) -> Seen {
-        while self.order.front().is_some_and(|(_, until)| *until <= now) || self.order.len() >= LIMIT {
-            let Some((oldest, _)) = self.order.pop_front() else { break };
-            self.ids.remove(&oldest);
+    /// Whether a delivery was noted, and is not to be forgotten yet.
+    pub(super) fn knows(&mut self, id: &str, now: SystemTime) -> bool {
+        while self.order.front().is_some_and(|(_, until)| *until <= now) {
+            self.forget_oldest();
         }
-        if !self.ids.insert(id.to_owned()) {
-            return Seen::Before;
-        }
-        self.order.push_back((id.to_owned(), until));
-        Seen::First
+        self.ids.contains(id)
     }
 
-    /// Takes a delivery back: it could not be carried out.
-    pub(super) fn forget(&mut self, id: &str) {
-        if self.ids.remove(id) {
-            self.order.retain(|(known, _)| known != id);
+    /// Remembers a delivery until `until`.
+    pub(super) fn note(&mut self, id: &str, until: SystemTime) {
+        if self.ids.insert(id.to_owned()) {
+            self.order.push_back((id.to_owned(), until));
+        }
+        if self.order.len() > LIMIT {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((oldest, _)) = self.order.pop_front() {
+            self.ids.remove(&oldest);
         }
     }
 }
@@ -54,32 +51,17 @@ mod tests {
     #[test]
     fn ids_are_remembered_for_their_window() {
         let (mut replays, start) = (Replays::default(), SystemTime::UNIX_EPOCH);
-        assert_eq!(replays.note("a", start, start + WINDOW), Seen::First);
-        assert_eq!(replays.note("b", start, start + WINDOW), Seen::First);
-        let later = start + WINDOW - Duration::from_secs(1);
-        assert_eq!(replays.note("a", later, later + WINDOW), Seen::Before);
-        let after = start + WINDOW;
-        assert_eq!(replays.note("a", after, after + WINDOW), Seen::First);
-    }
-
-    #[test]
-    fn an_id_that_is_taken_back_is_new_again() {
-        let (mut replays, start) = (Replays::default(), SystemTime::UNIX_EPOCH);
-        assert_eq!(replays.note("a", start, start + WINDOW), Seen::First);
-        replays.forget("a");
-        replays.forget("unknown");
-        assert_eq!(replays.note("a", start, start + WINDOW), Seen::First);
-        assert_eq!(replays.note("a", start, start + WINDOW), Seen::Before);
+        assert!(!replays.knows("a", start));
+        replays.note("a", start + WINDOW);
+        assert!(replays.knows("a", start + WINDOW - Duration::from_secs(1)));
+        assert!(!replays.knows("a", start + WINDOW));
     }
 
     #[test]
     fn only_so_many_are_remembered() {
         let (mut replays, start) = (Replays::default(), SystemTime::UNIX_EPOCH);
-        for i in 0..=LIMIT {
-            assert_eq!(replays.note(&i.to_string(), start, start + WINDOW), Seen::First);
-        }
+        (0..=LIMIT).for_each(|i| replays.note(&i.to_string(), start + WINDOW));
         assert_eq!((replays.ids.len(), replays.order.len()), (LIMIT, LIMIT));
-        assert_eq!(replays.note(&LIMIT.to_string(), start, start + WINDOW), Seen::Before);
-        assert_eq!(replays.note("0", start, start + WINDOW), Seen::First);
+        assert!(replays.knows(&LIMIT.to_string(), start) && !replays.knows("0", start));
     }
 }

@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use grey_runtime::Secret;
 use grey_runtime::access::{Token, TokenHash};
-use grey_state::State;
+use grey_state::{State, redis};
 use grey_tenant_sync::Config;
-use grey_testkit::eventually;
+use grey_testkit::{Redis, eventually};
 use hmac::{Hmac, Mac};
 use reqwest::StatusCode;
 use sha2::Sha256;
@@ -100,6 +100,36 @@ async fn a_delivery_that_is_repeated_is_confirmed_and_ignored() {
     eventually(SOON, "the other sync has ended", async || handled().await == 2).await;
     assert_eq!(readings(&world).await, 3, "the first one, and two that were asked for");
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_hangs_up_too_early_is_heard_the_next_time() {
+    let redis = Redis::start().await.unwrap();
+    let options =
+        redis::Options { urls: vec![redis.url()], response_timeout_ms: 60_000, ..redis::Options::default() };
+    let (upstream, plane) = (Upstream::start().await, Plane::start().await);
+    let state = State::redis(&options).await.unwrap();
+    upstream.list(&tenants(0..3));
+    let mut config = config(&upstream, &plane.url());
+    with_secrets(&mut config);
+    config.access.tokens.clear();
+    config.lease.ttl = Duration::from_secs(300);
+    let replica = Replica::start(config, &state).await;
+    replica.first_run().await;
+    upstream.list(&tenants(0..4));
+    let delivery = Delivery::new("msg_1", NEW);
+    redis.pause().unwrap();
+    // Long enough for the signature to be checked, and for nothing else.
+    let cut = tokio::time::timeout(Duration::from_secs(1), delivery.send(&replica)).await;
+    assert!(cut.is_err(), "the store was to be frozen");
+    redis.resume().unwrap();
+    eventually(SOON, "it is taken, or was", async || {
+        matches!(delivery.send(&replica).await, StatusCode::ACCEPTED | StatusCode::OK)
+    })
+    .await;
+    eventually(SOON, "the new tenant is there", async || plane.all().await.len() == 4).await;
+    replica.stop().await;
+    plane.stop().await;
 }
 
 #[tokio::test]

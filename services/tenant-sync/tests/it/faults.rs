@@ -7,7 +7,7 @@ use grey_proto::sync::SourceState;
 use grey_runtime::Secret;
 use grey_runtime::access::{Token, TokenHash};
 use grey_state::State;
-use grey_testkit::{Proxy, eventually};
+use grey_testkit::{Postgres, Proxy, eventually};
 
 use crate::upstream::{Fault, Upstream, tenants};
 use crate::world::{Plane, Replica, SOON, World, config, counts, did};
@@ -175,5 +175,33 @@ async fn a_token_that_may_not_write_tenants_is_told_clearly() {
         assert!(secret.is_empty() || !error.contains(secret), "{error}");
         replica.stop().await;
     }
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn tenants_that_the_database_refuses_are_named_and_keep_no_other_back() {
+    let postgres = Postgres::start().await.unwrap();
+    let database = postgres.database("control").await.unwrap();
+    let store = tempfile::tempdir().unwrap();
+    let plane = Plane::start_at("127.0.0.1:0".parse().unwrap(), store, |config| {
+        config.database.url = Secret::new(database);
+    })
+    .await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                  IF NEW.id IN ('t000003', 't000042') THEN RAISE 'cannot be stored'; END IF; RETURN NEW; END $$; \
+                  CREATE TRIGGER refuse BEFORE INSERT ON tenants FOR EACH ROW EXECUTE FUNCTION refuse()";
+    postgres.query("control", refuse).await.unwrap();
+    let upstream = Upstream::start().await;
+    upstream.list(&tenants(0..50));
+    let replica = Replica::start(config(&upstream, &plane.url()), &State::memory()).await;
+    let run = replica.first_run().await;
+    assert_eq!(counts(&run), did([("created", 48), ("invalid", 2)]));
+    let left_out = replica.status().await.quarantined;
+    let subjects: Vec<_> = left_out.iter().map(|left| left.subject.as_str()).collect();
+    assert_eq!(subjects, ["t000003", "t000042"]);
+    assert!(left_out.iter().all(|left| !left.why.is_empty()));
+    postgres.query("control", "DROP TRIGGER refuse ON tenants").await.unwrap();
+    assert_eq!(counts(&replica.run().await), did([("created", 2), ("unchanged", 48)]));
+    replica.stop().await;
     plane.stop().await;
 }

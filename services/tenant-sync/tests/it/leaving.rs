@@ -56,14 +56,15 @@ async fn one_reading_is_not_enough_however_often_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn who_is_missing_is_looked_for_without_the_memory_of_the_last_reading() {
-    let world = World::start(&tenants(0..20)).await;
-    world.upstream.etags(true);
-    world.replica.run().await;
-    world.list(&tenants(1..20)).await;
-    world.upstream.seen();
-    world.replica.run().await;
-    assert_eq!(world.upstream.statuses(), [200], "not 304");
+async fn an_entry_that_never_fits_makes_nobody_wait_for_a_person() {
+    let with_misfit =
+        |range| tenants(range).into_iter().chain([entry("ACME Corp", "active")]).collect::<Vec<_>>();
+    let world = World::start_with(&with_misfit(0..20), |config| config.tombstone.recheck = AT_ONCE).await;
+    world.list(&with_misfit(1..20)).await;
+    eventually(SOON, "the tenant is suspended", async || world.plane.status("t000000").await == Suspended)
+        .await;
+    let told = world.replica.status().await.quarantined;
+    assert_eq!(told[0].subject, "ACME Corp");
     world.stop().await;
 }
 

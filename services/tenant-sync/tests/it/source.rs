@@ -8,7 +8,7 @@ mod listing;
 use std::time::Duration;
 
 use grey_tenant_sync::mapping;
-use grey_tenant_sync::source::{Error, Options, Paging, PagingKind, Pull, Retries, Roster, Source};
+use grey_tenant_sync::source::{Error, Options, Paging, PagingKind, Retries, Roster, Source};
 use tokio::time::timeout;
 
 use crate::upstream::Upstream;
@@ -33,20 +33,16 @@ fn source(options: &Options) -> Source {
     Source::new(options, &mapping::Options::default()).unwrap()
 }
 
-async fn pull(source: &mut Source, fresh: bool) -> Result<Pull, Error> {
-    timeout(DEADLINE, source.pull(fresh)).await.unwrap()
+async fn pull(source: &mut Source) -> Result<Roster, Error> {
+    timeout(DEADLINE, source.pull()).await.unwrap()
 }
 
-/// What is listed, which must have changed.
 async fn full(source: &mut Source) -> Roster {
-    match pull(source, false).await.unwrap() {
-        Pull::Full(roster) => roster,
-        Pull::Unchanged => panic!("nothing changed"),
-    }
+    pull(source).await.unwrap()
 }
 
 async fn failure(source: &mut Source) -> Error {
-    pull(source, false).await.unwrap_err()
+    pull(source).await.unwrap_err()
 }
 
 /// The error with all its causes.

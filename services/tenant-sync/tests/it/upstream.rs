@@ -1,8 +1,7 @@
 //! A tenant API that lists what a test wants, and fails the way a test wants.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,8 +10,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LINK, LOCATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use futures::{StreamExt as _, stream};
@@ -27,6 +26,8 @@ pub(crate) enum Pages {
     Whole,
     /// By `page` (from 1) and `size`.
     Numbered,
+    /// By `offset`, counted from `first`, and `size`, of which at most so many are given.
+    Offsets { first: u64, most: usize },
     /// By `cursor` and `size`; the next one stands at `/next`.
     Cursors,
     /// By the `Link` header and `size`.
@@ -54,8 +55,8 @@ pub(crate) enum Fault {
     Body(String),
     /// A redirection.
     Redirect(String),
-    /// "Not modified", whether asked or not.
-    NotModified,
+    /// Something else, compressed.
+    Gzip(String),
     /// A `Link` header of the test's own with the proper document.
     Link(String),
 }
@@ -79,7 +80,6 @@ pub(crate) struct Upstream {
 struct Api {
     entries: Vec<String>,
     pages: Pages,
-    etags: bool,
     total: Option<u64>,
     token: Option<String>,
     script: VecDeque<Option<Fault>>,
@@ -97,7 +97,6 @@ impl Upstream {
         let api = Arc::new(Mutex::new(Api {
             entries: Vec::new(),
             pages: Pages::Whole,
-            etags: false,
             total: None,
             token: None,
             script: VecDeque::new(),
@@ -128,11 +127,6 @@ impl Upstream {
 
     pub(crate) fn pages(&self, pages: Pages) {
         self.api().pages = pages;
-    }
-
-    /// Whether pages have versions.
-    pub(crate) fn etags(&self, on: bool) {
-        self.api().etags = on;
     }
 
     /// The number of tenants that pages tell at `/total`.
@@ -246,12 +240,12 @@ impl Api {
         let half = |document: &str| document.get(..document.len() / 2).unwrap().to_owned();
         let (document, link) = self.document(query);
         match fault {
-            None | Some(Fault::Slow(_)) => self.proper(document, link, headers),
-            Some(Fault::Link(link)) => self.proper(document, Some(link), headers),
+            None | Some(Fault::Slow(_)) => proper(document, link),
+            Some(Fault::Link(link)) => proper(document, Some(link)),
             Some(Fault::Status(code, text)) => (status(code), text).into_response(),
             Some(Fault::Later(code, wait)) => (status(code), [(RETRY_AFTER, wait)]).into_response(),
             Some(Fault::Redirect(to)) => (StatusCode::FOUND, [(LOCATION, to)]).into_response(),
-            Some(Fault::NotModified) => StatusCode::NOT_MODIFIED.into_response(),
+            Some(Fault::Gzip(text)) => ([(CONTENT_ENCODING, "gzip")], gzip(&text)).into_response(),
             Some(Fault::Body(text)) => text.into_response(),
             Some(Fault::Half) => half(&document).into_response(),
             Some(Fault::CutChunks) => cut(half(&document)).into_response(),
@@ -261,31 +255,16 @@ impl Api {
         }
     }
 
-    fn proper(&self, document: String, link: Option<String>, headers: &HeaderMap) -> Response {
-        let mut answer = HeaderMap::new();
-        if let Some(link) = link {
-            answer.insert(LINK, link.parse().unwrap());
-        }
-        if self.etags {
-            let mut hasher = DefaultHasher::new();
-            document.hash(&mut hasher);
-            let etag = format!("\"{:x}\"", hasher.finish());
-            answer.insert(ETAG, etag.parse().unwrap());
-            if headers.get(IF_NONE_MATCH) == answer.get(ETAG) {
-                return (StatusCode::NOT_MODIFIED, answer).into_response();
-            }
-        }
-        (answer, document).into_response()
-    }
-
     /// A page, and the `Link` header that goes with it.
     fn document(&self, query: &BTreeMap<String, String>) -> (String, Option<String>) {
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
         let size = number("size").unwrap_or(100);
+        let size = if let Pages::Offsets { most, .. } = self.pages { size.min(most) } else { size };
         let count = self.entries.len();
         let start = match self.pages {
             Pages::Whole => 0,
             Pages::Numbered => (number("page").unwrap_or(1) - 1) * size,
+            Pages::Offsets { first, .. } => number("offset").unwrap() - usize::try_from(first).unwrap(),
             Pages::Cursors | Pages::Links | Pages::Addresses => number("cursor").unwrap_or(0),
         };
         let start = start.min(count);
@@ -299,12 +278,23 @@ impl Api {
         match self.pages {
             Pages::Cursors => document += &format!(",\"next\":{}", json!(next.map(|next| next.to_string()))),
             Pages::Addresses => document += &format!(",\"links\":{}", json!({"next": address})),
-            Pages::Whole | Pages::Numbered | Pages::Links => {}
+            Pages::Whole | Pages::Numbered | Pages::Offsets { .. } | Pages::Links => {}
         }
         document.push('}');
         let link = address.filter(|_| self.pages == Pages::Links);
         (document, link.map(|link| format!("<{link}>; rel=\"next\"")))
     }
+}
+
+fn proper(document: String, link: Option<String>) -> Response {
+    let link = link.map(|link| (LINK, link.parse::<HeaderValue>().unwrap()));
+    (HeaderMap::from_iter(link), document).into_response()
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// A body that breaks off after `text`, once that has been sent.

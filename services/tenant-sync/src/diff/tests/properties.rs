@@ -50,7 +50,7 @@ fn any_roster() -> impl Strategy<Value = Roster> {
     (btree_map(any_id(), any_sourced(), 0..25), btree_set(any_id(), 0..3), 0_u64..2).prop_map(
         |(mut tenants, present, unidentified)| {
             tenants.retain(|id, _| !present.contains(id));
-            Roster { tenants, present, unidentified, ..Roster::default() }
+            Roster { tenants, present, unidentified: strangers(unidentified), ..Roster::default() }
         },
     )
 }
@@ -117,7 +117,7 @@ proptest! {
         world.sync(&list);
         world.pass(world.rules.recheck);
         world.missing.count(&world.known, &list, &world.rules, world.uptime);
-        for id in written(&world.plan(&list)) {
+        for id in world.plan(&list).writes.into_iter().map(|write| write.tenant) {
             let entry = world.known.tenants().get(&id);
             let is_ours = entry.is_some_and(|entry| world.rules.manages(&entry.tenant));
             prop_assert!(is_ours || list.tenants.contains_key(&id));

@@ -32,6 +32,16 @@ fn parameters_replace_those_of_the_same_name_and_keep_the_others() {
     let list = Url::parse("https://api.example/tenants?include=labels&page=0&size=1").unwrap();
     let paging = Paging { kind: PagingKind::Page, first_page: 1, size: 50, ..Paging::default() };
     assert_eq!(first(&list, &paging).query(), Some("include=labels&size=50&page=1"));
+    let scim = Paging {
+        kind: PagingKind::Offset,
+        offset_param: "startIndex".to_owned(),
+        first_offset: 1,
+        size_param: "count".to_owned(),
+        ..Paging::default()
+    };
+    let resources = Url::parse("https://api.example/scim/v2/Tenants").unwrap();
+    assert_eq!(first(&resources, &scim).query(), Some("count=1000&startIndex=1"));
+    assert_eq!(numbered(&resources, &scim, 40).query(), Some("startIndex=41"));
     let cursor = Paging { kind: PagingKind::Cursor, size_param: String::new(), ..Paging::default() };
     assert_eq!(first(&list, &cursor), list);
     assert_eq!(

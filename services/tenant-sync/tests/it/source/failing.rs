@@ -15,7 +15,7 @@ async fn what_may_pass_by_itself_is_tried_again() {
         Fault::Status(500, "oops"),
         Fault::Status(503, ""),
         Fault::Status(408, ""),
-        Fault::Later(429, "3600"),
+        Fault::Later(429, "0"),
         Fault::Later(503, "Mon, 23 Nov 2026 18:00:00 GMT"),
         Fault::CutOff,
         Fault::CutChunks,
@@ -30,6 +30,25 @@ async fn what_may_pass_by_itself_is_tried_again() {
         assert_eq!(roster.tenants.len(), 3, "{fault:?}");
         assert_eq!(upstream.statuses().len(), 3, "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_be_left_alone_is() {
+    let upstream = Upstream::start().await;
+    upstream.list(&tenants(0..3));
+    upstream.script([Some(Fault::Later(429, "120"))]);
+    let mut source = source(&options(&upstream));
+    let error = failure(&mut source).await;
+    assert!(matches!(error, Error::Status { status: 429, .. }), "{error:?}");
+    let error = failure(&mut source).await;
+    assert!(matches!(error, Error::TooEarly { wait } if wait.as_secs() > 60), "{error:?}");
+    assert!(source.patience().is_some());
+    assert_eq!(upstream.statuses(), [429], "it was asked once");
+    // Nobody may keep it from being read for ever.
+    let mut far = super::source(&options(&upstream));
+    upstream.script([Some(Fault::Later(503, "31536000"))]);
+    failure(&mut far).await;
+    assert!(far.patience().unwrap() <= Duration::from_hours(1));
 }
 
 #[tokio::test]
@@ -66,7 +85,7 @@ async fn what_will_not_pass_by_itself_is_not_tried_again() {
         (Fault::Status(403, ""), "credentials"),
         (Fault::Status(204, ""), "status"),
         (Fault::Status(206, "{\"tenants\":[]}"), "status"),
-        (Fault::NotModified, "document"),
+        (Fault::Status(304, ""), "status"),
         (Fault::Body("<html>log in</html>".to_owned()), "document"),
         (Fault::Body(refused.to_string()), "document"),
         (Fault::Body(json!({"tenants": {}}).to_string()), "document"),
