@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use grey_core::ids::{InstanceId, ServiceId};
+use grey_core::instance::Instance;
 use grey_core::service::MAX_SERVICES;
 use grey_state::instances::ServiceInstances;
 
@@ -82,6 +83,28 @@ struct Progress {
     /// Services that cannot be taken: name and why.
     skipped: BTreeMap<String, String>,
     skipped_total: usize,
+    /// Services that could not be read since they were last.
+    unread: BTreeMap<ServiceId, Unread>,
+    /// Instances that came within the guard's window, by address.
+    arrivals: BTreeMap<String, Arrival>,
+}
+
+/// A service that a source lists and could not tell of.
+#[derive(Debug)]
+struct Unread {
+    /// By its name there.
+    name: String,
+    why: String,
+    /// It was told since everything was told last.
+    is_new: bool,
+}
+
+/// An instance that a source lists since lately.
+#[derive(Debug)]
+struct Arrival {
+    service: ServiceId,
+    instance: InstanceId,
+    at: Instant,
 }
 
 impl Mirror {
@@ -100,27 +123,34 @@ impl Mirror {
             Sighting::Failed(why) => {
                 progress.failures += 1;
                 progress.error = why;
-                self.interrupt(source, now);
+                self.interrupt(source, None, now);
             }
             Sighting::All(listings) => {
                 progress.succeed();
-                progress.last_success = Some(now);
                 progress.seen_all = true;
                 self.observe_all(source, listings, now);
+                self.sources[source].last_success = Some(now);
             }
             Sighting::Some(listing) => {
                 progress.succeed();
                 let taken = self.take(source, listing, now);
                 if let Some(service) = taken {
                     self.settle(&service, now);
+                    self.settle_replaced(source, now);
                 }
+            }
+            Sighting::Unread { service: name, why } => {
+                let Ok(id) = self.service(source, &name) else { return };
+                self.interrupt(source, Some(&id), now);
+                self.sources[source].unread.insert(id, Unread { name, why, is_new: true });
             }
         }
     }
 
-    fn interrupt(&mut self, source: usize, now: Instant) {
+    /// A source could not be read, or one service of it.
+    fn interrupt(&mut self, source: usize, service: Option<&ServiceId>, now: Instant) {
         let former = self.sources.len();
-        for id in &self.held {
+        for id in self.held.iter().filter(|id| service.is_none_or(|service| service == *id)) {
             let Some(service) = self.services.get_mut(id) else { continue };
             // What belonged to a former source is believed gone only while every source answers.
             for part in [source, former] {
@@ -132,10 +162,11 @@ impl Mirror {
     fn observe_all(&mut self, source: usize, mut listings: Vec<Listing>, now: Instant) {
         self.sources[source].skipped.clear();
         self.sources[source].skipped_total = 0;
+        self.sources[source].unread.retain(|_, unread| std::mem::take(&mut unread.is_new));
         listings.sort_by(|one, other| one.service.cmp(&other.service));
         let mut listed = BTreeSet::new();
         for listing in listings {
-            let service = self.options.naming.service(&listing.service);
+            let service = self.service(source, &listing.service);
             if service.as_ref().is_ok_and(|service| listed.contains(service)) {
                 let why = "another service there has the same name here".to_owned();
                 self.sources[source].skip(&listing.service, why);
@@ -152,21 +183,45 @@ impl Mirror {
         let all_seen = self.sources.iter().all(|source| source.seen_all);
         let former = self.sources.len();
         for (id, service) in &mut self.services {
-            if !listed.contains(id) {
+            if !listed.contains(id) && !self.sources[source].unread.contains_key(id) {
                 service.parts[source].observe(Seen::default(), now);
             }
-            if all_seen {
+            if all_seen && self.sources.iter().all(|source| !source.unread.contains_key(id)) {
                 service.parts[former].observe(Seen::default(), now);
             }
         }
         let ids: Vec<ServiceId> = self.services.keys().cloned().collect();
         ids.iter().for_each(|id| self.settle(id, now));
+        self.settle_replaced(source, now);
+    }
+
+    /// Lets go of instances in question whose address the source lists under another instance that came since: nobody
+    /// else answers there. One that was there before may share the address.
+    fn settle_replaced(&mut self, source: usize, now: Instant) {
+        let window = self.options.guard.window;
+        let arrivals = &mut self.sources[source].arrivals;
+        arrivals.retain(|_, arrival| now.saturating_duration_since(arrival.at) < window);
+        if arrivals.is_empty() {
+            return;
+        }
+        let mut touched = Vec::new();
+        for id in &self.held {
+            let Some(service) = self.services.get_mut(id) else { continue };
+            let replaced = |instance: &Instance| {
+                let arrival = arrivals.get(instance.address.as_str());
+                arrival.is_some_and(|arrival| arrival.service != *id || arrival.instance != instance.id)
+            };
+            if service.parts[source].depart(replaced) {
+                touched.push(id.clone());
+            }
+        }
+        touched.iter().for_each(|id| self.settle(id, now));
     }
 
     /// Notes what one service lists; the service, if it can be taken.
     fn take(&mut self, source: usize, listing: Listing, now: Instant) -> Option<ServiceId> {
         let Listing { service: name, instances } = listing;
-        let id = match self.options.naming.service(&name) {
+        let id = match self.service(source, &name) {
             Ok(id) => id,
             Err(why) => {
                 self.sources[source].skip(&name, why);
@@ -188,8 +243,20 @@ impl Mirror {
             return None;
         }
         let seen = classify(&self.options.sources[source], &self.options.naming, &id, &name, instances);
+        let progress = &mut self.sources[source];
+        progress.unread.remove(&id);
+        if progress.last_success.is_some() {
+            for one in part.new_in(&seen) {
+                let arrival = Arrival { service: id.clone(), instance: one.id.clone(), at: now };
+                progress.arrivals.insert(one.address.to_string(), arrival);
+            }
+        }
         part.observe(seen, now);
         Some(id)
+    }
+
+    fn service(&self, source: usize, name: &str) -> Result<ServiceId, String> {
+        self.options.naming.service(&self.options.sources[source], name)
     }
 
     fn create(&mut self, id: &ServiceId) {
@@ -305,6 +372,11 @@ impl Progress {
     fn succeed(&mut self) {
         self.failures = 0;
         self.error.clear();
+    }
+
+    /// Services that are not taken as they are.
+    fn left_out(&self) -> usize {
+        self.skipped_total + self.unread.len()
     }
 
     fn skip(&mut self, name: &str, why: String) {

@@ -11,11 +11,12 @@ mod status;
 mod work;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use grey_runtime::Health;
 use grey_state::{FencingToken, State};
-use grey_sync::{Desk, Gauges, Lead};
+use grey_sync::{Desk, Gauges, Lead, Request, Tenure, stand_by};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +36,6 @@ const TICK: Duration = Duration::from_millis(250);
 const COALESCE: Duration = Duration::from_millis(10);
 /// Sightings taken in before anything else is looked at.
 const BURST: usize = 256;
-/// How often a replica looks at what the leader tells.
-const LOOK: Duration = Duration::from_secs(2);
-/// After being fenced off, how long until this replica believes again that it leads if it still holds the lease.
-const FENCED: Duration = Duration::from_secs(5);
-
 /// What the loop is made of.
 pub struct Parts {
     /// What is believed.
@@ -70,15 +66,11 @@ pub struct Sync {
     followed: Followed,
     work: JoinSet<Done>,
     leading: Option<Leading>,
-    /// When the lease, if it is still held, counts again after a newer leader was met.
-    fenced_until: Option<Instant>,
     requested: Requested,
     /// When changes that were seen are written.
     write_at: Option<Instant>,
-    look_at: Instant,
-    looking: bool,
     /// Shared state has answered.
-    reached: bool,
+    reached: Arc<AtomicBool>,
 }
 
 impl Sync {
@@ -90,12 +82,9 @@ impl Sync {
             followed: Followed::default(),
             work: JoinSet::new(),
             leading: None,
-            fenced_until: None,
             requested: Requested::default(),
             write_at: None,
-            look_at: Instant::now(),
-            looking: false,
-            reached: false,
+            reached: Arc::default(),
         }
     }
 
@@ -104,6 +93,11 @@ impl Sync {
         let registries = std::mem::take(&mut self.parts.registries);
         let (followed, mut sightings) = Followed::start(registries, &token);
         self.followed = followed;
+        let reached = Arc::clone(&self.reached);
+        let Parts { desk, gauges, lead, .. } = &self.parts;
+        let reached = move || reached.store(true, Ordering::Relaxed);
+        let mut standing_by = JoinSet::new();
+        standing_by.spawn(stand_by(desk.clone(), gauges.clone(), lead.clone(), reached));
         loop {
             let now = Instant::now();
             let wake = self.write_due().map_or(now + TICK, |at| at.min(now + TICK));
@@ -123,6 +117,9 @@ impl Sync {
                     // Aborted with the lead.
                     Err(_) => {}
                 },
+                requests = asked(&mut self.leading) => {
+                    requests.into_iter().for_each(|request| self.request(request, Instant::now()));
+                }
                 Some(()) = self.followed.ended() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -135,7 +132,7 @@ impl Sync {
         let answer = match &sighting {
             Sighting::All(_) => Some(Ok(())),
             Sighting::Failed(why) => Some(Err(why.clone())),
-            Sighting::Some(_) => None,
+            Sighting::Some(_) | Sighting::Unread { .. } => None,
         };
         self.parts.mirror.observe(source, sighting, now);
         if let Some(answer) = answer {
@@ -156,44 +153,30 @@ impl Sync {
     /// The status that the leader publishes may have changed.
     fn status_changed(&mut self) {
         if let Some(leading) = &mut self.leading {
-            leading.tell_soon();
+            leading.news = true;
         }
     }
 
     fn lead_changed(&mut self, token: Option<FencingToken>) {
-        self.fenced_until = None;
         self.step_down();
         if let Some(token) = token {
-            self.leading = Some(Leading::new(token));
+            let Parts { desk, gauges, lead, mirror, .. } = &self.parts;
+            let status = status::of(mirror, Vec::new(), Instant::now());
+            self.leading = Some(Leading::new(Tenure::begin(desk, gauges, lead, token, status)));
         }
     }
 
     fn step_down(&mut self) {
-        if let Some(leading) = self.leading.take() {
-            leading.end();
-            self.requested = Requested::default();
-            self.parts.gauges.observe(&status::nobody());
-        }
+        self.leading = None;
+        self.requested = Requested::default();
     }
 
     /// Starts whatever is due.
     fn advance(&mut self) {
         let now = Instant::now();
         let token = self.parts.lead.token();
-        if self.leading.as_ref().is_some_and(|leading| Some(leading.token) != token) {
+        if self.leading.as_ref().is_some_and(|leading| Some(leading.token()) != token) {
             self.step_down();
-        }
-        if self.leading.is_none()
-            && self.fenced_until.is_some_and(|until| until <= now)
-            && let Some(token) = token
-        {
-            self.fenced_until = None;
-            self.leading = Some(Leading::new(token));
-        }
-        if !self.looking && self.look_at <= now {
-            (self.looking, self.look_at) = (true, now + LOOK);
-            let desk = self.parts.desk.clone();
-            self.work.spawn(async move { Done::Looked(Box::new(desk.status().await)) });
         }
         self.lead(now);
         self.ready();
@@ -206,9 +189,17 @@ impl Sync {
             Some(false) if !self.parts.mirror.has_seen_all() => {
                 health.set_not_ready("leading, and neither shared state nor every registry has been read");
             }
-            _ if self.reached => health.set_ready(true),
+            _ if self.reached.load(Ordering::Relaxed) => health.set_ready(true),
             _ => health.set_not_ready("shared state has not answered yet"),
         }
+    }
+}
+
+/// Waits for what is asked of the leader.
+async fn asked(leading: &mut Option<Leading>) -> Vec<Request> {
+    match leading {
+        Some(leading) if leading.has_adopted() => leading.tenure.asked().await,
+        _ => std::future::pending().await,
     }
 }
 

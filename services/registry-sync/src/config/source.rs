@@ -3,7 +3,7 @@
 use grey_core::ids::Name;
 use grey_runtime::{Faults, Validate};
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::mirror;
@@ -12,28 +12,43 @@ use crate::registry::file::{self, FileRegistry};
 use crate::registry::nacos::{self, Nacos};
 
 /// One registry: what is common to all, and beside it the settings of its kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Source {
     /// Names it in instances and reports; unique.
     pub name: String,
     /// Whatever it says is believed at once; unless it is set, a file is trusted and Nacos is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub trusted: Option<bool>,
     /// The region of instances that tell none; empty: none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub region: String,
+    /// Its services are called here by lower-case letters, whatever they are there.
+    pub lowercase_names: bool,
     /// What it is.
+    #[serde(flatten)]
     pub kind: Kind,
 }
 
 /// The kinds of registries, with their settings.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Kind {
     /// A Nacos cluster.
-    Nacos(nacos::Options),
+    Nacos(Box<nacos::Options>),
     /// A watched file.
     File(file::Options),
 }
 
 impl Kind {
+    /// Whether it is trusted unless the operator says otherwise: a person edits a file, and means what it says.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        match self {
+            Self::Nacos(_) => false,
+            Self::File(_) => true,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
@@ -48,13 +63,13 @@ impl Source {
     /// A registry called `name`, with defaults for what is common to all.
     #[must_use]
     pub fn new(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), trusted: None, region: String::new(), kind }
+        Self { name: name.to_owned(), trusted: None, region: String::new(), lowercase_names: false, kind }
     }
 
     /// The registry itself.
     pub(crate) fn open(&self) -> Box<dyn Registry> {
         match &self.kind {
-            Kind::Nacos(options) => Box::new(Nacos::new(options.clone())),
+            Kind::Nacos(options) => Box::new(Nacos::new(options.as_ref().clone())),
             Kind::File(options) => Box::new(FileRegistry::new(options.clone())),
         }
     }
@@ -68,8 +83,13 @@ impl Source {
             "" => None,
             region => Some(Name::new(region)?),
         };
-        let trusted = self.trusted.unwrap_or(matches!(self.kind, Kind::File(_)));
-        Ok(mirror::Source { name: Name::new(&self.name)?, kind: self.kind.as_str(), trusted, region })
+        Ok(mirror::Source {
+            name: Name::new(&self.name)?,
+            kind: self.kind.as_str(),
+            trusted: self.trusted.unwrap_or_else(|| self.kind.is_trusted()),
+            region,
+            lowercase_names: self.lowercase_names,
+        })
     }
 }
 
@@ -95,7 +115,7 @@ impl Validate for Source {
     }
 }
 
-/// Written flat, as one table. Serde's own way to do so lets unknown keys pass.
+/// Read from one table, flat. Serde's own way to do so lets unknown keys pass.
 impl<'de> Deserialize<'de> for Source {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut table = Map::deserialize(deserializer)?;
@@ -103,12 +123,13 @@ impl<'de> Deserialize<'de> for Source {
         let kind: String = take(&mut table, "kind")?.ok_or_else(|| D::Error::missing_field("kind"))?;
         let trusted = take(&mut table, "trusted")?;
         let region = take(&mut table, "region")?.unwrap_or_default();
+        let lowercase_names = take(&mut table, "lowercase_names")?.unwrap_or_default();
         let kind = match kind.as_str() {
-            "nacos" => Kind::Nacos(rest(&name, table)?),
+            "nacos" => Kind::Nacos(Box::new(rest(&name, table)?)),
             "file" => Kind::File(rest(&name, table)?),
             _ => return Err(D::Error::custom(format!("`{name}`: kind must be nacos or file"))),
         };
-        Ok(Self { name, trusted, region, kind })
+        Ok(Self { name, trusted, region, lowercase_names, kind })
     }
 }
 
@@ -122,26 +143,4 @@ fn take<T: DeserializeOwned, E: serde::de::Error>(
 
 fn rest<T: DeserializeOwned, E: serde::de::Error>(name: &str, table: Map<String, Value>) -> Result<T, E> {
     serde_json::from_value(Value::Object(table)).map_err(|why| E::custom(format!("`{name}`: {why}")))
-}
-
-impl Serialize for Source {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let options = match &self.kind {
-            Kind::Nacos(options) => serde_json::to_value(options),
-            Kind::File(options) => serde_json::to_value(options),
-        };
-        let mut table = match options.map_err(ser::Error::custom)? {
-            Value::Object(table) => table,
-            _ => Map::new(),
-        };
-        table.insert("name".to_owned(), self.name.clone().into());
-        table.insert("kind".to_owned(), self.kind.as_str().into());
-        if let Some(trusted) = self.trusted {
-            table.insert("trusted".to_owned(), trusted.into());
-        }
-        if !self.region.is_empty() {
-            table.insert("region".to_owned(), self.region.clone().into());
-        }
-        table.serialize(serializer)
-    }
 }

@@ -182,6 +182,15 @@ impl Hold {
         meant
     }
 
+    /// Believes it of the instances that are `meant`. Whether there are any.
+    pub(super) fn confirm(&mut self, meant: impl Fn(&InstanceId) -> bool) -> bool {
+        let mut any = false;
+        for (_, member) in self.members.iter_mut().filter(|(id, _)| meant(id)) {
+            (member.confirmed, any) = (true, true);
+        }
+        any
+    }
+
     /// The instances that have not been asked since `before`, which are now held to be asked.
     pub(super) fn ask(&mut self, before: Option<Instant>, now: Instant, limit: usize) -> Vec<InstanceId> {
         let mut due = Vec::new();

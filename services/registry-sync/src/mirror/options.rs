@@ -20,6 +20,8 @@ pub struct Source {
     pub trusted: bool,
     /// The region of instances that tell none.
     pub region: Option<Name>,
+    /// Names of its services are written in lower case here.
+    pub lowercase_names: bool,
 }
 
 /// How what a registry lists is read.
@@ -51,10 +53,14 @@ impl Default for Naming {
 }
 
 impl Naming {
-    /// The service that a registry calls `name`, or why there can be none.
-    pub(super) fn service(&self, name: &str) -> Result<ServiceId, String> {
-        let name = self.renames.get(name).map_or(name, String::as_str);
-        ServiceId::new(name).map_err(|why| why.to_string())
+    /// The service that `source` calls `name`, or why there can be none. What was renamed by hand is taken as it is.
+    pub(super) fn service(&self, source: &Source, name: &str) -> Result<ServiceId, String> {
+        let service = match self.renames.get(name) {
+            Some(renamed) => ServiceId::new(renamed),
+            None if source.lowercase_names => ServiceId::new(&name.to_lowercase()),
+            None => ServiceId::new(name),
+        };
+        service.map_err(|why| why.to_string())
     }
 
     /// The version of instances of `service` that tell none.

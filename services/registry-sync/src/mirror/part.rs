@@ -83,6 +83,22 @@ impl Part {
         }
     }
 
+    /// The instances of `seen` that are not believed to run yet.
+    pub(super) fn new_in<'a>(&self, seen: &'a Seen) -> impl Iterator<Item = &'a Arc<Instance>> {
+        let new = seen.instances.iter().filter(|(id, _)| !self.published.contains_key(*id));
+        new.map(|(_, sight)| match sight {
+            Sight::Versioned(instance) | Sight::Unversioned(instance, _) => instance,
+        })
+    }
+
+    /// Takes as gone what is in question, not listed any more, and `replaced`. Whether there is any.
+    pub(super) fn depart(&mut self, replaced: impl Fn(&Instance) -> bool) -> bool {
+        let Self { seen, published, drops, .. } = self;
+        let listed = |id: &InstanceId| seen.as_ref().is_some_and(|(seen, _)| seen.instances.contains_key(id));
+        let gone = |id: &InstanceId| !listed(id) && published.get(id).is_some_and(|one| replaced(one));
+        drops.confirm(gone)
+    }
+
     /// The source could not be read.
     pub(super) fn interrupt(&mut self, now: Instant) {
         self.drops.interrupt(now);

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use grey_core::text::plain;
 
+use super::classify::shown;
 use super::hold::Hold;
 use super::part::Part;
 use super::service::FORMER;
-use super::{Mirror, Progress};
+use super::{Mirror, Progress, Unread};
 
 /// Most held changes and most quarantined instances that are told one by one.
 pub const MAX_TOLD: usize = 1_000;
@@ -116,7 +117,7 @@ impl Mirror {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts =
-            Counts { skipped: self.sources.iter().map(|one| one.skipped_total).sum(), ..Counts::default() };
+            Counts { skipped: self.sources.iter().map(Progress::left_out).sum(), ..Counts::default() };
         for service in self.services.values() {
             counts.services += usize::from(!service.desired.is_empty());
             for one in service.desired.values() {
@@ -189,7 +190,15 @@ impl Mirror {
                 why: plain(why).into_owned(),
             })
         });
-        skipped.chain(quarantined).take(MAX_TOLD).collect()
+        let unread = self.sources.iter().enumerate().flat_map(|(at, progress)| {
+            let left_out = move |unread: &Unread| LeftOut {
+                subject: shown(&unread.name),
+                source: self.source_name(at).to_owned(),
+                why: format!("could not be read, and stays as it was: {}", plain(&unread.why)),
+            };
+            progress.unread.values().map(left_out)
+        });
+        unread.chain(skipped).chain(quarantined).take(MAX_TOLD).collect()
     }
 
     fn source_name(&self, at: usize) -> &str {

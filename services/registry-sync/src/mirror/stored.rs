@@ -12,7 +12,7 @@ use super::classify::Seen;
 use super::options::Source;
 use super::part::List;
 use super::service::Stored;
-use super::{Mirror, Write};
+use super::{Mirror, Progress, Write};
 
 impl Mirror {
     /// Takes the lead: `lists` is what shared state has, as far as it reads. What no source has told of since the start
@@ -91,7 +91,11 @@ impl Mirror {
         for (at, list) in parts.into_iter().enumerate() {
             service.parts[at].adopt(list);
             // A service that a source was not seen to list is known to be absent there.
-            let absent = self.sources.get(at).map_or(all_seen, |source| source.seen_all);
+            let unread = |source: &Progress| source.unread.contains_key(id);
+            let absent = match self.sources.get(at) {
+                Some(source) => source.seen_all && !unread(source),
+                None => all_seen && !self.sources.iter().any(unread),
+            };
             if absent && service.parts[at].seen().is_none() {
                 service.parts[at].observe(Seen::default(), now);
             }

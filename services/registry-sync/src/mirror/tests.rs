@@ -20,7 +20,13 @@ struct World {
 }
 
 fn source(name: &str) -> Source {
-    Source { name: Name::new(name).unwrap(), kind: "nacos", trusted: false, region: None }
+    Source {
+        name: Name::new(name).unwrap(),
+        kind: "nacos",
+        trusted: false,
+        region: None,
+        lowercase_names: false,
+    }
 }
 
 fn options(sources: &[&str]) -> Options {

@@ -7,7 +7,6 @@
 
 mod format;
 mod read;
-mod render;
 mod watch;
 
 use std::path::PathBuf;
@@ -22,9 +21,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use self::format::{Error, MAX_BYTES, parse};
-use self::read::{Reader, Reading};
-pub use self::render::render;
+pub use self::format::{Error, MAX_BYTES, parse, render};
+use self::read::Reader;
 use self::watch::Watch;
 use super::{Listing, Registry, Sighting};
 
@@ -82,19 +80,19 @@ impl FileRegistry {
 
     /// Ends when nobody listens any more.
     async fn run(&self, sightings: &mpsc::Sender<Sighting>, again: &Notify) {
-        let mut reader = Reader::new(self.options.path.clone(), self.watching);
-        let mut watch: Option<Watch> = None;
+        let mut reader = Reader::new(self.options.path.clone());
         let mut watched = true;
         let mut told: Option<Result<Vec<Listing>, String>> = None;
         let mut asked = true;
         let mut due = Instant::now();
         loop {
-            if let Some(Reading { watch: armed, listings, .. }) = reader.read(asked).await {
-                if let (true, Ok(_), Err(cause)) = (watched, &listings, &armed) {
-                    tracing::warn!(file.path = %self.options.path.display(), cause, "file cannot be watched");
+            // Before the file is read, so that no change after it goes unnoticed.
+            let watch = if self.watching { Watch::arm(&self.options.path).map_err(Some) } else { Err(None) };
+            if let Some(listings) = reader.read(asked).await {
+                if let (true, Ok(_), Err(Some(cause))) = (watched, &listings, &watch) {
+                    tracing::warn!(file.path = %self.options.path.display(), %cause, "file cannot be watched");
                 }
-                watched = armed.is_ok() || listings.is_err();
-                watch = armed.ok();
+                watched = watch.is_ok() || listings.is_err();
                 if asked || told.as_ref() != Some(&listings) {
                     if sightings.send(sighting(listings.clone())).await.is_err() {
                         return;
@@ -108,7 +106,7 @@ impl FileRegistry {
             asked = tokio::select! {
                 () = again.notified() => true,
                 () = sleep_until(due) => true,
-                () = changed(watch.as_mut()) => false,
+                () = changed(watch.ok()) => false,
             };
         }
     }
@@ -121,9 +119,9 @@ fn sighting(listings: Result<Vec<Listing>, String>) -> Sighting {
     }
 }
 
-async fn changed(watch: Option<&mut Watch>) {
+async fn changed(watch: Option<Watch>) {
     match watch {
-        Some(watch) => watch.changed().await,
+        Some(mut watch) => watch.changed().await,
         None => sleep(POLL).await,
     }
 }

@@ -3,28 +3,27 @@
 mod watch;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use grey_core::ids::ServiceId;
 use grey_state::instances::{Damaged, Loaded};
 use grey_state::{Error, FencingToken};
-use grey_sync::Request;
+use grey_sync::Tenure;
 use tokio::task::AbortHandle;
 
 use super::work::{Done, probe};
-use super::{FENCED, Sync, status};
+use super::{Sync, status};
 use crate::mirror::Write;
 
 /// Lists written at the same time.
 const WRITERS: usize = 16;
 /// Instances probed in one go.
 const PROBES: usize = 512;
-/// How long one look for requests lasts.
+/// How long one look for doubts lasts.
 const TAKE: Duration = Duration::from_secs(2);
-/// How often the status is told without any change.
-const TELL: Duration = Duration::from_secs(2);
-/// How soon it is told after a change.
-const TELL_SOON: Duration = Duration::from_millis(100);
+/// How often the status is made anew without any change, and how soon after one.
+const TELL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(100));
 /// Pauses between readings of everything for a reason, doubling while nothing is found to be mended.
 const REREADS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Pauses after failures, doubling.
@@ -32,7 +31,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// The lead, and what is going on under it.
 pub(super) struct Leading {
-    pub(super) token: FencingToken,
+    pub(super) tenure: Tenure,
     adopted: bool,
     loading: bool,
     load_at: Instant,
@@ -51,18 +50,16 @@ pub(super) struct Leading {
     failures: u32,
     resume_at: Instant,
     probing: bool,
-    telling: bool,
-    tell_at: Instant,
-    told_at: Option<Instant>,
-    taking: Option<AbortHandle>,
-    take_at: Instant,
+    /// The status may have changed since it was told.
+    pub(super) news: bool,
+    told_at: Instant,
 }
 
 impl Leading {
-    pub(super) fn new(token: FencingToken) -> Self {
+    pub(super) fn new(tenure: Tenure) -> Self {
         let now = Instant::now();
         Self {
-            token,
+            tenure,
             adopted: false,
             loading: false,
             load_at: now,
@@ -77,11 +74,8 @@ impl Leading {
             failures: 0,
             resume_at: now,
             probing: false,
-            telling: false,
-            tell_at: now,
-            told_at: None,
-            taking: None,
-            take_at: now,
+            news: false,
+            told_at: now,
         }
     }
 
@@ -90,21 +84,14 @@ impl Leading {
         self.adopted
     }
 
-    /// Requests belong to whoever leads next.
-    pub(super) fn end(self) {
-        for task in [self.taking, self.doubting].into_iter().flatten() {
-            task.abort();
-        }
+    /// What fences writes under it.
+    pub(super) fn token(&self) -> FencingToken {
+        self.tenure.token()
     }
 
     /// There is a reason to read everything.
     fn reread(&mut self) {
         self.load_at = self.load_at.min(self.reread_at.0);
-    }
-
-    pub(super) fn tell_soon(&mut self) {
-        let soon = self.told_at.map_or_else(Instant::now, |at| at + TELL_SOON);
-        self.tell_at = self.tell_at.min(soon);
     }
 
     /// Puts writes off; for how long, unless they are put off already.
@@ -119,11 +106,20 @@ impl Leading {
     }
 }
 
+/// Doubts belong to whoever leads next.
+impl Drop for Leading {
+    fn drop(&mut self) {
+        if let Some(doubting) = self.doubting.take() {
+            doubting.abort();
+        }
+    }
+}
+
 impl Sync {
     /// Starts whatever is due in the lead.
     pub(super) fn lead(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
-        let token = leading.token;
+        let token = leading.token();
         if !leading.loading && leading.load_at <= now {
             (leading.loading, leading.touched) = (true, leading.writing.clone());
             let pause = leading.reread_at.1;
@@ -135,7 +131,6 @@ impl Sync {
             self.write(now);
             self.watch(now);
             self.probe(now);
-            self.take(now);
             self.carry_out(now);
         }
         self.tell(now);
@@ -160,7 +155,7 @@ impl Sync {
             if leading.loading {
                 leading.touched.insert(list.service.clone());
             }
-            let (token, instances) = (leading.token, self.parts.state.instances.clone());
+            let (token, instances) = (leading.token(), self.parts.state.instances.clone());
             self.work.spawn(async move {
                 let result = instances.replace(token, &list).await;
                 Done::Wrote { token, list, since, result }
@@ -188,25 +183,19 @@ impl Sync {
         }
     }
 
-    fn take(&mut self, now: Instant) {
-        let Some(leading) = &mut self.leading else { return };
-        if leading.taking.is_none() && leading.take_at <= now {
-            let (token, desk) = (leading.token, self.parts.desk.clone());
-            let taking = self.work.spawn(async move { Done::Taken(token, desk.take(TAKE).await) });
-            leading.taking = Some(taking);
+    fn tell(&mut self, now: Instant) {
+        let Some(leading) = &self.leading else { return };
+        let pause = if leading.news { TELL.1 } else { TELL.0 };
+        if now.saturating_duration_since(leading.told_at) >= pause {
+            self.tell_now(now);
         }
     }
 
-    fn tell(&mut self, now: Instant) {
+    pub(super) fn tell_now(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.telling || leading.tell_at > now {
-            return;
-        }
-        (leading.telling, leading.tell_at, leading.told_at) = (true, now + TELL, Some(now));
+        (leading.news, leading.told_at) = (false, now);
         let status = status::of(&self.parts.mirror, self.requested.runs(), now);
-        self.parts.gauges.observe(&status);
-        let (token, desk) = (leading.token, self.parts.desk.clone());
-        self.work.spawn(async move { Done::Published(token, desk.publish(token, status).await) });
+        leading.tenure.tell(|told| *told = status);
     }
 
     /// Takes in how something ended.
@@ -245,36 +234,18 @@ impl Sync {
                 }
                 self.changed(now);
             }
-            Done::Published(token, result) => {
-                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) {
-                    leading.telling = false;
-                }
-                if let Err(error) = result {
-                    self.failed(token, &error, now);
-                }
-            }
-            Done::Taken(token, result) => self.taken(token, result, now),
             Done::Watched(token, writes, result) => self.watched(token, writes, result, now),
             Done::Doubted(token, result) => self.doubted(token, result, now),
-            Done::Looked(status) => {
-                self.looking = false;
-                if let Ok(status) = *status {
-                    self.reached = true;
-                    if self.leading.is_none() {
-                        self.parts.gauges.observe(&status);
-                    }
-                }
-            }
         }
     }
 
     fn leads(&self, token: FencingToken) -> bool {
-        self.leading.as_ref().is_some_and(|leading| leading.token == token)
+        self.leading.as_ref().is_some_and(|leading| leading.token() == token)
     }
 
     fn loaded(&mut self, token: FencingToken, result: Result<Loaded, Error>, now: Instant) {
         let seen_all = self.parts.mirror.has_seen_all();
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
         leading.loading = false;
         let loaded = match result {
             Ok(loaded) => Some((loaded.lists, loaded.damaged)),
@@ -294,7 +265,7 @@ impl Sync {
             return;
         };
         leading.load_at = now + self.parts.pace.verify;
-        self.reached = true;
+        self.reached.store(true, Ordering::Relaxed);
         let found_damage = !damaged.is_empty();
         let except = std::mem::take(&mut leading.touched);
         if leading.adopted {
@@ -318,31 +289,13 @@ impl Sync {
         self.changed(now);
     }
 
-    fn taken(&mut self, token: FencingToken, result: Result<Vec<Request>, Error>, now: Instant) {
-        if !self.leads(token) {
-            return;
-        }
-        let pause = match &result {
-            Ok(_) => Duration::ZERO,
-            Err(_) => PAUSES.1,
-        };
-        if let Some(leading) = &mut self.leading {
-            (leading.taking, leading.take_at) = (None, now + pause);
-        }
-        match result {
-            Ok(requests) => requests.into_iter().for_each(|request| self.request(request, now)),
-            Err(error) => self.failed(token, &error, now),
-        }
-    }
-
     /// Shared state has refused something.
     fn failed(&mut self, token: FencingToken, error: &Error, now: Instant) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
         if let Error::Fenced { newest, .. } = error {
             tracing::warn!(fencing.token = token.0, %error, "a newer leader has written, stepping down");
             self.step_down();
             self.parts.lead.fenced(FencingToken(*newest));
-            self.fenced_until = Some(now + FENCED);
             return;
         }
         let Some(pause) = leading.put_off(now) else { return };

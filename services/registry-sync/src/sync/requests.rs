@@ -59,7 +59,6 @@ impl Sync {
             Action::Accept(change) => {
                 if let Err(unknown) = self.parts.mirror.accept(change, now) {
                     self.parts.desk.handled(&request, Err(unknown.to_string()));
-                    self.status_changed();
                     return;
                 }
                 self.changed(now);
@@ -79,6 +78,7 @@ impl Sync {
             (open.waiting.is_empty() && written) || now.saturating_duration_since(open.began.0) >= patience
         });
         let ended: Vec<Open> = ended.collect();
+        let mut handled = Vec::new();
         for open in ended {
             let outcome = self.outcome(&open, written);
             if open.request.action == Action::Trigger {
@@ -92,8 +92,14 @@ impl Sync {
                 self.requested.runs.push_front(run);
                 self.requested.runs.truncate(MAX_RUNS);
             }
-            self.parts.desk.handled(&open.request, outcome);
-            self.status_changed();
+            handled.push((open.request, outcome));
+        }
+        if !handled.is_empty() {
+            // Whoever hears of an end finds its effect in the status.
+            self.tell_now(now);
+        }
+        for (request, outcome) in handled {
+            self.parts.desk.handled(&request, outcome);
         }
     }
 

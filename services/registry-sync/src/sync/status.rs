@@ -26,11 +26,6 @@ pub(super) fn of(mirror: &Mirror, runs: Vec<SyncRun>, now: Instant) -> SyncStatu
     }
 }
 
-/// A status that says that this replica does not lead.
-pub(super) fn nobody() -> SyncStatus {
-    SyncStatus { answered_by: "this replica".to_owned(), ..SyncStatus::default() }
-}
-
 /// How many there are, by state.
 pub(super) fn by_state(counts: Counts) -> BTreeMap<String, u64> {
     let states = [

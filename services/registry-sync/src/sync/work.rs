@@ -3,11 +3,8 @@
 use std::time::{Duration, Instant};
 
 use grey_core::ids::Name;
-use grey_proto::status::ApiError;
-use grey_proto::sync::SyncStatus;
 use grey_state::instances::{Doubt, Loaded, ServiceInstances, WRITER};
 use grey_state::{Error, FencingToken, State};
-use grey_sync::Request;
 use tokio::task::JoinSet;
 
 use crate::mirror::Target;
@@ -25,12 +22,6 @@ pub(super) enum Done {
     Doubted(FencingToken, Result<Vec<Doubt>, Error>),
     /// Instances were asked themselves.
     Probed(Vec<(Target, Verdict)>),
-    /// The status was published.
-    Published(FencingToken, Result<(), Error>),
-    /// Requests were looked for.
-    Taken(FencingToken, Result<Vec<Request>, Error>),
-    /// What the leader tells was looked at.
-    Looked(Box<Result<SyncStatus, ApiError>>),
 }
 
 /// Asks all of `targets`; the prober bounds how many at the same time.

@@ -164,7 +164,7 @@ async fn a_removed_directory_is_a_failure_until_it_is_back() {
 async fn a_faulty_file_is_a_failure_until_it_is_mended() {
     let (_directory, path, following) = followed(3).await;
     for (bytes, cause) in [
-        (b"services: {payment: [".to_vec(), "services.payment[0]: "),
+        (b"services: {payment: [".to_vec(), "services.payment: unclosed bracket"),
         (
             b"services:\n  payment:\n    - address: nowhere\n".to_vec(),
             "services.payment[0].address: must be host:port",

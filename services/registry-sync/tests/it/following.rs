@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub(crate) alls: usize,
     /// The causes of failures, in order.
     pub(crate) failures: Vec<String>,
+    /// Services that could not be read, and why.
+    pub(crate) unread: BTreeMap<String, String>,
     /// What it tells that there is, services with an instance only.
     pub(crate) services: BTreeMap<String, Vec<Registered>>,
     /// Instances in the smallest account of everything.
@@ -41,6 +43,7 @@ impl Seen {
                 self.smallest = Some(self.smallest.map_or(count, |smallest| smallest.min(count)));
             }
             Sighting::Some(listing) => self.list(listing),
+            Sighting::Unread { service, why } => drop(self.unread.insert(service, why)),
             Sighting::Failed(cause) => self.failures.push(cause),
         }
     }

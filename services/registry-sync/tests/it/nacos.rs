@@ -9,18 +9,19 @@ use futures::stream::{self, TryStreamExt as _};
 use grey_registry_sync::registry::nacos::{Nacos as Source, Options};
 use grey_registry_sync::registry::{Registered, Registry};
 use grey_runtime::Secret;
-use grey_testkit::{Nacos, eventually};
+use grey_runtime::tls::{Acceptor, Alpn, ClientOptions, ServerOptions};
+use grey_testkit::{Authority, Nacos, eventually};
 use nacos_sdk::api::naming::ServiceInstance;
 
 use crate::following::{Following, Seen};
-use crate::nacos_fleet::{Fleet, instance, instances, options, register_persistent};
+use crate::nacos_fleet::{Fleet, instance, instances, options, register_persistent, switch};
 use crate::nacos_gate::Gate;
 use crate::registry_conformance::{Upstream, conforms};
 
 const SERVICES: usize = 100;
 const INSTANCES: usize = 20;
 
-/// A look at everything only at the start and when asked for, and no look in turn: what is seen was pushed.
+/// A look at everything only at the start and when asked for: what is seen was pushed.
 const NEVER: Duration = Duration::from_secs(3600);
 
 fn name(number: usize) -> String {
@@ -83,7 +84,6 @@ async fn pushes_alone_tell_changes() -> Result<()> {
     let fleet = Fleet::connect(server.addr(), "").await?;
     fleet.register("payment", instance(1, "v1.0.0")).await?;
     let mut options = options(server.addr());
-    options.looks_per_second = 0;
     options.reconcile = NEVER;
     let following = Following::start(source(options));
     following.until("the service is told", |seen| seen.versions("payment") == ["v1.0.0"]).await;
@@ -102,20 +102,83 @@ async fn pushes_alone_tell_changes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn looks_in_turn_tell_changes_that_were_not_pushed() -> Result<()> {
+async fn an_instance_that_is_switched_off_is_told_as_that_and_not_as_gone() -> Result<()> {
     let server = Nacos::start().await?;
-    let (fleet, other) = (Fleet::connect(server.addr(), "").await?, Fleet::connect(server.addr(), "").await?);
-    for service in ["order", "payment"] {
-        fleet.register(service, instance(1, "v1.0.0")).await?;
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    let following = Following::start(source(options(server.addr())));
+    following.until("the service is told", |seen| seen.count() == 1).await;
+    let is_on = |seen: &Seen| seen.services.get("payment").map(|listed| listed.iter().all(|one| one.enabled));
+    switch(server.addr(), "payment", instance(1, "v1.0.0"), false).await?;
+    following.until("it is off", |seen| is_on(seen) == Some(false)).await;
+    following.refresh().await;
+    assert_eq!(is_on(&following.seen()), Some(false), "it stays so");
+    switch(server.addr(), "payment", instance(1, "v1.0.0"), true).await?;
+    following.until("it is on again", |seen| is_on(seen) == Some(true)).await;
+    let seen = following.end().await;
+    assert_eq!((seen.smallest, seen.failures), (Some(1), Vec::new()), "it was never missing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_is_too_large_to_be_read_stops_no_other() -> Result<()> {
+    const CLIENTS: usize = 4;
+    let server = Nacos::start().await?;
+    let mut large = Vec::new();
+    for client in 0..CLIENTS {
+        let fleet = Fleet::connect(server.addr(), "").await?;
+        let mut some = instances(900 * (client + 1), "v1.0.0").split_off(900 * client);
+        for one in &mut some {
+            one.metadata.insert("large".to_owned(), "x".repeat(1200));
+        }
+        fleet.register_all("large", some).await?;
+        large.push(fleet);
     }
-    let mut options = options(server.addr());
-    options.reconcile = NEVER;
-    options.looks_per_second = 1000;
-    let following = Following::start(source(options));
-    following.until("the services are told", |seen| seen.count() == 2).await;
-    other.register("order", instance(2, "v1.0.0")).await?;
-    following.until("an instance came", |seen| seen.count() == 3).await;
-    assert_eq!(following.end().await.alls, 1);
+    let fleet = Fleet::connect(server.addr(), "").await?;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    let following = Following::start(source(options(server.addr())));
+    following.until("the other is told", |seen| seen.alls > 0 && seen.ids("payment").len() == 1).await;
+    assert!(following.seen().unread.contains_key("large"));
+    fleet.register("payment", instance(2, "v1.0.0")).await?;
+    following.until("its changes too", |seen| seen.ids("payment").len() == 2).await;
+    // Once it is small enough, it is read again.
+    for fleet in &large[1..] {
+        fleet.register_all("large", Vec::new()).await?;
+    }
+    following.refresh().await;
+    let seen = following.end().await;
+    assert_eq!((seen.ids("large").len(), seen.failures), (900, Vec::new()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_where_that_is_asked_for() -> Result<()> {
+    let (authority, other) = (Authority::new()?, Authority::new()?);
+    let server = Nacos::builder().auth("grey", "secret99").start().await?;
+    let files = tempfile::tempdir()?;
+    let (cert_file, key_file) = authority.issue(&["nacos.test"])?.save(files.path())?;
+    let acceptor =
+        Acceptor::load(&ServerOptions { cert_file, key_file, client_ca_file: None }, Alpn::H2AndHttp1)?;
+    let gate = Gate::encrypted(&server, &acceptor).await?;
+    let fleet = Fleet::log_in(server.addr(), "grey", "secret99").await?;
+    fleet.register("payment", instance(1, "v1.0.0")).await?;
+    let with = |authority: &Authority| {
+        let mut options = options(gate.addr());
+        options.username = "grey".to_owned();
+        options.password = Secret::new("secret99");
+        let domain = Some("nacos.test".to_owned());
+        options.tls =
+            Some(ClientOptions { ca_file: authority.file(), cert_file: None, key_file: None, domain });
+        options
+    };
+    let distrusting = Following::start(source(with(&other)));
+    let following = Following::start(source(with(&authority)));
+    following.until("the service is told", |seen| seen.ids("payment").len() == 1).await;
+    fleet.register("payment", instance(2, "v1.0.0")).await?;
+    following.until("its changes too", |seen| seen.ids("payment").len() == 2).await;
+    following.end().await;
+    distrusting.until("it fails", |seen| !seen.failures.is_empty()).await;
+    assert_eq!(distrusting.end().await.alls, 0);
     Ok(())
 }
 

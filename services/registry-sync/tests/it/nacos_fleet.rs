@@ -98,6 +98,25 @@ pub(crate) async fn register_persistent(
     Ok(())
 }
 
+/// Switches an instance on or off, as an operator does.
+pub(crate) async fn switch(
+    server: SocketAddr,
+    service: &str,
+    instance: ServiceInstance,
+    enabled: bool,
+) -> Result<()> {
+    tls::install_provider();
+    let form = [
+        ("serviceName", service.to_owned()),
+        ("ip", instance.ip),
+        ("port", instance.port.to_string()),
+        ("enabled", enabled.to_string()),
+    ];
+    let request = reqwest::Client::new().put(format!("http://{server}/nacos/v1/ns/instance")).form(&form);
+    request.timeout(SOON).send().await?.error_for_status()?;
+    Ok(())
+}
+
 fn props(server: SocketAddr, namespace: &str) -> ClientProps {
     ClientProps::new()
         .server_addr(server.to_string())

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use grey_runtime::tls::Acceptor;
 use grey_testkit::{Nacos, ReservedPort};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -34,6 +35,17 @@ impl Gate {
         Ok(Self { http, _grpc: grpc, is_open, _tasks: tasks })
     }
 
+    /// Opens one that encrypts: what clients send must be for `acceptor`.
+    pub(crate) async fn encrypted(server: &Nacos, acceptor: &Acceptor) -> Result<Self> {
+        let (http, grpc) = ports()?;
+        let mut tasks = JoinSet::new();
+        for (port, target) in [(&http, server.addr()), (&grpc, server.grpc_addr())] {
+            let listener = TcpListener::bind(port.addr()).await?;
+            tasks.spawn(decrypt(listener, target, acceptor.clone()));
+        }
+        Ok(Self { http, _grpc: grpc, is_open: watch::Sender::new(true), _tasks: tasks })
+    }
+
     /// The address to configure clients with.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.http.addr()
@@ -54,6 +66,18 @@ async fn accept(listener: TcpListener, target: SocketAddr, is_open: watch::Recei
     let mut links = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         links.spawn(link(stream, target, is_open.clone()));
+    }
+}
+
+async fn decrypt(listener: TcpListener, target: SocketAddr, acceptor: Acceptor) {
+    let mut links = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let acceptor = acceptor.clone();
+        links.spawn(async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut server) = TcpStream::connect(target).await else { return };
+            drop(tokio::io::copy_bidirectional(&mut stream, &mut server).await);
+        });
     }
 }
 

@@ -48,7 +48,7 @@ async fn nothing_is_lost_when_nacos_dies_and_comes_back_empty() -> Result<()> {
         fleet.register_all(&name(service), instances(EACH, "1.0.0")).await?;
     }
     let mut config = config("one");
-    config.sources = vec![Source::new("dc-1", Kind::Nacos(options(server.addr())))];
+    config.sources = vec![Source::new("dc-1", Kind::Nacos(Box::new(options(server.addr()))))];
     // Whether anything answers at the made-up addresses depends on the network.
     config.probe.mode = grey_registry_sync::probe::Mode::None;
     let state = State::memory();

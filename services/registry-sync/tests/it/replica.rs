@@ -115,7 +115,7 @@ pub(crate) fn config(name: &str) -> Config {
 
 /// A further source called `name`.
 pub(crate) fn source(name: &str) -> Source {
-    Source::new(name, Kind::Nacos(nacos::Options::new(vec!["127.0.0.1:8848".to_owned()])))
+    Source::new(name, Kind::Nacos(Box::new(nacos::Options::new(vec!["127.0.0.1:8848".to_owned()]))))
 }
 
 /// A serving registry mirror.

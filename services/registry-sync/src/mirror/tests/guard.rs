@@ -304,3 +304,97 @@ fn lost_versions_are_quarantined_one_by_one_and_held_in_mass() {
     assert_eq!(world.count(), 0);
     assert_eq!(world.mirror.counts().quarantined, 4);
 }
+
+/// An instance at the address of the first one of [`many`].
+fn at_the_same_place(id: &str) -> Registered {
+    Registered { address: many(1)[0].address.clone(), ..on(id, "1.0") }
+}
+
+#[test]
+fn an_address_that_another_instance_has_taken_over_proves_departure() {
+    // Whichever the registry tells first: that one left, or that the other came.
+    for order in [["payment", "orders"], ["orders", "payment"]] {
+        let mut world = World::with(1);
+        for service in order {
+            let now = if service == "orders" { vec![at_the_same_place("b")] } else { Vec::new() };
+            world.mirror.observe(0, Sighting::Some(listing(service, now)), world.now);
+            world.pass(1);
+        }
+        world.write();
+        assert_eq!((world.routes("payment"), world.routes("orders")), (String::new(), "b v1.0".to_owned()));
+        assert!(world.nothing_held());
+    }
+}
+
+#[test]
+fn an_address_that_two_services_have_shared_proves_nothing() {
+    let mut world = World::new(options(&["dc-1", "dc-2"]));
+    let both = vec![listing("payment", many(1)), listing("orders", vec![at_the_same_place("b")])];
+    world.all(0, both);
+    world.all(1, Vec::new());
+    world.pass(1);
+    world.all(0, vec![listing("orders", vec![at_the_same_place("b")])]);
+    assert_eq!(world.count(), 1, "it may be that the registry lost one of them");
+    // What another registry lists there may be another network's.
+    world.all(1, vec![listing("stock", vec![at_the_same_place("c")])]);
+    assert_eq!(world.count(), 1);
+    assert_eq!(world.only_held().affected, 1);
+}
+
+fn unread(world: &mut World, service: &str) {
+    let sighting = Sighting::Unread { service: service.to_owned(), why: "too large".to_owned() };
+    world.mirror.observe(0, sighting, world.now);
+    world.write();
+}
+
+#[test]
+fn a_service_that_cannot_be_read_stays_and_stops_no_other() {
+    let mut world = World::with(4);
+    world.all(0, vec![listing("payment", many(4)), listing("orders", vec![on("b", "1.0")])]);
+    world.all(0, vec![listing("payment", many(1)), listing("orders", vec![on("b", "1.0")])]);
+    assert_eq!(world.only_held().affected, 3);
+    for _ in 0..10 {
+        world.pass(30);
+        unread(&mut world, "orders");
+        world.all(0, vec![listing("payment", many(1))]);
+    }
+    assert_eq!(world.count(), 1, "its timers went on");
+    assert_eq!(world.routes("orders"), "b v1.0");
+    let source = &world.mirror.sources()[0];
+    assert_eq!((source.failures, source.error.as_str()), (0, ""));
+    let left_out = world.mirror.left_out();
+    assert_eq!((left_out.len(), left_out[0].subject.as_str()), (1, "orders"));
+    assert!(left_out[0].why.contains("too large"), "{}", left_out[0].why);
+    // It can be read again, or is not listed any more.
+    let mut gone = World { mirror: world.mirror, now: world.now };
+    gone.all(0, vec![listing("payment", many(1))]);
+    assert_eq!((gone.mirror.left_out().len(), gone.only_held().subject.as_str()), (0, "orders@dc-1"));
+}
+
+#[test]
+fn what_is_held_of_a_service_that_cannot_be_read_has_to_begin_again() {
+    let mut world = World::with(20);
+    world.payment(many(5));
+    world.pass(290);
+    unread(&mut world, "payment");
+    world.pass(290);
+    world.payment(many(5));
+    assert_eq!(world.count(), 20);
+    world.pass(10);
+    world.payment(many(5));
+    assert_eq!(world.count(), 5);
+}
+
+#[test]
+fn a_service_that_could_not_be_read_yet_is_not_taken_as_empty() {
+    let mut world = World::new(options(&["dc-1"]));
+    unread(&mut world, "payment");
+    world.all(0, Vec::new());
+    let mut instance = World::with(1).published("payment").remove(0);
+    instance.source = Some(Name::new("dc-1").unwrap());
+    let list = ServiceInstances { service: ServiceId::new("payment").unwrap(), instances: vec![instance] };
+    world.mirror.adopt(vec![list], &[], world.now);
+    world.write();
+    assert_eq!(world.count(), 1);
+    assert!(world.nothing_held());
+}

@@ -1,23 +1,19 @@
 //! What an instances file says.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use grey_core::ids::ServiceId;
 use grey_core::instance::{Instance, MAX_INSTANCES};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::router;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 
 use crate::registry::{Listing, Registered};
 
 /// Largest file, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Weight of an instance that does not state one.
-pub(super) const DEFAULT_WEIGHT: u32 = 100;
 /// Stands in for a version that is not stated, since that may be in the metadata or a default.
 const ANY_VERSION: &str = "v0.0.0";
 /// Longest key that may stand before its colon on one line: the limit of a metadata's size, escaped.
@@ -60,51 +56,20 @@ impl Error {
     }
 }
 
-/// One instance as written.
+/// The whole file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    id: Option<String>,
-    address: String,
-    version: Option<String>,
-    region: Option<String>,
-    zone: Option<String>,
-    #[serde(default = "usual_weight")]
-    weight: u32,
-    #[serde(default = "yes")]
-    enabled: bool,
-    #[serde(default = "yes")]
-    healthy: bool,
-    #[serde(default)]
-    ephemeral: bool,
-    #[serde(default)]
-    metadata: BTreeMap<String, String>,
+struct File {
+    services: BTreeMap<String, Vec<Registered>>,
 }
 
-fn usual_weight() -> u32 {
-    DEFAULT_WEIGHT
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl From<Entry> for Registered {
-    fn from(entry: Entry) -> Self {
-        let stated = |text: Option<String>| text.filter(|text| !text.is_empty());
-        Self {
-            id: stated(entry.id).unwrap_or_else(|| entry.address.clone()),
-            address: entry.address,
-            version: stated(entry.version),
-            region: stated(entry.region),
-            zone: stated(entry.zone),
-            weight: entry.weight,
-            enabled: entry.enabled,
-            healthy: entry.healthy,
-            ephemeral: entry.ephemeral,
-            metadata: entry.metadata,
-        }
-    }
+/// Writes an instances file that [`parse`] reads as `listings`.
+#[must_use]
+pub fn render(listings: &[Listing]) -> String {
+    let listed = listings.iter().map(|listing| (listing.service.as_str(), &listing.instances));
+    let file = BTreeMap::from([("services", listed.collect::<BTreeMap<_, _>>())]);
+    // JSON, which is YAML as well.
+    serde_json::to_string_pretty(&file).expect("texts and numbers can be written as JSON")
 }
 
 /// Reads an instances file: YAML, hence also JSON.
@@ -118,7 +83,6 @@ pub fn parse(text: &str) -> Result<Vec<Listing>, Error> {
     if text.len() > MAX_BYTES {
         return Err(Error::TooLarge { bytes: text.len() as u64 });
     }
-    let reached = Cell::default();
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             // The size of the text bounds these already.
@@ -131,160 +95,53 @@ pub fn parse(text: &str) -> Result<Vec<Listing>, Error> {
         merge_keys: MergeKeyPolicy::Merge,
         with_snippet: false,
     };
+    let mut place = String::new();
     let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
-        File(&reached).deserialize(yaml)
+        serde_path_to_error::deserialize::<_, Option<File>>(yaml).map_err(|error| {
+            place = error.path().to_string();
+            error.into_inner()
+        })
     });
-    let services = read.map_err(|error| fault(&error, reached.take()))?.ok_or(Error::Empty)?;
-    services.into_iter().map(|(service, entries)| listing(service, entries)).collect()
+    let file = read.map_err(|error| fault(&error, &place))?.ok_or(Error::Empty)?;
+    file.services.into_iter().map(|(service, instances)| listing(service, instances)).collect()
 }
 
-/// How far the reading got, for faults that only tell a line.
-#[derive(Default)]
-struct Reached {
-    /// Such as `services.payment[0]`; empty if nowhere yet.
-    place: String,
-    /// What to write there for nothing.
-    nothing: &'static str,
-}
-
-impl Reached {
-    fn set(cell: &Cell<Self>, place: String, nothing: &'static str) {
-        drop(cell.replace(Self { place, nothing }));
-    }
-}
-
-fn fault(error: &serde_saphyr::Error, reached: Reached) -> Error {
-    let Reached { mut place, nothing } = reached;
+fn fault(error: &serde_saphyr::Error, place: &str) -> Error {
     let error = error.without_snippet();
     let mut why = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-    if let serde_saphyr::Error::Unexpected { .. } = error
-        && !nothing.is_empty()
-    {
-        let key = place.rsplit('.').next().unwrap_or_default();
+    let key = place.rsplit('.').next().unwrap_or_default();
+    let nothing = match place.matches('.').count() {
+        0 if key == "services" => "{}",
+        1 if !key.is_empty() && !key.ends_with(']') => "[]",
+        _ => "",
+    };
+    if matches!(error, serde_saphyr::Error::Unexpected { .. }) && !nothing.is_empty() {
         write!(why, "; for none write `{key}: {nothing}`").expect("writing to a string does not fail");
     }
-    if !place.is_empty() {
-        place.push_str(": ");
-    }
+    // A key that could not be read is told as `?`, the whole file as `.`.
+    let place = match place.trim_end_matches(['?', '.']) {
+        "" => String::new(),
+        at => format!("{at}: "),
+    };
     Error::Syntax { place, why }
 }
 
-/// The whole file; nothing if it says nothing.
-struct File<'a>(&'a Cell<Reached>);
-
-impl<'de> DeserializeSeed<'de> for File<'_> {
-    type Value = Option<BTreeMap<String, Vec<Entry>>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Self::Value, D::Error> {
-        yaml.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for File<'_> {
-    type Value = Option<BTreeMap<String, Vec<Entry>>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map with the key `services`")
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, yaml: D) -> Result<Self::Value, D::Error> {
-        yaml.deserialize_map(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut services = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key != "services" {
-                return Err(A::Error::unknown_field(&key, &["services"]));
-            }
-            Reached::set(self.0, key, "{}");
-            services = Some(map.next_value_seed(Services(self.0))?);
-            self.0.take();
-        }
-        services.map(Some).ok_or_else(|| A::Error::missing_field("services"))
-    }
-}
-
-/// What follows `services`.
-struct Services<'a>(&'a Cell<Reached>);
-
-impl<'de> DeserializeSeed<'de> for Services<'_> {
-    type Value = BTreeMap<String, Vec<Entry>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Self::Value, D::Error> {
-        yaml.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Services<'_> {
-    type Value = BTreeMap<String, Vec<Entry>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map of services, `{}` for none")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut services = BTreeMap::new();
-        while let Some(service) = map.next_key::<String>()? {
-            Reached::set(self.0, format!("services.{service}"), "[]");
-            let entries = map.next_value_seed(Entries { of: &service, reached: self.0 })?;
-            Reached::set(self.0, "services".to_owned(), "{}");
-            services.insert(service, entries);
-        }
-        Ok(services)
-    }
-}
-
-/// What follows the name of a service.
-struct Entries<'a> {
-    of: &'a str,
-    reached: &'a Cell<Reached>,
-}
-
-impl<'de> DeserializeSeed<'de> for Entries<'_> {
-    type Value = Vec<Entry>;
-
-    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Self::Value, D::Error> {
-        yaml.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Entries<'_> {
-    type Value = Vec<Entry>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of instances, `[]` for none")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        loop {
-            Reached::set(self.reached, format!("services.{}[{}]", self.of, entries.len()), "");
-            match list.next_element()? {
-                Some(entry) => entries.push(entry),
-                None => return Ok(entries),
-            }
-        }
-    }
-}
-
-fn listing(service: String, entries: Vec<Entry>) -> Result<Listing, Error> {
+fn listing(service: String, mut instances: Vec<Registered>) -> Result<Listing, Error> {
     if let Err(why) = service.parse::<ServiceId>() {
         return Err(Error::value(format!("services.{service}"), &why));
     }
-    if entries.len() > MAX_INSTANCES {
-        let why = format!("{} instances, at most {MAX_INSTANCES} are read", entries.len());
+    if instances.len() > MAX_INSTANCES {
+        let why = format!("{} instances, at most {MAX_INSTANCES} are read", instances.len());
         return Err(Error::value(format!("services.{service}"), &why));
     }
-    let instances: Vec<Registered> = entries.into_iter().map(Into::into).collect();
+    for instance in &mut instances {
+        for place in [&mut instance.version, &mut instance.region, &mut instance.zone] {
+            place.take_if(|text| text.is_empty());
+        }
+        if instance.id.is_empty() {
+            instance.id.clone_from(&instance.address);
+        }
+    }
     let mut places = HashMap::with_capacity(instances.len());
     for (index, instance) in instances.iter().enumerate() {
         check(instance).map_err(|fault| {
@@ -374,6 +231,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_reads_the_same() {
+        let odd = Registered {
+            id: "p-2".to_owned(),
+            zone: Some("eu-a".to_owned()),
+            weight: 7,
+            enabled: false,
+            metadata: BTreeMap::from([("null".to_owned(), "said \"no\"\n: é".to_owned())]),
+            ..registered("[::1]:1", "v1.0")
+        };
+        let payment =
+            Listing { service: "payment".to_owned(), instances: vec![registered("a:1", "v2"), odd] };
+        let listings = [Listing { service: "7".to_owned(), instances: Vec::new() }, payment];
+        assert_eq!(parse(&render(&listings)).unwrap(), listings);
+        assert_eq!(parse(&render(&[])).unwrap(), []);
+    }
+
+    #[test]
     fn anchors_spare_repetition() {
         let text =
             "services: {pay: [&a {address: 'a:1', version: v1, region: eu}, {<<: *a, address: 'b:1'}]}";
@@ -413,20 +287,21 @@ mod tests {
     #[test]
     fn faults_of_form_are_told_with_line_and_place() {
         let fault = |text: &str| parse(text).unwrap_err().to_string();
-        insta::assert_snapshot!(fault("instances: []"), @"read instances: unknown field `instances`, expected one of services at line 1, column 1");
+        insta::assert_snapshot!(fault("instances: []"), @"read instances: instances: unknown field `instances`, expected one of services at line 1, column 1");
         insta::assert_snapshot!(fault("[]"), @"read instances: expected mapping start at line 1, column 1");
         insta::assert_snapshot!(fault("{"), @"read instances: unclosed bracket '{' at line 1, column 1");
         insta::assert_snapshot!(fault("services:"), @"read instances: services: expected mapping start at line 1, column 9; for none write `services: {}`");
+        insta::assert_snapshot!(fault("services: {payment: ["), @"read instances: services.payment: unclosed bracket '[' at line 1, column 21");
         insta::assert_snapshot!(fault("services: []"), @"read instances: services: expected mapping start at line 1, column 11; for none write `services: {}`");
         insta::assert_snapshot!(fault("services: {}\n---\nservices: {}"), @"read instances: only single YAML document expected but multiple found at line 3, column 1");
         insta::assert_snapshot!(fault("services:\n  payment:\n"), @"read instances: services.payment: expected sequence start at line 2, column 10; for none write `payment: []`");
         insta::assert_snapshot!(fault("services:\n  payment: []\n  payment: []\n"), @"read instances: services: duplicate mapping key `payment` is not allowed here at line 3, column 3");
         insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n    - id: p-1\n"), @"read instances: services.payment[1]: missing field `address` at line 4, column 7");
-        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      versoin: v1\n"), @"read instances: services.payment[0]: unknown field `versoin`, expected one of id, address, version, region, zone, weight, enabled, healthy, ephemeral, metadata at line 4, column 7");
-        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      weight: -1\n"), @"read instances: services.payment[0]: invalid u32 at line 4, column 15");
-        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      healthy: maybe\n"), @"read instances: services.payment[0]: invalid boolean at line 4, column 16");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      versoin: v1\n"), @"read instances: services.payment[0].versoin: unknown field `versoin`, expected one of id, address, version, region, zone, weight, enabled, healthy, ephemeral, metadata at line 4, column 7");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      weight: -1\n"), @"read instances: services.payment[0].weight: invalid u32 at line 4, column 15");
+        insta::assert_snapshot!(fault("services:\n  payment:\n    - address: a:1\n      healthy: maybe\n"), @"read instances: services.payment[0].healthy: invalid boolean at line 4, column 16");
         insta::assert_snapshot!(fault("services:\n  payment: [a:1]\n"), @"read instances: services.payment[0]: expected mapping start at line 2, column 13");
-        insta::assert_snapshot!(fault("services: {payment: []}\nservice: {}\n"), @"read instances: unknown field `service`, expected one of services at line 2, column 1");
+        insta::assert_snapshot!(fault("services: {payment: []}\nservice: {}\n"), @"read instances: service: unknown field `service`, expected one of services at line 2, column 1");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What is known of one Nacos cluster: the services of every namespace and group, and their instances.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -34,6 +33,8 @@ struct Entry {
     /// The read that `instances` are from.
     read: u64,
     instances: Option<Vec<Registered>>,
+    /// It could not be read, until it is.
+    unread: bool,
 }
 
 impl Catalog {
@@ -53,36 +54,17 @@ impl Catalog {
         gone.into_iter().map(|service| Key { pair, service }).collect()
     }
 
-    /// All services, and whether each is subscribed to.
-    pub(super) fn keys(&self) -> Vec<(Key, bool)> {
+    /// The services that are not subscribed to yet; with `full`, all of them, and whether each is.
+    pub(super) fn keys(&self, full: bool) -> Vec<(Key, bool)> {
         let pairs = self.pairs.iter().enumerate();
         let keys = pairs.flat_map(|(pair, entries)| {
-            let entries = entries.iter().flatten();
-            entries.map(move |(service, entry)| (Key { pair, service: service.clone() }, entry.subscribed))
+            let due = entries
+                .iter()
+                .flatten()
+                .filter(move |(_, entry)| full || !(entry.subscribed || entry.unread));
+            due.map(move |(service, entry)| (Key { pair, service: service.clone() }, entry.subscribed))
         });
         keys.collect()
-    }
-
-    /// The service after `last`, in turn.
-    pub(super) fn next(&self, last: Option<&Key>) -> Option<Key> {
-        let services = |pair: usize| self.pairs.get(pair).and_then(Option::as_ref);
-        let after = last.and_then(|last| {
-            let rest = (Bound::Excluded(last.service.as_str()), Bound::Unbounded);
-            let (service, _) = services(last.pair)?.range::<str, _>(rest).next()?;
-            Some((last.pair, service))
-        });
-        let first =
-            |mut pairs: Range<usize>| pairs.find_map(|pair| Some((pair, services(pair)?.keys().next()?)));
-        let later = last.map_or(0, |last| last.pair + 1);
-        let (pair, service) =
-            after.or_else(|| first(later..self.pairs.len())).or_else(|| first(0..self.pairs.len()))?;
-        Some(Key { pair, service: service.clone() })
-    }
-
-    /// How many instances a service has, as far as known.
-    pub(super) fn size(&self, key: &Key) -> usize {
-        let entry = self.pairs.get(key.pair).and_then(|entries| entries.as_ref()?.get(&key.service));
-        entry.and_then(|entry| entry.instances.as_ref()).map_or(0, Vec::len)
     }
 
     pub(super) fn subscribed(&mut self, key: &Key) {
@@ -110,7 +92,7 @@ impl Catalog {
         if read < entry.read {
             return false;
         }
-        entry.read = read;
+        (entry.read, entry.unread) = (read, false);
         if entry.instances.as_ref() == Some(&instances) {
             return false;
         }
@@ -118,8 +100,20 @@ impl Catalog {
         true
     }
 
-    /// The service with the instances of all pairs, unless some of them are not known yet: a part is not told as the
-    /// whole.
+    /// Notes that a read failed. Nothing is known of the service until it can be read again.
+    pub(super) fn fail(&mut self, key: &Key) {
+        if let Some(entry) = self.entry(key) {
+            *entry = Entry { read: entry.read, unread: true, ..Entry::default() };
+        }
+    }
+
+    /// The instances that are known, and not among `listed`.
+    pub(super) fn missing(&mut self, key: &Key, listed: &[Registered]) -> Vec<Registered> {
+        let known = self.entry(key).and_then(|entry| entry.instances.as_ref()).into_iter().flatten();
+        known.filter(|known| listed.iter().all(|listed| listed.id != known.id)).cloned().collect()
+    }
+
+    /// The service with the instances of all pairs, unless some of them are not known: a part is not told as the whole.
     pub(super) fn listing(&self, service: &str) -> Option<Listing> {
         let mut merged: BTreeMap<&str, &Registered> = BTreeMap::new();
         for entries in &self.pairs {
@@ -132,13 +126,16 @@ impl Catalog {
         Some(Listing { service: service.to_owned(), instances })
     }
 
-    /// Every service, unless something is not known yet.
+    /// Every service but those that could not be read, unless something is not known yet.
     pub(super) fn all(&self) -> Option<Vec<Listing>> {
         let mut names: BTreeSet<&String> = BTreeSet::new();
+        let mut unread: BTreeSet<&String> = BTreeSet::new();
         for entries in &self.pairs {
-            names.extend(entries.as_ref()?.keys());
+            let entries = entries.as_ref()?;
+            names.extend(entries.keys());
+            unread.extend(entries.iter().filter(|(_, entry)| entry.unread).map(|(name, _)| name));
         }
-        names.into_iter().map(|name| self.listing(name)).collect()
+        names.difference(&unread).map(|name| self.listing(name)).collect()
     }
 
     fn entry(&mut self, key: &Key) -> Option<&mut Entry> {
@@ -166,10 +163,6 @@ impl Hints {
 
     pub(super) fn take(&self) -> Option<Key> {
         self.keys().pop_first()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys().is_empty()
     }
 
     pub(super) async fn added(&self) {
@@ -243,7 +236,6 @@ mod tests {
         assert!(!catalog.apply(&key(0, "payment"), early, instances(&["old"])));
         assert!(!catalog.apply(&key(0, "payment"), late, instances(&["new"])));
         assert_eq!(ids(catalog.listing("payment")).unwrap(), ["new"]);
-        assert_eq!((catalog.size(&key(0, "payment")), catalog.size(&key(0, "gone"))), (1, 0));
         assert!(!catalog.apply(&key(0, "gone"), late, instances(&["new"])));
     }
 
@@ -252,27 +244,31 @@ mod tests {
         let mut catalog = Catalog::new(1);
         assert!(catalog.list(0, names(&["a", "b"])).is_empty());
         catalog.subscribed(&key(0, "a"));
-        assert_eq!(catalog.keys(), [(key(0, "a"), true), (key(0, "b"), false)]);
+        assert_eq!(catalog.keys(true), [(key(0, "a"), true), (key(0, "b"), false)]);
+        assert_eq!(catalog.keys(false), [(key(0, "b"), false)]);
         assert_eq!(catalog.list(0, names(&["b", "c"])), [key(0, "a")]);
-        assert_eq!(catalog.keys(), [(key(0, "b"), false), (key(0, "c"), false)]);
+        assert_eq!(catalog.keys(true), [(key(0, "b"), false), (key(0, "c"), false)]);
         catalog.subscribed(&key(0, "b"));
         catalog.unsubscribe_all();
-        assert!(catalog.keys().iter().all(|(_, subscribed)| !subscribed));
+        assert_eq!(catalog.keys(false).len(), 2);
     }
 
     #[test]
-    fn services_take_turns_across_pairs() {
-        let mut catalog = Catalog::new(2);
-        assert_eq!(catalog.next(None), None);
-        catalog.list(0, names(&["b"]));
-        catalog.list(1, names(&["a", "c"]));
-        let mut turns = Vec::new();
-        let mut last = None;
-        for _ in 0..4 {
-            last = catalog.next(last.as_ref());
-            turns.push(last.clone().unwrap());
+    fn a_service_that_cannot_be_read_hides_no_other_and_is_news_once_it_can() {
+        let mut catalog = Catalog::new(1);
+        catalog.list(0, names(&["large", "small"]));
+        for service in ["large", "small"] {
+            let read = catalog.begin_read();
+            catalog.apply(&key(0, service), read, instances(&["a"]));
+            catalog.subscribed(&key(0, service));
         }
-        assert_eq!(turns, [key(0, "b"), key(1, "a"), key(1, "c"), key(0, "b")]);
+        catalog.fail(&key(0, "large"));
+        assert_eq!(catalog.listing("large"), None);
+        assert_eq!(catalog.all().unwrap().into_iter().map(|one| one.service).collect::<Vec<_>>(), ["small"]);
+        assert_eq!(catalog.keys(false), [], "it is tried with everything else");
+        let read = catalog.begin_read();
+        assert!(catalog.apply(&key(0, "large"), read, instances(&["a"])));
+        assert_eq!(catalog.all().unwrap().len(), 2);
     }
 
     #[tokio::test]
@@ -282,6 +278,6 @@ mod tests {
         hints.add(key(0, "a"));
         hints.added().await;
         assert_eq!(hints.take(), Some(key(0, "a")));
-        assert!(hints.is_empty() && hints.take().is_none());
+        assert!(hints.take().is_none());
     }
 }

@@ -13,9 +13,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::catalog::{Hints, Key};
+use super::detail::{Asked, Details};
 use super::fault::Fault;
 use super::login::Login;
 use super::options::Options;
+use crate::registry::Registered;
 
 /// How often a list is read again whose pages did not fit together.
 const LIST_TRIES: u32 = 3;
@@ -30,7 +32,7 @@ const PUBLIC: &str = "public";
 const NO_DIRECTORY: &str = "/dev/null";
 
 /// The library finds the port for gRPC this much above the one for HTTP.
-const GRPC_OFFSET: u16 = 1000;
+pub(super) const GRPC_OFFSET: u16 = 1000;
 
 /// Between the group and the name, where a server sends both.
 const GROUP_SEPARATOR: &str = "@@";
@@ -40,6 +42,7 @@ pub(super) struct Client {
     namespaces: Vec<Connection>,
     groups: Vec<String>,
     login: Option<Arc<Login>>,
+    details: Details,
     /// The library knows a listener by its place in memory.
     listeners: Mutex<BTreeMap<Key, Arc<Listener>>>,
     call_timeout: Duration,
@@ -80,6 +83,7 @@ impl Client {
             namespaces,
             groups: options.groups.clone(),
             login,
+            details: Details::new(options)?,
             listeners: Mutex::new(BTreeMap::new()),
             call_timeout: options.call_timeout,
             page: i32::try_from(options.page).unwrap_or(i32::MAX),
@@ -95,36 +99,16 @@ impl Client {
         let namespace = Some(connection.namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or(PUBLIC);
         let what = format!("list the services of group `{group}` in namespace `{namespace}`");
         for _ in 0..LIST_TRIES {
-            if let Some(names) = self.pages(connection, group, &what).await? {
+            let page = |number| {
+                let list =
+                    move || connection.naming.get_service_list(number, self.page, Some(group.to_owned()));
+                self.call(&what, list)
+            };
+            if let Some(names) = whole(usize::try_from(self.page).unwrap_or(usize::MAX), page).await? {
                 return Ok(names);
             }
         }
         Err(Fault::Moving { what, tries: LIST_TRIES })
-    }
-
-    /// Reads all pages; none if they do not make a whole.
-    async fn pages(
-        &self,
-        connection: &Connection,
-        group: &str,
-        what: &str,
-    ) -> Result<Option<BTreeSet<String>>, Fault> {
-        let mut names = BTreeSet::new();
-        let mut number = 1;
-        loop {
-            let list = || connection.naming.get_service_list(number, self.page, Some(group.to_owned()));
-            let (page, total) = self.call(what, list).await?;
-            let total = usize::try_from(total).unwrap_or(0);
-            let is_last = page.is_empty() || page.len() + names.len() >= total;
-            names.extend(page.into_iter().map(|name| match name.split_once(GROUP_SEPARATOR) {
-                Some((_, name)) => name.to_owned(),
-                None => name,
-            }));
-            if is_last {
-                return Ok((names.len() == total).then_some(names));
-            }
-            number += 1;
-        }
     }
 
     /// Reads the instances of one service, from the server and not from what was pushed before.
@@ -136,6 +120,14 @@ impl Client {
             connection.naming.get_all_instances(service, group, Vec::new(), false)
         };
         self.call(&what, read).await
+    }
+
+    /// Whether the server knows the instance, which it does not list, as one that is switched off.
+    pub(super) async fn is_switched_off(&self, key: &Key, instance: &Registered) -> bool {
+        let (connection, group) = self.pair(key.pair);
+        let token = self.login.as_ref().map(|login| login.token()).unwrap_or_default();
+        let (namespace, service, address) = (&connection.namespace, &key.service, &instance.address);
+        self.details.is_switched_off(&Asked { namespace, group, service, address, token }).await
     }
 
     /// Has changes of one service pushed, as hints. Doing so again renews it.
@@ -191,10 +183,10 @@ impl Client {
     where
         F: Future<Output = nacos_sdk::api::error::Result<T>>,
     {
-        match (within(self.call_timeout, what, call()).await, &self.login) {
-            (Err(Fault::Denied { .. }), Some(login)) => {
-                login.forget();
-                login.ensure().await?;
+        let token = self.login.as_ref().map(|login| login.token());
+        match (within(self.call_timeout, what, call()).await, self.login.as_ref().zip(token)) {
+            (Err(Fault::Denied { .. }), Some((login, refused))) => {
+                login.renew(&refused).await?;
                 within(self.call_timeout, what, call()).await
             }
             (outcome, _) => outcome,
@@ -214,17 +206,42 @@ impl Client {
     }
 }
 
+/// Reads the pages of a list; none if they do not make a whole.
+///
+/// The number that a server tells may be that of the page alone, so a full page is followed by another one.
+async fn whole<F>(size: usize, page: impl Fn(i32) -> F) -> Result<Option<BTreeSet<String>>, Fault>
+where
+    F: Future<Output = Result<(Vec<String>, i32), Fault>>,
+{
+    let (mut names, mut told) = (BTreeSet::new(), 0);
+    for number in 1.. {
+        let (listed, total) = page(number).await?;
+        told = told.max(usize::try_from(total).unwrap_or(0));
+        let (is_full, before) = (listed.len() >= size, names.len());
+        names.extend(listed.into_iter().map(|name| match name.split_once(GROUP_SEPARATOR) {
+            Some((_, name)) => name.to_owned(),
+            None => name,
+        }));
+        if names.len() == before || (!is_full && names.len() >= told) {
+            break;
+        }
+    }
+    Ok((names.len() >= told).then_some(names))
+}
+
+/// The host and the port of a server.
+pub(super) fn split(server: &str) -> Option<(&str, u16)> {
+    let (host, port) = server.rsplit_once(':')?;
+    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
+}
+
 /// Whether a server of the cluster listens for gRPC.
 ///
 /// # Errors
 /// Says what the last one did not do.
 pub(super) async fn reach(options: &Options) -> Result<(), Fault> {
     let mut fault = None;
-    for server in &options.servers {
-        let address =
-            server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        let Some((host, port)) = address else { continue };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+    for (host, port) in options.servers.iter().filter_map(|server| split(server)) {
         let port = port.saturating_add(GRPC_OFFSET);
         let server = format!("{host}:{port}");
         fault = match timeout(options.call_timeout, TcpStream::connect((host, port))).await {
@@ -269,5 +286,36 @@ async fn within<T>(
     match timeout(deadline, call).await {
         Ok(outcome) => outcome.map_err(|error| Fault::of(what, error)),
         Err(_) => Err(Fault::Silent { what: what.to_owned(), after: deadline }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use super::*;
+
+    /// Lists `services` in pages of at most `cap`, and tells `total` of each page.
+    async fn listed(services: usize, cap: usize, total: impl Fn(usize) -> usize) -> Option<usize> {
+        let page = |number: i32| {
+            let start = (usize::try_from(number).unwrap() - 1) * cap;
+            let names: Vec<_> = (start..services.min(start + cap)).map(|n| format!("g@@s{n}")).collect();
+            let total = i32::try_from(total(names.len())).unwrap();
+            async move { Ok((names, total)) }
+        };
+        Some(whole(10, page).await.unwrap()?.len())
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_end_whatever_number_it_tells() {
+        for services in [0, 1, 9, 10, 11, 30, 35] {
+            assert_eq!(listed(services, 10, |_| services).await, Some(services));
+            assert_eq!(listed(services, 10, |page| page).await, Some(services), "that of the page");
+            assert_eq!(
+                listed(services, 5, |_| services).await,
+                Some(services),
+                "smaller pages than asked for"
+            );
+            assert_eq!(listed(services, 10, |_| services + 1).await, None, "one was missed");
+        }
     }
 }

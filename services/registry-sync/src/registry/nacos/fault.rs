@@ -16,6 +16,9 @@ pub(super) enum Fault {
     /// No server listens.
     #[error("connect to {server}: {cause}")]
     Unreachable { server: String, cause: String },
+    /// Nothing can be encrypted.
+    #[error("encrypt connections: {cause}")]
+    Tunnel { cause: String },
     /// The login was refused or not answered.
     #[error("log in: {cause}")]
     Login { cause: String },

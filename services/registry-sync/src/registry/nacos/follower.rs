@@ -1,4 +1,4 @@
-//! Follows one cluster: rounds of reading, reads that somebody hinted at, and looks in turn.
+//! Follows one cluster: rounds of reading, and reads that a push hinted at.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::catalog::{Catalog, Hints, Key};
 use super::client::{self, Client};
@@ -15,13 +15,16 @@ use super::fault::Fault;
 use super::instance;
 use super::login::Login;
 use super::options::Options;
-use crate::registry::Sighting;
+use crate::registry::{Registered, Sighting};
 
 /// Longest time between two attempts to make connections to servers that listen but do not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// A look at a service costs one turn, and another one for every so many instances that it has.
-const INSTANCES_PER_TURN: usize = 50;
+/// Services of one round that may remain without any answer; more of them is the cluster's silence.
+const MOST_SILENT: usize = 8;
+
+/// Instances of a service that are asked after when they vanish; where more do, that is no operator's act.
+const MOST_ASKED: usize = 32;
 
 /// Nobody listens any more.
 struct Closed;
@@ -96,7 +99,6 @@ impl<'a> Follower<'a> {
         tokio::select! {
             Closed = self.rounds(again) => {}
             Closed = self.follow_hints() => {}
-            Closed = self.look_around() => {}
         }
     }
 
@@ -151,27 +153,25 @@ impl<'a> Follower<'a> {
     }
 
     /// Reads the list of services, every service that is new, and all of them if asked to or if one is gone. Returns
-    /// whether everything was told.
+    /// whether everything was told. One that cannot be read holds up no other.
     async fn round(&self, full: bool, outage: Option<&Outage>) -> Result<bool, Fault> {
         let client = self.connected(outage).await?;
         client.log_in().await?;
         let gone = self.list(&client).await?;
         let full = full || !gone.is_empty();
         client.unsubscribe(&gone).await;
-        let keys = self.catalog().keys();
-        let keys = keys.into_iter().filter(|(_, subscribed)| full || !subscribed);
-        let reads =
-            stream::iter(keys.map(Ok)).try_for_each_concurrent(self.options.calls, |(key, subscribed)| {
-                let client = &client;
-                async move {
-                    if !subscribed {
-                        client.subscribe(&key, &self.hints).await?;
-                        self.catalog().subscribed(&key);
-                    }
-                    self.read(client, &key).await
-                }
-            });
-        reads.await?;
+        let keys = self.catalog().keys(full);
+        let (count, mut failures, mut silent) = (keys.len(), 0, 0);
+        let reads = keys.into_iter().map(|(key, subscribed)| self.follow_one(&client, key, subscribed));
+        let mut reads = stream::iter(reads).buffer_unordered(self.options.calls);
+        while let Some(read) = reads.next().await {
+            let Err(fault) = read else { continue };
+            failures += 1;
+            silent += usize::from(matches!(fault, Fault::Silent { .. }));
+            if (failures == count && count > 1) || silent >= MOST_SILENT {
+                return Err(fault);
+            }
+        }
         if full {
             self.tell(|catalog| {
                 let all = catalog.all();
@@ -181,6 +181,29 @@ impl<'a> Follower<'a> {
             .await;
         }
         Ok(full)
+    }
+
+    /// Reads a service, and subscribes to it if that is yet to be done. What cannot be read is told as that.
+    async fn follow_one(&self, client: &Client, key: Key, subscribed: bool) -> Result<(), Fault> {
+        let read = async {
+            self.read(client, &key).await?;
+            if !subscribed {
+                // Only now: a push that is too large for the library would end its connection. What changed meanwhile is
+                // read again.
+                client.subscribe(&key, &self.hints).await?;
+                self.catalog().subscribed(&key);
+                self.read(client, &key).await?;
+            }
+            Ok(())
+        };
+        let read: Result<(), Fault> = read.await;
+        if let Err(fault) = &read {
+            self.catalog().fail(&key);
+            client.unsubscribe(std::slice::from_ref(&key)).await;
+            let unread = Sighting::Unread { service: key.service, why: fault.to_string() };
+            self.tell(|_| Some(unread)).await;
+        }
+        read
     }
 
     /// Reads the lists of all pairs. Returns the services that are gone.
@@ -250,7 +273,15 @@ impl<'a> Follower<'a> {
     /// Reads one service, and tells it if it is news.
     async fn read(&self, client: &Client, key: &Key) -> Result<(), Fault> {
         let read = self.catalog().begin_read();
-        let instances = instance::registered(client.read(key).await?);
+        let mut instances = instance::registered(client.read(key).await?);
+        let missing = self.catalog().missing(key, &instances);
+        for one in missing.into_iter().take(MOST_ASKED) {
+            // Servers list nothing that is switched off, which is no disappearance.
+            if client.is_switched_off(key, &one).await {
+                instances.push(Registered { enabled: false, ..one });
+            }
+        }
+        instances.sort_by(|one, other| one.id.cmp(&other.id));
         if self.catalog().apply(key, read, instances) {
             // What changes before everything is told is told with everything.
             self.tell(|catalog| {
@@ -292,39 +323,10 @@ impl<'a> Follower<'a> {
     async fn follow_hint(&self, key: Key) {
         let client = self.client().clone();
         let Some(client) = client else { return };
-        if let Err(fault) = self.read(&client, &key).await {
-            tracing::debug!(service.name = %key.service, error = %fault, "a service could not be read");
-            self.is_trusted.store(false, Ordering::Relaxed);
+        let service = key.service.clone();
+        if let Err(fault) = self.follow_one(&client, key, true).await {
+            tracing::debug!(service.name = %service, error = %fault, "a service could not be read");
             self.doubt.notify_one();
-        }
-    }
-
-    /// Hints at one service after the other, slowly.
-    async fn look_around(&self) -> Closed {
-        let Some(gap) = Duration::from_secs(1).checked_div(self.options.looks_per_second) else {
-            self.sightings.closed().await;
-            return Closed;
-        };
-        let mut ticks = interval(gap);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut last, mut rest) = (None, 0);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.sightings.closed() => return Closed,
-            }
-            if rest > 0 {
-                rest -= 1;
-                continue;
-            }
-            // Those that were pushed come first.
-            if self.is_trusted.load(Ordering::Relaxed) && self.hints.is_empty() {
-                last = self.catalog().next(last.as_ref());
-                if let Some(key) = &last {
-                    rest = self.catalog().size(key) / INSTANCES_PER_TURN;
-                    self.hints.add(key.clone());
-                }
-            }
         }
     }
 

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use grey_runtime::{Secret, tls};
+use grey_runtime::Secret;
 use nacos_sdk::api::plugin::{AuthContext, AuthPlugin, LoginIdentityContext, RequestResource};
 use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::detail::http;
 use super::fault::Fault;
 use super::options::Options;
 
@@ -33,6 +34,8 @@ pub(super) struct Login {
     username: String,
     password: Secret,
     token: Mutex<Option<Token>>,
+    /// Held while somebody logs in: a server allows so many logins only.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -55,21 +58,35 @@ impl Login {
         if options.username.is_empty() {
             return Ok(None);
         }
-        // The client wants to know how to encrypt, even where nothing is encrypted.
-        tls::install_provider();
-        let http = reqwest::Client::builder().timeout(options.call_timeout).no_proxy().build();
         Ok(Some(Arc::new(Self {
-            http: http.map_err(|error| Fault::Login { cause: words(&error) })?,
+            http: http(options.call_timeout)?,
             servers: options.servers.clone(),
             username: options.username.clone(),
             password: options.password.clone(),
             token: Mutex::new(None),
+            turn: tokio::sync::Mutex::default(),
         })))
     }
 
     /// Logs in unless there is a token that is good for a while. Any server of the cluster will do.
     pub(super) async fn ensure(&self) -> Result<(), Fault> {
-        if self.token().as_ref().is_some_and(|token| Instant::now() < token.stale_at) {
+        self.replace(|token| Instant::now() >= token.stale_at).await
+    }
+
+    /// Logs in again, since a call with the token `refused` was; unless somebody has done so since.
+    pub(super) async fn renew(&self, refused: &str) -> Result<(), Fault> {
+        self.replace(|token| token.value.expose() == refused).await
+    }
+
+    /// The present token; empty if there is none.
+    pub(super) fn token(&self) -> String {
+        self.held().as_ref().map(|token| token.value.expose().to_owned()).unwrap_or_default()
+    }
+
+    /// Logs in if there is no token, or one that is `unfit`.
+    async fn replace(&self, unfit: impl Fn(&Token) -> bool) -> Result<(), Fault> {
+        let _turn = self.turn.lock().await;
+        if self.held().as_ref().is_some_and(|token| !unfit(token)) {
             return Ok(());
         }
         let mut cause = String::new();
@@ -82,18 +99,13 @@ impl Login {
                         value: Secret::new(granted.access_token),
                         stale_at: Instant::now() + good_for,
                     };
-                    *self.token() = Some(token);
+                    *self.held() = Some(token);
                     return Ok(());
                 }
                 Err(refusal) => cause = refusal,
             }
         }
         Err(Fault::Login { cause })
-    }
-
-    /// Drops the token, since a call with it was refused.
-    pub(super) fn forget(&self) {
-        *self.token() = None;
     }
 
     async fn ask(&self, server: &str) -> Result<Granted, String> {
@@ -115,7 +127,7 @@ impl Login {
         Err(refusal)
     }
 
-    fn token(&self) -> MutexGuard<'_, Option<Token>> {
+    fn held(&self) -> MutexGuard<'_, Option<Token>> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +139,7 @@ impl AuthPlugin for Login {
 
     fn get_login_identity(&self, _: RequestResource) -> LoginIdentityContext {
         let identity = LoginIdentityContext::default();
-        match self.token().as_ref() {
+        match self.held().as_ref() {
             Some(token) => identity.add_context(TOKEN, token.value.expose()),
             None => identity,
         }
@@ -135,10 +147,52 @@ impl AuthPlugin for Login {
 }
 
 /// What went wrong, without the address, which the log has anyway.
-fn words(error: &reqwest::Error) -> String {
+pub(super) fn words(error: &reqwest::Error) -> String {
     let mut deepest: &dyn std::error::Error = error;
     while let Some(source) = deepest.source() {
         deepest = source;
     }
     deepest.to_string()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code panics")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that gives out tokens `t1`, `t2` and so on, and how many it gave.
+    async fn server() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, given) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+        let count = Arc::clone(&given);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+                drop(stream.read(&mut [0; 4096]).await);
+                let body = format!("{{\"accessToken\":\"t{number}\",\"tokenTtl\":600}}");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+            }
+        });
+        (address.to_string(), given)
+    }
+
+    #[tokio::test]
+    async fn however_many_calls_are_refused_there_is_one_login() {
+        let (server, given) = server().await;
+        let mut options = Options::new(vec![server]);
+        (options.username, options.password) = ("grey".to_owned(), Secret::new("secret"));
+        let login = Login::new(&options).unwrap().unwrap();
+        join_all((0..16).map(|_| login.ensure())).await.into_iter().for_each(Result::unwrap);
+        assert_eq!((login.token().as_str(), given.load(Ordering::Relaxed)), ("t1", 1));
+        join_all((0..16).map(|_| login.renew("t1"))).await.into_iter().for_each(Result::unwrap);
+        assert_eq!((login.token().as_str(), given.load(Ordering::Relaxed)), ("t2", 2));
+    }
 }

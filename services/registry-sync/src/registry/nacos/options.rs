@@ -3,128 +3,79 @@
 use std::time::Duration;
 
 use grey_runtime::config::duration;
+use grey_runtime::tls::ClientOptions;
 use grey_runtime::{Faults, Secret, Validate};
 use serde::{Deserialize, Serialize};
 
-/// Most namespace and group pairs of one cluster: each costs a call per look.
+/// Most namespace and group pairs of one cluster: each costs a call per look at the list of services.
 const MAX_PAIRS: usize = 256;
 
 /// Which part of which Nacos cluster is followed, and how.
-///
-/// The connection is plain: the client library is built without its TLS, which would bring a second TLS library. Where
-/// Nacos is not on a trusted network, put a TLS tunnel in front of both of its ports.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// The servers of *one* cluster as `host:port`, the port being that for HTTP; gRPC is expected 1000 above.
     pub servers: Vec<String>,
     /// Namespaces by their ids; the empty one is Nacos' `public`.
-    #[serde(default = "default_namespaces")]
     pub namespaces: Vec<String>,
     /// Groups, followed in every namespace.
-    #[serde(default = "default_groups")]
     pub groups: Vec<String>,
+    /// Encrypts connections to both ports; none: they are plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientOptions>,
     /// The user to log in as; empty: nobody.
-    #[serde(default)]
     pub username: String,
     /// The user's password.
-    #[serde(default = "no_secret")]
     pub password: Secret,
     /// How often the list of services is read. It is the sign of life, too: a silent server is noticed within this and
     /// `call_timeout`.
-    #[serde(with = "duration", default = "default_discover")]
+    #[serde(with = "duration")]
     pub discover: Duration,
     /// How often everything is read without a sign of change.
-    #[serde(with = "duration", default = "default_reconcile")]
+    #[serde(with = "duration")]
     pub reconcile: Duration,
     /// Longest wait for one answer.
-    #[serde(with = "duration", default = "default_call_timeout")]
+    #[serde(with = "duration")]
     pub call_timeout: Duration,
     /// Longest time between two attempts while the cluster does not answer.
-    #[serde(with = "duration", default = "default_retry")]
+    #[serde(with = "duration")]
     pub retry: Duration,
     /// After failing for this long, attempts are made with new connections besides the old ones, which the library
     /// repairs ever more slowly.
-    #[serde(with = "duration", default = "default_renew")]
+    #[serde(with = "duration")]
     pub renew: Duration,
-    /// Services looked at per second, in turn, without waiting for a push; 0: none. r-nacos pushes half a second to a
-    /// second after a change: looks are sooner where this is more than the number of services. Alibaba's server answers
-    /// with what it pushed last, about 0.6 seconds after a change: looks make no difference there. A service with many
-    /// instances takes several turns, one for every 50.
-    #[serde(default = "default_looks")]
-    pub looks_per_second: u32,
     /// Services per page of their list.
-    #[serde(default = "default_page")]
     pub page: u32,
     /// Most calls at once, for reading everything and for following changes each.
-    #[serde(default = "default_calls")]
     pub calls: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            namespaces: vec![String::new()],
+            groups: vec!["DEFAULT_GROUP".to_owned()],
+            tls: None,
+            username: String::new(),
+            password: Secret::new(""),
+            discover: Duration::from_secs(2),
+            reconcile: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(3),
+            retry: Duration::from_secs(10),
+            renew: Duration::from_secs(30),
+            page: 500,
+            calls: 16,
+        }
+    }
 }
 
 impl Options {
     /// For the cluster of `servers`, with everything else as by default.
     #[must_use]
     pub fn new(servers: Vec<String>) -> Self {
-        Self {
-            servers,
-            namespaces: default_namespaces(),
-            groups: default_groups(),
-            username: String::new(),
-            password: no_secret(),
-            discover: default_discover(),
-            reconcile: default_reconcile(),
-            call_timeout: default_call_timeout(),
-            retry: default_retry(),
-            renew: default_renew(),
-            looks_per_second: default_looks(),
-            page: default_page(),
-            calls: default_calls(),
-        }
+        Self { servers, ..Self::default() }
     }
-}
-
-fn default_namespaces() -> Vec<String> {
-    vec![String::new()]
-}
-
-fn default_groups() -> Vec<String> {
-    vec!["DEFAULT_GROUP".to_owned()]
-}
-
-fn no_secret() -> Secret {
-    Secret::new("")
-}
-
-fn default_discover() -> Duration {
-    Duration::from_secs(2)
-}
-
-fn default_reconcile() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn default_call_timeout() -> Duration {
-    Duration::from_secs(3)
-}
-
-fn default_retry() -> Duration {
-    Duration::from_secs(10)
-}
-
-fn default_renew() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn default_looks() -> u32 {
-    200
-}
-
-fn default_page() -> u32 {
-    500
-}
-
-fn default_calls() -> usize {
-    16
 }
 
 impl Validate for Options {
@@ -148,6 +99,9 @@ impl Validate for Options {
             "groups",
             format!("must make at most {MAX_PAIRS} pairs with namespaces"),
         );
+        if let Some(tls) = &self.tls {
+            faults.section("tls", tls);
+        }
         let complete = self.username.is_empty() == self.password.expose().is_empty();
         faults.check(complete, "password", "username and password belong together");
         let spans = [
@@ -161,7 +115,6 @@ impl Validate for Options {
             faults.check(!span.is_zero(), key, "must be longer than nothing");
         }
         faults.check(self.reconcile >= self.discover, "reconcile", "must not be shorter than discover");
-        faults.check(self.looks_per_second <= 1000, "looks_per_second", "must be at most 1000");
         faults.check((1..=10_000).contains(&self.page), "page", "must be between 1 and 10000");
         faults.check((1..=256).contains(&self.calls), "calls", "must be between 1 and 256");
     }
@@ -210,7 +163,6 @@ mod tests {
         assert_eq!(faults(|o| o.username = "grey".to_owned()), ["password"]);
         assert_eq!(faults(|o| o.call_timeout = Duration::ZERO), ["call_timeout"]);
         assert_eq!(faults(|o| o.reconcile = Duration::from_secs(1)), ["reconcile"]);
-        assert_eq!(faults(|o| o.looks_per_second = 1001), ["looks_per_second"]);
         assert_eq!(faults(|o| o.page = 0), ["page"]);
         assert_eq!(faults(|o| o.calls = 0), ["calls"]);
     }
@@ -222,7 +174,7 @@ mod tests {
         assert_eq!(options.groups, ["DEFAULT_GROUP"]);
         assert_eq!(options.namespaces, [""]);
         assert_eq!(options.discover, Duration::from_secs(5));
-        assert_eq!(options.reconcile, Duration::from_secs(30));
+        assert_eq!(options.reconcile, Duration::from_secs(60));
         assert!(!format!("{options:?}{}", serde_json::to_string(&options).unwrap()).contains("hidden99"));
         assert!(serde_json::from_str::<Options>(r#"{"servers": [], "server": "x"}"#).is_err());
     }

@@ -17,7 +17,7 @@ impl Sync {
     /// acknowledged, and others may write to it.
     pub(super) fn watch(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
-        let token = leading.token;
+        let token = leading.token();
         if !leading.watching && leading.watch_at <= now && leading.writing.is_empty() {
             (leading.watching, leading.watch_at) = (true, now + WATCH);
             let (writes, instances) = (leading.writes, self.parts.state.instances.clone());
@@ -38,7 +38,7 @@ impl Sync {
         now: Instant,
     ) {
         let mirror = &self.parts.mirror;
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
         leading.watching = false;
         match result {
             // Writes since then explain every difference.
@@ -55,7 +55,7 @@ impl Sync {
     }
 
     pub(super) fn doubted(&mut self, token: FencingToken, result: Result<Vec<Doubt>, Error>, now: Instant) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token == token) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
         let pause = if result.is_ok() { Duration::ZERO } else { PAUSES.1 };
         (leading.doubting, leading.doubt_at) = (None, now + pause);
         match result {
