@@ -55,8 +55,10 @@ pub(crate) const TARGETS: &[Target] = &[
     target("bulk_10k", "ratio", Limit::AtMost(5.0)),
     target("explain_past", "ratio", Limit::AtMost(20.0)),
     target("cold_start", "ratio", Limit::AtMost(2.5)),
-    target("registry_to_router", "p99_ms", Limit::AtMost(1_000.0)),
-    target("tenant_sync_100k", "ratio", Limit::AtMost(0.02)),
+    target("registry_to_router", "ratio", Limit::AtMost(1.1)),
+    target("registry_to_router", "nacos_cpu_ratio", Limit::AtMost(1.5)),
+    target("tenant_sync_100k", "ratio", Limit::AtMost(2.0)),
+    target("tenant_sync_100k", "first_ratio", Limit::AtMost(3.0)),
     target("migrate_fleet", "ratio", Limit::AtLeast(10.0)),
     target("migrate_overhead", "ratio", Limit::AtMost(1.15)),
 ];

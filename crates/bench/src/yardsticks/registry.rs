@@ -34,6 +34,8 @@ const WARM_UP: usize = 20;
 const AT_ONCE: usize = 4;
 /// Time between two questions to the router.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long a server's processor time is counted, and how many changes there are meanwhile.
+const LOAD: (Duration, usize) = (Duration::from_secs(30), 300);
 /// Longest wait for one change to take effect.
 const EFFECT: Duration = Duration::from_secs(60);
 
@@ -81,21 +83,11 @@ impl Stage {
         }
         let settings = router_settings(&redis.url());
         let router = Service::start(Program::Router, &settings)?;
-        let source = format!("[{{name='bench',kind='nacos',servers=['{}']}}]", nacos.addr());
-        let mirror = [
-            ("GREY__REDIS__URLS", format!("['{}']", redis.url())),
-            ("GREY__SOURCES", source),
-            ("GREY__TELEMETRY__LOG_FILTER", "warn".to_owned()),
-        ];
-        let mirror = Service::start(Program::RegistrySync, &mirror)?;
-        mirror.ready().await?;
+        let mirror = start_mirror(&redis, &nacos).await?;
         router.ready().await?;
 
-        let (subscription, subscriber) = (naming(nacos.addr()).await?, Subscriber::default());
-        for service in 0..FLEET.services {
-            let listener = Arc::new(subscriber.clone());
-            subscription.subscribe(World::service(service), None, Vec::new(), listener).await?;
-        }
+        let subscriber = Subscriber::default();
+        let subscription = subscribe(&nacos, &subscriber).await?;
         let endpoint = Endpoint::from_shared(format!("http://{}", router.grpc))?.tcp_nodelay(true);
         let routes = RouterServiceClient::new(endpoint.connect().await.context("connect to the router")?);
         let (_services, _servers) = ([router, mirror], (redis, nacos));
@@ -151,6 +143,63 @@ impl Stage {
     }
 }
 
+async fn start_mirror(redis: &Redis, nacos: &Nacos) -> Result<Service> {
+    let settings = [
+        ("GREY__REDIS__URLS", format!("['{}']", redis.url())),
+        ("GREY__SOURCES", format!("[{{name='bench',kind='nacos',servers=['{}']}}]", nacos.addr())),
+        ("GREY__TELEMETRY__LOG_FILTER", "warn".to_owned()),
+    ];
+    let mirror = Service::start(Program::RegistrySync, &settings)?;
+    mirror.ready().await?;
+    Ok(mirror)
+}
+
+/// A subscription to every service, which ends when it is dropped.
+async fn subscribe(nacos: &Nacos, subscriber: &Subscriber) -> Result<NamingService> {
+    let subscription = naming(nacos.addr()).await?;
+    for service in 0..FLEET.services {
+        let listener = Arc::new(subscriber.clone());
+        subscription.subscribe(World::service(service), None, Vec::new(), listener).await?;
+    }
+    Ok(subscription)
+}
+
+/// Processor time of a Nacos server, in ticks, while instances are registered and one client follows them: the mirror, or
+/// a bare subscriber.
+async fn nacos_ticks(mirrored: bool) -> Result<f64> {
+    let (redis, nacos) = (Redis::start().await?, Nacos::start().await?);
+    let registrations = naming(nacos.addr()).await?;
+    for service in 0..FLEET.services {
+        register(&registrations, FIRST, service).await?;
+    }
+    let (_mirror, _subscription) = match mirrored {
+        true => (Some(start_mirror(&redis, &nacos).await?), None),
+        false => (None, Some(subscribe(&nacos, &Subscriber::default()).await?)),
+    };
+    // What a start costs is not what following costs.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = ticks(&nacos)?;
+    let mut beat = tokio::time::interval(LOAD.0 / u32::try_from(LOAD.1)?);
+    for change in 0..LOAD.1 {
+        beat.tick().await;
+        register(&registrations, change / FLEET.services, change % FLEET.services).await?;
+    }
+    // The last ones are pushed a second later.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(ticks(&nacos)? - before)
+}
+
+/// Processor time that the server has taken, in the ticks of the kernel.
+fn ticks(nacos: &Nacos) -> Result<f64> {
+    let pid = nacos.id().context("find the server's process")?;
+    let stat =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).context("read the server's statistics")?;
+    let (_, fields) = stat.rsplit_once(')').context("read the server's statistics")?;
+    // The 14th and 15th field, of which two are before the parenthesis.
+    let times = fields.split_ascii_whitespace().skip(11).take(2);
+    times.map(|ticks| ticks.parse::<f64>().context("read the server's processor time")).sum()
+}
+
 /// A client of its own connection.
 async fn naming(server: SocketAddr) -> Result<NamingService> {
     let props = ClientProps::new().server_addr(server.to_string()).env_first(false);
@@ -183,6 +232,8 @@ pub(super) async fn to_router() -> Result<Measurement> {
             }
         }
     }
+    drop(stage);
+    let (bare, mirrored) = (nacos_ticks(false).await?, nacos_ticks(true).await?);
     let changes = effects.len();
     let (effects, tellings) = (Figures::new(effects), Figures::new(tellings));
     let ratio = effects.median() / tellings.median();
@@ -193,12 +244,14 @@ pub(super) async fn to_router() -> Result<Measurement> {
         tellings.median(),
         tellings.quantile(0.99),
     ));
+    say(&format!("nacos took {mirrored:.0} ticks with the mirror, {bare:.0} with a bare subscriber"));
     let more = Map::from_iter([
         ("changes".to_owned(), json!(changes)),
         ("p50_ms".to_owned(), rounded(effects.median())),
         ("p99_ms".to_owned(), rounded(effects.quantile(0.99))),
         ("against_ms".to_owned(), rounded(tellings.median())),
         ("against_p99_ms".to_owned(), rounded(tellings.quantile(0.99))),
+        ("nacos_cpu_ratio".to_owned(), rounded(mirrored / bare.max(1.0))),
     ]);
     Ok(Measurement {
         name: "registry_to_router",
