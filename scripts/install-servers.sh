@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start for themselves: Redis, PostgreSQL, MariaDB and a Nacos server (r-nacos),
+# Installs the servers that the tests start for themselves: Redis, PostgreSQL, PgBouncer, MariaDB and a Nacos server (r-nacos),
 # and the tool pt-online-schema-change (percona-toolkit), which changes MariaDB tables while they are in use.
 # Where they can be had, also MySQL (on Debian; run from a folder, not installed) and gh-ost (where there is Go): the tests
 # that need them say nothing where they are absent.
@@ -147,6 +147,7 @@ MYSQLD
 missing() {
     { has redis-server && has redis-cli; } || echo redis-server
     has_postgres || echo postgresql
+    has pgbouncer || echo pgbouncer
     { has mariadbd && has mariadb && has mariadb-install-db; } || echo mariadb-server
     has pt-online-schema-change || echo percona-toolkit
     if [ "${NACOS:-}" = alibaba ]; then
@@ -162,14 +163,14 @@ install_mysql
 mapfile -t packages < <(missing)
 if [ "${#packages[@]}" -eq 0 ]; then
     [ "${NACOS:-}" != alibaba ] || install_alibaba_nacos
-    echo "redis, postgresql, mariadb, percona-toolkit and r-nacos are installed"
+    echo "redis, postgresql, pgbouncer, mariadb, percona-toolkit and r-nacos are installed"
     exit 0
 fi
 
 if ! has apt-get; then
     echo "install-servers: missing: ${packages[*]}; there is no apt-get on this machine." >&2
-    echo "Install Redis 6.2+, PostgreSQL 13+ and MariaDB 10.6+ with its package manager, so that redis-server," >&2
-    echo "redis-cli, initdb (or pg_config), mariadbd, mariadb, mariadb-install-db and pt-online-schema-change (Percona Toolkit)" >&2
+    echo "Install Redis 6.2+, PostgreSQL 13+, PgBouncer and MariaDB 10.6+ with its package manager, so that redis-server," >&2
+    echo "redis-cli, initdb (or pg_config), pgbouncer, mariadbd, mariadb, mariadb-install-db and pt-online-schema-change (Percona Toolkit)" >&2
     echo "are found, and run this again." >&2
     exit 1
 fi
@@ -192,7 +193,7 @@ if [ ! -e "$policy" ]; then
 fi
 
 was_enabled() { has systemctl && systemctl is-enabled --quiet "$1" 2>/dev/null; }
-services=(redis-server postgresql mariadb)
+services=(redis-server postgresql pgbouncer mariadb)
 disable=()
 for service in "${services[@]}"; do
     was_enabled "$service" || disable+=("$service")
@@ -214,4 +215,4 @@ if [ "${#packages[@]}" -ne 0 ]; then
     exit 1
 fi
 [ "${NACOS:-}" != alibaba ] || install_alibaba_nacos
-echo "redis, postgresql, mariadb, percona-toolkit and r-nacos are installed"
+echo "redis, postgresql, pgbouncer, mariadb, percona-toolkit and r-nacos are installed"

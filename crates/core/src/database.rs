@@ -70,4 +70,6 @@ pub struct Database {
     pub name: String,
     /// The PostgreSQL schema; empty unless the tenant has one of its own.
     pub schema: String,
+    /// Host and port that migrations connect to, past a pooler; empty: those of `server`.
+    pub direct_server: String,
 }

@@ -310,13 +310,16 @@ pub fn database() -> impl Strategy<Value = Database> {
     let kind =
         prop_oneof![Just(DatabaseKind::Database), Just(DatabaseKind::Schema), Just(DatabaseKind::File)];
     let dialect = prop_oneof![Just(Dialect::Postgres), Just(Dialect::MySql), Just(Dialect::Sqlite)];
-    (kind, dialect, text(), text(), text()).prop_map(|(kind, dialect, server, name, schema)| Database {
-        kind,
-        dialect,
-        server,
-        name,
-        schema,
-    })
+    (kind, dialect, text(), text(), text(), text()).prop_map(
+        |(kind, dialect, server, name, schema, direct_server)| Database {
+            kind,
+            dialect,
+            server,
+            name,
+            schema,
+            direct_server,
+        },
+    )
 }
 
 /// Any fact.

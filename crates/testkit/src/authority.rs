@@ -40,6 +40,21 @@ impl Authority {
         Ok(Self { dir, issuer: Issuer::new(params, key) })
     }
 
+    /// Makes a server's certificate that is its own authority, as `openssl req -x509` does.
+    ///
+    /// # Errors
+    /// Fails when one of the names is neither a host name nor an address, or the temporary directory cannot be written to.
+    pub fn of_itself(names: &[&str]) -> Result<(Self, Identity)> {
+        let dir = tempfile::tempdir()?;
+        let mut params = named("Grey Router's test server", names)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?.pem();
+        std::fs::write(dir.path().join("ca.pem"), &certificate).context("write a server's certificate")?;
+        let identity = Identity { certificate, key: key.serialize_pem() };
+        Ok((Self { dir, issuer: Issuer::new(params, key) }, identity))
+    }
+
     /// The authority's certificate, for those who are to trust it.
     pub fn file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")

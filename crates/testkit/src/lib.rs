@@ -1,4 +1,4 @@
-//! Real servers for tests: private Redis, PostgreSQL, MariaDB, MySQL and Nacos on free ports, gone when the test ends.
+//! Real servers for tests: private Redis, PostgreSQL, PgBouncer, MariaDB, MySQL and Nacos on free ports, gone when the test ends.
 //!
 //! Every server lives in a directory and a process group of its own, both held by a small watchdog process
 //! that notices the end of the test process in any form (return, panic, `kill -9`) and then removes them.
@@ -8,7 +8,10 @@
 //! What this crate does **not** do: install servers (`./scripts/install-servers.sh` does), hold fakes or
 //! builders of domain types, or serve production code. It is only ever a dev-dependency.
 
-#![allow(clippy::doc_markdown, reason = "PostgreSQL and MariaDB are names of products, not of items")]
+#![allow(
+    clippy::doc_markdown,
+    reason = "PostgreSQL, PgBouncer and MariaDB are names of products, not of items"
+)]
 
 mod authority;
 mod binaries;
@@ -18,6 +21,7 @@ mod mysql;
 mod nacos;
 mod nest;
 pub mod others;
+mod pgbouncer;
 mod port;
 mod postgres;
 pub mod process;
@@ -31,6 +35,7 @@ pub use self::eventually::eventually;
 pub use self::mariadb::{MariaDb, MariaDbBuilder};
 pub use self::mysql::Mysql;
 pub use self::nacos::{Nacos, NacosBuilder};
+pub use self::pgbouncer::{PgBouncer, PgBouncerBuilder};
 pub use self::port::{ReservedPort, free_port};
 pub use self::postgres::{Postgres, PostgresBuilder};
 pub use self::process::Spawned;

@@ -21,7 +21,8 @@ impl MigrationTrait for Migration {
             format!(
                 "CREATE TABLE tenant_databases (tenant {text} NOT NULL, service {text} NOT NULL, \
                  kind {text} NOT NULL, schema_name {text} NOT NULL, dialect {text} NOT NULL, server {text} NOT NULL, \
-                 database_name {text} NOT NULL, sealed_url TEXT NOT NULL, actor {text} NOT NULL, \
+                 database_name {text} NOT NULL, sealed_url TEXT NOT NULL, \
+                 sealed_direct_url TEXT NOT NULL, direct_server {text} NOT NULL, actor {text} NOT NULL, \
                  updated_at_ms BIGINT NOT NULL, revision BIGINT NOT NULL, PRIMARY KEY (tenant, service))"
             ),
             "CREATE INDEX tenant_databases_by_service ON tenant_databases (service, tenant)".to_owned(),

@@ -27,7 +27,6 @@ use grey_proto::convert::InvalidMessage;
 use grey_proto::status::ApiError;
 use grey_runtime::config::{Faults, Validate, duration};
 use grey_state::State;
-use grey_vault::Vault;
 use pbjson_types::Duration as WireDuration;
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -38,6 +37,7 @@ use crate::command::{Applied, Command, Commands, Committed, Intent, Proposed};
 use crate::database::Database;
 use crate::fleet::Fleet;
 use crate::migrator::Migrator;
+use crate::registered::Registrar;
 
 pub use lane::Options as LaneOptions;
 pub(crate) use lane::{Kind, Lane};
@@ -100,7 +100,7 @@ struct Inner {
     lanes: Lanes,
     commands: Commands,
     state: State,
-    vault: Option<Arc<Vault>>,
+    registrar: Registrar,
     migrator: Option<Migrator>,
     fleet: Arc<Fleet>,
     watchers: Arc<Semaphore>,
@@ -125,7 +125,7 @@ struct Written {
 }
 
 impl Api {
-    /// Operations on `database`; without a `vault` no credentials are taken, without a `migrator` no upgrades started. Streams end once `draining` is cancelled.
+    /// Operations on `database`; without a `migrator` no upgrades started. Streams end once `draining` is cancelled.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "each is a part that operations work with")]
     pub(crate) fn new(
@@ -134,7 +134,7 @@ impl Api {
         commands: Commands,
         state: State,
         fleet: Arc<Fleet>,
-        vault: Option<Vault>,
+        registrar: Registrar,
         migrator: Option<Migrator>,
         max_watchers: usize,
         draining: CancellationToken,
@@ -145,7 +145,7 @@ impl Api {
             lanes,
             commands,
             state,
-            vault: vault.map(Arc::new),
+            registrar,
             migrator,
             fleet,
             watchers,

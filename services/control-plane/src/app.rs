@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use grey_database_url::Guard;
 use grey_edge::{Ports, Serving};
 use grey_runtime::{Health, Shutdown, Telemetry};
 use grey_state::State;
@@ -20,6 +21,7 @@ use crate::fleet::{Fleet, Prober, Watch};
 use crate::metrics::Metrics;
 use crate::migrator::Migrator;
 use crate::pulse::{Overdue, Pulse};
+use crate::registered::Registrar;
 use crate::{grpc, rest};
 
 /// A control plane: connected, migrated and listening, not yet serving.
@@ -115,13 +117,16 @@ impl App {
     /// The contracts cannot be offered for reflection.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let (grace, limits) = (self.config.drain_grace, self.config.limits.clone());
+        // The driver's URL holds credentials, of which the guard keeps none.
+        let guard = Guard::new(self.config.tenant_databases.clone(), [self.config.database.url.expose()]);
+        let registrar = Registrar { vault: self.vault.map(Arc::new), guard };
         let api = Api::new(
             self.database,
             self.lanes,
             self.commands,
             self.state,
             self.fleet,
-            self.vault,
+            registrar,
             self.migrator,
             limits.max_watchers,
             shutdown.token(),

@@ -37,6 +37,9 @@ pub struct Config {
     /// Seals the credentials of tenants' databases.
     #[serde(default)]
     pub vault: grey_vault::Options,
+    /// Where tenants' databases may be.
+    #[serde(default)]
+    pub tenant_databases: grey_database_url::Rules,
     /// Upgrades the tenants' databases; an empty URL: nobody does.
     pub migrator: client::Options,
     /// How routers that fell silent are asked whether they are still there.
@@ -120,6 +123,7 @@ impl Validate for Config {
         check_tokens(faults, &self.access);
         faults.section("database", &self.database);
         faults.section("vault", &self.vault);
+        faults.section("tenant_databases", &self.tenant_databases);
         if self.migrator.url.is_empty() {
             faults.check(self.migrator.tls.is_none(), "migrator.tls", "needs an https:// url");
         } else {

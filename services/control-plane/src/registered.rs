@@ -3,7 +3,10 @@
 
 mod place;
 
+use std::sync::Arc;
+
 use grey_core::error::Reason;
+use grey_database_url::Guard;
 use grey_proto::status::ApiError;
 use grey_vault::{SealedKey, Vault};
 use sea_orm::sea_query::OnConflict;
@@ -17,6 +20,13 @@ use crate::database::{self, Database};
 use crate::entity::tenant_keys;
 
 pub(crate) use place::read as place;
+
+/// Takes registrations in: says where a URL may lead, and seals it.
+pub(crate) struct Registrar {
+    /// Without it no credentials are taken.
+    pub(crate) vault: Option<Arc<Vault>>,
+    pub(crate) guard: Guard,
+}
 
 /// Data keys sealed anew in one transaction.
 const BATCH: u64 = 200;

@@ -9,6 +9,7 @@ use crate::prepare::Grounds;
 use crate::service::{Api, Settings};
 use anyhow::Context;
 use axum::Router;
+use grey_database_url::Guard;
 use grey_edge::{Ports, Serving};
 use grey_runtime::{Health, Shutdown, Telemetry};
 use grey_vault::Vault;
@@ -42,7 +43,8 @@ impl App {
         let folder = Folder::new(&config.migrations.folder);
         let tooling = config.tooling();
         let options = config.migrations.options();
-        let grounds = Grounds::new(control, vault, folder, config.tenants, options, tooling);
+        let guard = Guard::new(config.tenant_databases.clone(), [config.database.url.expose()]);
+        let grounds = Grounds::new(control, vault, folder, config.tenants, options, tooling, guard);
         Ok(Self { config, telemetry, queue: Queue::new(database), grounds, ports })
     }
 

@@ -4,11 +4,9 @@
 //! a copy that the engine writes itself. Tools are children started with a vector of arguments, without a shell; their
 //! passwords are in the environment, which other users of the machine cannot read. A backup that fails leaves no file.
 
-use crate::encryption::{Encryption, Strength};
 use crate::files::Dialect;
-use crate::tenant::{Connection, Error, Stop, mysql_options, percent_decoded, postgres_options};
-use sea_orm::sqlx::ConnectOptions as _;
-use sea_orm::sqlx::postgres::PgSslMode;
+use crate::tenant::{Connection, Error, Stop, server};
+use grey_database_url::{Encryption, Host, Strength};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -139,18 +137,9 @@ fn failed(why: &str) -> Error {
     Error::Conflict(format!("{ATTEMPTED}: {why}"))
 }
 
-/// The password of a URL, which drivers take but do not give.
-fn password(url: &str) -> String {
-    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority.split(['/', '?']).next().unwrap_or("");
-    let login = authority.rsplit_once('@').map_or("", |(login, _)| login);
-    let password = login.split_once(':').map_or("", |(_, password)| password);
-    percent_decoded(password).unwrap_or_default()
-}
-
 fn postgres(connection: &Connection, options: &Options) -> Result<Command, Error> {
     let target = connection.target();
-    let login = postgres_options(target)?;
+    let (login, url) = server(target)?;
     let mut command = Command::new(&options.pg_dump);
     command.args(["--format=custom", "--no-password", "--lock-wait-timeout"]);
     command.arg(connection.timeouts().lock.as_millis().to_string());
@@ -158,23 +147,19 @@ fn postgres(connection: &Connection, options: &Options) -> Result<Command, Error
         // In quotes it is a name, otherwise a pattern.
         command.arg(format!("--schema={}", connection.sql().quoted(schema)));
     }
-    let mode = match login.get_ssl_mode() {
-        PgSslMode::Disable => "disable",
-        PgSslMode::Allow => "allow",
-        PgSslMode::Prefer => "prefer",
-        PgSslMode::Require => "require",
-        PgSslMode::VerifyCa => "verify-ca",
-        PgSslMode::VerifyFull => "verify-full",
+    let encryption = url.encryption;
+    let mode = match encryption.strength {
+        Strength::Off => "disable",
+        Strength::Preferred => "prefer",
+        Strength::Required => "require",
+        Strength::Authority => "verify-ca",
+        Strength::Identity => "verify-full",
     };
-    let url = login.to_url_lossy();
-    let given = url.password().and_then(percent_decoded);
-    let socket = login.get_socket().map(|path| path.display().to_string());
-    command.env("PGHOST", socket.unwrap_or_else(|| login.get_host().to_owned()));
-    command.env("PGPORT", login.get_port().to_string()).env("PGUSER", login.get_username());
-    command.env("PGDATABASE", login.get_database().unwrap_or_else(|| login.get_username()));
-    command.env("PGSSLMODE", mode).env("PGPASSWORD", given.unwrap_or_default());
+    command.env("PGHOST", login.host.bare());
+    command.env("PGPORT", login.port.to_string()).env("PGUSER", &login.user);
+    command.env("PGDATABASE", &login.database);
+    command.env("PGSSLMODE", mode).env("PGPASSWORD", login.password.expose());
     command.env("PGCONNECT_TIMEOUT", connection.timeouts().connect.as_secs().max(2).to_string());
-    let encryption = Encryption::of(target.url.expose()).map_err(|why| failed(&why))?;
     // Without a file the tool looks in a home; the migrator's own driver trusts public authorities, unless the environment,
     // which the tool has as well, names others.
     let told = std::env::var_os("PGSSLROOTCERT").is_some();
@@ -194,28 +179,27 @@ fn postgres(connection: &Connection, options: &Options) -> Result<Command, Error
 
 fn mysql(connection: &Connection, options: &Options) -> Result<Command, Error> {
     let target = connection.target();
-    let login = mysql_options(target)?;
+    let (login, url) = server(target)?;
     let mut command = Command::new(&options.mariadb_dump);
     command.args(["--no-defaults", "--single-transaction", "--quick", "--skip-lock-tables"]);
     command.args(["--routines", "--triggers", "--events", "--hex-blob"]);
-    match login.get_socket() {
-        Some(socket) => {
-            command.arg("--protocol=socket").arg(format!("--socket={}", socket.display()));
+    match &login.host {
+        Host::Socket(socket) => {
+            command.arg("--protocol=socket").arg(format!("--socket={socket}"));
         }
-        None => {
-            command.args(["--protocol=tcp", &format!("--host={}", login.get_host())]);
-            command.arg(format!("--port={}", login.get_port()));
+        host => {
+            command.args(["--protocol=tcp", &format!("--host={}", host.bare())]);
+            command.arg(format!("--port={}", login.port));
         }
     }
-    encrypt(&mut command, target.url.expose())?;
-    command.arg(format!("--user={}", login.get_username())).arg("--").arg(connection.place());
-    command.env("MYSQL_PWD", password(target.url.expose()));
+    encrypt(&mut command, &url.encryption);
+    command.arg(format!("--user={}", login.user)).arg("--").arg(connection.place());
+    command.env("MYSQL_PWD", login.password.expose());
     Ok(command)
 }
 
 /// Tells the tool of the MySQL family what the URL says of encryption.
-fn encrypt(command: &mut Command, url: &str) -> Result<(), Error> {
-    let encryption = Encryption::of(url).map_err(|why| failed(&why))?;
+fn encrypt(command: &mut Command, encryption: &Encryption) {
     match encryption.strength {
         Strength::Preferred => {}
         Strength::Off => {
@@ -236,7 +220,6 @@ fn encrypt(command: &mut Command, url: &str) -> Result<(), Error> {
             command.arg(argument);
         }
     }
-    Ok(())
 }
 
 async fn sqlite(connection: &Connection, path: &Path, stop: &Stop) -> Result<(), Error> {

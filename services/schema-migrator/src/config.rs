@@ -45,6 +45,9 @@ pub struct Config {
     /// Opens the credentials of tenants' databases.
     #[serde(default)]
     pub vault: grey_vault::Options,
+    /// Where tenants' databases may be.
+    #[serde(default)]
+    pub tenant_databases: grey_database_url::Rules,
     /// The files.
     pub migrations: Migrations,
     /// How upgrades are run.
@@ -144,6 +147,7 @@ impl Validate for Config {
         faults.section("control", &self.control);
         faults.check(!self.follow_up.pause.is_zero(), "follow_up.pause", "must be longer than nothing");
         faults.section("vault", &self.vault);
+        faults.section("tenant_databases", &self.tenant_databases);
         let named = !self.migrations.folder.as_os_str().is_empty();
         faults.check(named, "migrations.folder", "must be set");
         faults.section("jobs", &self.jobs);

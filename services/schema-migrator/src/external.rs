@@ -19,6 +19,7 @@ pub use output::Progress;
 use crate::files::{Dialect, External, Tool};
 use crate::tenant::{Connection, Error as TenantError, Stop};
 use login::Login;
+pub(crate) use login::Private;
 use std::path::PathBuf;
 use std::time::Duration;
 

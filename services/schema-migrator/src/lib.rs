@@ -9,7 +9,6 @@
 
 mod app;
 mod config;
-mod encryption;
 
 pub mod backfill;
 pub mod backup;

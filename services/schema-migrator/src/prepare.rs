@@ -10,6 +10,7 @@ use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
 use grey_core::version::Version;
+use grey_database_url::{DatabaseUrl, Guard, direct_context};
 use grey_proto::control::{DatabaseKind, SealedDatabase};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::schema::{StepState, Target, UpgradeDirection, UpgradeOptions, UpgradeStep};
@@ -35,10 +36,11 @@ pub struct Grounds {
     timeouts: Timeouts,
     options: plan::Options,
     tooling: Arc<Tooling>,
+    guard: Guard,
 }
 
 impl Grounds {
-    /// Without a `vault` no credentials can be opened. `options` says how findings weigh.
+    /// Without a `vault` no credentials can be opened. `options` says how findings weigh, `guard` where databases may be.
     #[must_use]
     pub fn new(
         control: Control,
@@ -47,9 +49,10 @@ impl Grounds {
         timeouts: Timeouts,
         options: plan::Options,
         tooling: Tooling,
+        guard: Guard,
     ) -> Self {
         let tooling = Arc::new(tooling);
-        Self { control, vault: vault.map(Arc::new), folder, timeouts, options, tooling }
+        Self { control, vault: vault.map(Arc::new), folder, timeouts, options, tooling, guard }
     }
 
     /// The control plane.
@@ -96,15 +99,22 @@ impl Grounds {
             )
         })?;
         let key = SealedKey::new(sealed.sealed_key.as_str());
-        let url =
-            vault.open(tenant.as_str(), &key, service.as_str(), &sealed.sealed_url).map_err(|error| {
-                unreadable(format!(
-                    "open the credentials of tenant `{tenant}` for service `{service}`: {error}"
-                ))
-            })?;
+        let (context, sealed_url) = match sealed.sealed_direct_url.as_str() {
+            "" => (service.to_string(), &sealed.sealed_url),
+            _ => (direct_context(service.as_str()), &sealed.sealed_direct_url),
+        };
+        let url = vault.open(tenant.as_str(), &key, &context, sealed_url).map_err(|error| {
+            unreadable(format!("open the credentials of tenant `{tenant}` for service `{service}`: {error}"))
+        })?;
+        // It may have been registered by other rules than these, or beside the control plane.
+        let parsed = DatabaseUrl::parse(url.expose()).and_then(|url| self.guard.check(&url).map(|()| url));
+        let parsed = parsed.map_err(|why| {
+            let message = format!("the registered url of tenant `{tenant}` for service `{service}` {why}");
+            ApiError::new(Reason::DatabaseRefused, message)
+        })?;
         let schema = (database.kind() == DatabaseKind::Schema).then(|| database.schema.clone());
         let target = tenant::Target { tenant, service, dialect, url, schema };
-        Ok(Registered { target, server: format!("{}:{}", database.dialect, database.server) })
+        Ok(Registered { target, server: format!("{}:{}", database.dialect, parsed.server()) })
     }
 
     /// Reads a service's files.

@@ -185,11 +185,7 @@ async fn run(
             let text = format!("run a plan: {} has no undo file", planned.migration.schema);
             return Err(Error::Conflict(text));
         };
-        let applied = match connection.verify_lock().await {
-            Ok(()) => Box::pin(worker.apply(&script, &[])).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = applied {
+        if let Err(error) = Box::pin(worker.apply(&script, &[])).await {
             return Box::pin(worker.back_out(&script, error)).await;
         }
     }

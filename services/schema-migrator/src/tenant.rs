@@ -12,9 +12,12 @@ mod fleet;
 mod history;
 mod journal;
 mod lock;
+mod mysql_tls;
 mod names;
+mod pinned;
 mod pool;
 mod repair;
+mod session;
 mod sql;
 
 pub use baseline::{baseline, flyway};
@@ -25,7 +28,7 @@ pub use fleet::{facts_of_many, read_many};
 pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};
 pub use names::Names;
-pub(crate) use pool::{mysql_options, percent_decoded, postgres_options};
+pub(crate) use pool::server;
 pub use repair::{Declared, Repair, half_done, repair};
 pub(crate) use sql::Sql;
 
@@ -119,6 +122,12 @@ pub enum Error {
         /// In the driver's words.
         why: String,
     },
+    /// A pooler stands between, or something like it: the session is lent, and was begun by somebody else.
+    #[error(
+        "connect to the tenant's database: a pooler such as PgBouncer stands between, which lends sessions that others have \
+         set up; register the server's own address for migrations, as direct URL"
+    )]
+    Pooled,
     /// The database does not let the migrator in: a wrong password, no such database or schema.
     #[error("{attempted}: {why}")]
     Refused {
@@ -182,12 +191,18 @@ impl Error {
         matches!(self, Self::Unreachable { .. })
     }
 
+    /// Whether nothing more can be done on the connection.
+    #[must_use]
+    pub fn ends_connection(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Pooled)
+    }
+
     /// The stable reason.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
             Self::Unreachable { .. } => Reason::DatabaseUnavailable,
-            Self::Refused { .. } => Reason::DatabaseRefused,
+            Self::Refused { .. } | Self::Pooled => Reason::DatabaseRefused,
             Self::Statement { .. }
             | Self::Check { .. }
             | Self::Conflict(_)

@@ -44,6 +44,9 @@ pub struct Config {
     /// Seals the credentials of tenants' databases; without keys, one is made in the data directory.
     #[serde(default)]
     pub vault: grey_vault::Options,
+    /// Where tenants' databases may be.
+    #[serde(default)]
+    pub tenant_databases: grey_database_url::Rules,
     /// Encrypts all ports; none: they are plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<tls::ServerOptions>,
@@ -179,6 +182,7 @@ impl Config {
         config.tls.clone_from(&self.tls);
         config.access.clone_from(&self.access);
         config.telemetry.clone_from(&self.telemetry);
+        config.tenant_databases.clone_from(&self.tenant_databases);
         if let Some(links) = links {
             links.apply(&mut config);
         }
@@ -253,6 +257,7 @@ impl Validate for Config {
         faults.section("access", &self.access);
         check_tokens(faults, &self.access);
         faults.section("vault", &self.vault);
+        faults.section("tenant_databases", &self.tenant_databases);
         let fits = self.tls.is_some() || self.client_tls.is_none();
         faults.check(fits, "client_tls", "needs [tls]");
         if let Some(client_tls) = &self.client_tls {

@@ -216,6 +216,7 @@ fn some_database() -> impl Strategy<Value = Database> {
         server: "db:5432".to_owned(),
         name: name.to_owned(),
         schema: String::new(),
+        direct_server: String::new(),
     })
 }
 

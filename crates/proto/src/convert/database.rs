@@ -35,6 +35,7 @@ impl From<(&TenantId, &ServiceId, &Database)> for control::TenantDatabase {
             dialect: database.dialect.to_string(),
             server: database.server.clone(),
             database: database.name.clone(),
+            direct_server: database.direct_server.clone(),
             ..Self::default()
         }
     }
@@ -51,6 +52,7 @@ impl TryFrom<control::TenantDatabase> for (TenantId, ServiceId, Database) {
             dialect: read("dialect", &message.dialect)?,
             server: message.server,
             name: message.database,
+            direct_server: message.direct_server,
             schema: message.schema,
         };
         Ok((read("tenant", &message.tenant)?, read("service", &message.service)?, database))

@@ -38,18 +38,20 @@ impl Api {
         caller: &Caller,
         request: PutDatabaseRequest,
     ) -> Result<PutDatabaseResponse, ApiError> {
-        let url = Secret::new(request.url);
+        let (url, direct_url) = (Secret::new(request.url), Secret::new(request.direct_url));
         let wanted = request.database.ok_or_else(|| InvalidMessage::missing("database"))?;
         let (tenant, service) =
             (id("database.tenant", &wanted.tenant)?, id("database.service", &wanted.service)?);
         let kind = DatabaseKind::try_from(wanted.kind);
         let kind = kind.map_err(|_| invalid("database.kind", "is not one of the kinds"))?;
         let kind = if kind == DatabaseKind::Unspecified { DatabaseKind::Database } else { kind };
-        let database = registered::place(kind.into(), &wanted.schema, url.expose());
+        let (guard, schema) = (&self.0.registrar.guard, &wanted.schema);
+        let database = registered::place(guard, kind.into(), schema, url.expose(), direct_url.expose());
+        let beside = |fault: &InvalidMessage| fault.field == "url" || fault.field == "direct_url";
         let database =
-            database.map_err(|fault| if fault.field == "url" { fault } else { fault.under("database") })?;
+            database.map_err(|fault| if beside(&fault) { fault } else { fault.under("database") })?;
         let mut told = control::TenantDatabase::from((&tenant, &service, &database));
-        let credentials = Some(Credentials { url, vault: Arc::clone(self.vault()?) });
+        let credentials = Some(Credentials { url, direct_url, vault: Arc::clone(self.vault()?) });
         let options = request.write.unwrap_or_default();
         let wait = wait(options.wait, "write.wait")?;
         let change = Change::Put(Fact::Database(tenant, service, database));
@@ -149,7 +151,8 @@ impl Api {
         for row in rows {
             let sealed_key = keys.get(&row.tenant).cloned().unwrap_or_default();
             let database = Some(row.message()?);
-            databases.push(SealedDatabase { database, sealed_url: row.sealed_url, sealed_key });
+            let (sealed_url, sealed_direct_url) = (row.sealed_url, row.sealed_direct_url);
+            databases.push(SealedDatabase { database, sealed_url, sealed_key, sealed_direct_url });
         }
         let more = cut(&mut databases, size);
         let last = databases.last().filter(|_| more).and_then(|sealed| sealed.database.as_ref());
@@ -174,7 +177,7 @@ impl Api {
     }
 
     fn vault(&self) -> Result<&Arc<Vault>, ApiError> {
-        self.0.vault.as_ref().ok_or_else(|| {
+        self.0.registrar.vault.as_ref().ok_or_else(|| {
             unavailable(
                 "this control plane has no master key to seal credentials with: configure `keys` and `active` in \
                  [vault], or GREY__VAULT__KEYS and GREY__VAULT__ACTIVE",

@@ -52,6 +52,8 @@ pub struct Command {
 pub struct Credentials {
     /// The URL, with user and password.
     pub url: Secret,
+    /// The URL that migrations connect by; empty: the same.
+    pub direct_url: Secret,
     /// What it is sealed with.
     pub vault: Arc<Vault>,
 }

@@ -32,6 +32,8 @@ struct Wanted {
     #[serde(default)]
     schema: String,
     url: Secret,
+    #[serde(default, rename = "directUrl")]
+    direct_url: Option<Secret>,
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListDatabasesResponse> {
@@ -49,11 +51,13 @@ async fn list(State(api): State<Api>, input: Input) -> Answer<ListDatabasesRespo
 async fn write(State(api): State<Api>, input: Input) -> Answer<PutDatabaseResponse> {
     let caller = input.admit(Operation::PutDatabase)?;
     let write = input.write()?;
-    let Wanted { kind, schema, url } =
-        input.secret_json("texts: `url`, and if need be `kind` and `schema`")?;
+    let Wanted { kind, schema, url, direct_url } =
+        input.secret_json("texts: `url`, and if need be `kind`, `schema` and `directUrl`")?;
     let (tenant, service, kind) = (input.path("id"), input.path("service"), read_kind(&kind)?.into());
     let database = TenantDatabase { tenant, service, kind, schema, ..TenantDatabase::default() };
-    let request = PutDatabaseRequest { database: Some(database), url: url.expose().to_owned(), write };
+    let direct_url = direct_url.map(|url| url.expose().to_owned()).unwrap_or_default();
+    let url = url.expose().to_owned();
+    let request = PutDatabaseRequest { database: Some(database), url, write, direct_url };
     let response = api.put_database(&caller, request).await?;
     let tag = tag_of(response.result.as_ref(), response.database.as_ref().map(|database| database.revision));
     Ok(Reply::tagged(response, tag))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use grey_core::error::Reason;
+use grey_database_url::direct_context;
 use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{
     self as control, DatabaseKind, DatabaseRemoved, DeleteDatabaseRequest, DeleteServiceRequest,
@@ -35,6 +36,8 @@ on_both! {
     the_log_tells_who_registered_what_and_why
     a_database_is_written_over_what_was_seen_only
     only_the_master_keys_open_what_is_listed_sealed
+    a_direct_url_is_sealed_for_migrations_alone
+    urls_that_do_not_say_what_they_seem_to_are_refused
     databases_are_listed_by_page
     a_removed_tenant_takes_its_key_along
     a_service_with_databases_stays
@@ -46,7 +49,12 @@ pub(crate) fn database(tenant: &str, service: &str) -> TenantDatabase {
 }
 
 async fn put(plane: &Plane, database: TenantDatabase, url: &str) -> Result<TenantDatabase, Status> {
-    let request = PutDatabaseRequest { database: Some(database), url: url.to_owned(), write: None };
+    let request = PutDatabaseRequest {
+        database: Some(database),
+        url: url.to_owned(),
+        write: None,
+        direct_url: String::new(),
+    };
     Ok(plane.databases().put_database(request).await?.into_inner().database.unwrap())
 }
 
@@ -119,6 +127,7 @@ async fn the_log_tells_who_registered_what_and_why(plane: Plane) {
         database: Some(database("acme", "payment")),
         url: URL.into(),
         write: write("moved"),
+        direct_url: String::new(),
     };
     let answer = plane.databases().put_database(request).await.unwrap().into_inner();
     let (registered, at) = (answer.database.unwrap(), revision(answer.result));
@@ -149,8 +158,12 @@ async fn the_log_tells_who_registered_what_and_why(plane: Plane) {
 async fn a_database_is_written_over_what_was_seen_only(plane: Plane) {
     plane.acme().await;
     let put = async |url: &str, write| {
-        let request =
-            PutDatabaseRequest { database: Some(database("acme", "payment")), url: url.into(), write };
+        let request = PutDatabaseRequest {
+            database: Some(database("acme", "payment")),
+            url: url.into(),
+            write,
+            direct_url: String::new(),
+        };
         Ok::<_, Status>(plane.databases().put_database(request).await?.into_inner())
     };
     let first = put(URL, expecting(0)).await.unwrap().database.unwrap().revision;
@@ -202,6 +215,71 @@ async fn only_the_master_keys_open_what_is_listed_sealed(plane: Plane) {
     };
     let these = plane.databases().list_sealed_databases(request).await.unwrap().into_inner();
     assert_eq!(these.databases, listed);
+}
+
+async fn a_direct_url_is_sealed_for_migrations_alone(plane: Plane) {
+    const DIRECT: &str = "postgres://owner:s3cret@[2001:db8::7]:5433/acme";
+    plane.acme().await;
+    let request = PutDatabaseRequest {
+        database: Some(database("acme", "payment")),
+        url: URL.into(),
+        direct_url: DIRECT.into(),
+        write: None,
+    };
+    let told = plane.databases().put_database(request).await.unwrap().into_inner().database.unwrap();
+    assert_eq!((told.server.as_str(), told.direct_server.as_str()), ("db:6000", "[2001:db8::7]:5433"));
+    assert_eq!(list(&plane, "acme", "payment").await, [told.clone()]);
+    let (_, event) = newest(&plane).await;
+    let Some(Kind::DatabasePut(event)) = event else { panic!("{event:?}") };
+    assert_eq!(event.direct_server, told.direct_server);
+    let one = sealed(&plane).await.remove(0);
+    let opened = |context: &str, sealed_url: &str| {
+        let vault = Vault::new(&vault(&["first"])).unwrap();
+        let key = SealedKey::new(one.sealed_key.as_str());
+        vault.open("acme", &key, context, sealed_url).map(|url| url.expose().to_owned())
+    };
+    assert_eq!(opened("payment", &one.sealed_url).unwrap(), URL);
+    assert_eq!(opened(&direct_context("payment"), &one.sealed_direct_url).unwrap(), DIRECT);
+    assert!(opened("payment", &one.sealed_direct_url).is_err(), "neither opens in the other's place");
+
+    let path = "/api/tenants/acme/services/payment/database";
+    let body = json!({"url": URL, "directUrl": "postgres://owner:s3cret@past/acme"});
+    let (code, answer) = plane.call(Method::PUT, path, body).await;
+    assert_eq!((code, answer["database"]["directServer"].as_str()), (StatusCode::OK, Some("past:5432")));
+    let (code, answer) = plane.call(Method::PUT, path, json!({"url": URL})).await;
+    assert_eq!((code, answer["database"]["directServer"].as_str()), (StatusCode::OK, Some("")), "{answer}");
+    assert_eq!(sealed(&plane).await.remove(0).sealed_direct_url, "");
+    let body = json!({"url": URL, "directUrl": "mysql://owner:s3cret@past/acme"});
+    let (code, answer) = plane.call(Method::PUT, path, body).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(!answer.to_string().contains("s3cret"), "{answer}");
+}
+
+async fn urls_that_do_not_say_what_they_seem_to_are_refused(plane: Plane) {
+    plane.acme().await;
+    let own = plane.store.url.clone();
+    let kind = if own.starts_with("sqlite") { DatabaseKind::File } else { DatabaseKind::Database };
+    let ours = TenantDatabase { kind: kind.into(), ..database("acme", "payment") };
+    let refused = put(&plane, ours, &own).await;
+    assert!(refused.clone().unwrap_err().message().contains("own database"), "{refused:?}");
+    for query in ["sslmod=verify-full", "SSLMODE=verify-full", "ssl=true", "useSSL=true", "sslmode=bogus"] {
+        let refused =
+            put(&plane, database("acme", "payment"), &format!("postgres://u:x@db/acme?{query}")).await;
+        assert_eq!(fact(refused.clone(), "field"), "url");
+        assert_eq!(reason(refused), Reason::InvalidArgument, "{query}");
+    }
+    for url in [
+        "postgres://u:x@169.254.169.254/acme",
+        "postgres://u:x@[fe80::1]/acme",
+        "postgres://u:x@db/acme?sslmode=require&sslcert=/etc/grey/c.pem&sslkey=/etc/shadow",
+    ] {
+        assert_eq!(
+            reason(put(&plane, database("acme", "payment"), url).await),
+            Reason::InvalidArgument,
+            "{url}"
+        );
+    }
+    assert!(list(&plane, "", "").await.is_empty());
 }
 
 async fn databases_are_listed_by_page(plane: Plane) {

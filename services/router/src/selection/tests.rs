@@ -26,7 +26,7 @@ fn nobody_is_told_where_databases_are() {
     let (tenant, payment) = (TenantId::new("acme").unwrap(), ServiceId::new("payment").unwrap());
     let (kind, dialect) = (DatabaseKind::Database, Dialect::Postgres);
     let (server, name, schema) = ("db:5432".to_owned(), "acme".to_owned(), String::new());
-    let database = Database { kind, dialect, server, name, schema };
+    let database = Database { kind, dialect, server, name, schema, direct_server: String::new() };
     let unpinned = Change::Removed(Key::Pin(tenant.clone(), payment.clone()));
     let changes = vec![Change::Put(Fact::Database(tenant, payment, database)), unpinned.clone()];
     let event = Event { changes, ..Event::default() };

@@ -1,7 +1,7 @@
 //! How a tool gets to the tenant's database: its address as arguments, its credentials in a private file.
 
-use crate::encryption::{Encryption, Strength};
 use crate::files::Tool;
+use grey_database_url::{DatabaseUrl, Encryption, Host, Place, Server, Strength};
 use grey_runtime::Secret;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
@@ -24,29 +24,23 @@ pub(super) struct Login {
 impl Login {
     /// Reads a URL of the MySQL family: `mysql://user:password@host:port/database`. No error text quotes it.
     pub(super) fn read(url: &str, database: &str) -> Result<Self, String> {
-        let unusable = || "the URL of the tenant's database is not one that a tool can be given".to_owned();
-        let rest =
-            url.strip_prefix("mysql://").or_else(|| url.strip_prefix("mariadb://")).ok_or_else(unusable)?;
-        let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, address) = authority.rsplit_once('@').ok_or_else(unusable)?;
-        let (user, password) = user.split_once(':').unwrap_or((user, ""));
-        let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| unusable())?),
-            _ => (address, 3306),
+        let unusable = |why: &str| {
+            format!("the URL of the tenant's database is not one that a tool can be given: it {why}")
         };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        let (user, password) = (decoded(user).ok_or_else(unusable)?, decoded(password).ok_or_else(unusable)?);
-        if !plain(host) || host.starts_with('-') {
-            return Err(unusable());
-        }
+        let url = DatabaseUrl::parse(url).map_err(|why| unusable(&why.to_string()))?;
+        let DatabaseUrl { place: Place::Server(server), encryption, .. } = url else {
+            return Err(unusable("is of a file"));
+        };
+        let Server { host, port, user, password, .. } = server;
+        let host = match host {
+            Host::Socket(_) => return Err(unusable("leads to a socket")),
+            host => host.bare(),
+        };
         // What quotes mean in a file of options differs between the tools.
-        if !is_plain(&user) || !is_plain(&password) {
+        if !is_plain(&user) || !is_plain(password.expose()) {
             return Err("the user or the password has a quote or a backslash, which tools read differently"
                 .to_owned());
         }
-        let encryption = Encryption::of(url)?;
         let odd = |file: &Path| file.to_str().is_none_or(|text| !is_plain(text));
         if encryption.files().any(|(_, file)| odd(file)) {
             return Err(
@@ -54,8 +48,7 @@ impl Login {
                     .to_owned(),
             );
         }
-        let (host, password, database) = (host.to_owned(), Secret::new(password), database.to_owned());
-        Ok(Self { host, port, user, password, database, encryption })
+        Ok(Self { host, port, user, password, database: database.to_owned(), encryption })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -127,31 +120,14 @@ fn is_plain(text: &str) -> bool {
     !text.contains(['"', '\\', '`']) && !text.contains(char::is_control)
 }
 
-/// Undoes the percent signs of a URL.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if let (b'%', [high, low, after @ ..]) = (first, tail) {
-            let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            bytes.push(digit(*high)? * 16 + digit(*low)?);
-            rest = after;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// A folder with a file that only this user may read; both are removed when it is dropped.
-pub(super) struct Private {
+pub(crate) struct Private {
     folder: PathBuf,
     file: PathBuf,
 }
 
 impl Private {
-    fn make() -> std::io::Result<Self> {
+    pub(crate) fn make() -> std::io::Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
         // Short, since the names of sockets are: a part of the random id, as one that is taken is refused.
@@ -171,7 +147,7 @@ impl Private {
     }
 
     /// The folder, which a tool may have for its own.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 }
@@ -213,14 +189,13 @@ mod tests {
         assert_eq!(login.password().expose(), "p@ss#");
         assert_eq!(Login::read("mysql://u:p@h/d", "d").unwrap().port(), 3306);
         for wrong in [
-            "postgres://u:s3cret@h/d",
             "mysql://h/d",
             "mysql://u:s3cret@h:x/d",
             "mysql://u:s3cret%zz@h/d",
             "mysql://u:s3cret%22@h/d",
             "mysql://u:s3cret@-h/d",
             "mysql://u:s3cret@/d",
-            "mysql://u:s3cret@h/d?ssl-ca=/etc/a%22b",
+            "mysql://u:s3cret@h/d?ssl-mode=VERIFY_CA&ssl-ca=/etc/a%22b",
             "mysql://u:s3cret@h/d?ssl-mode=s3cret",
         ] {
             let error = Login::read(wrong, "d").err().unwrap();

@@ -21,7 +21,7 @@ impl Worker<'_> {
     /// With [`Error::Unreachable`] when the connection is lost: something is half done, or the upgrade's earlier
     /// migrations still stand.
     pub(super) async fn back_out(&mut self, script: &Script<'_>, error: Error) -> Result<Ended, Error> {
-        if error.is_unreachable() {
+        if error.ends_connection() {
             return Err(error);
         }
         let version = script.migration.schema.clone();
@@ -36,7 +36,7 @@ impl Worker<'_> {
         }
         match Box::pin(self.others_back()).await {
             Ok(()) => {}
-            Err(other) if other.is_unreachable() => return Err(other),
+            Err(other) if other.ends_connection() => return Err(other),
             Err(other) => {
                 let text = format!("and what came before it could not be taken back: {other}");
                 return self.ended(Outcome::NeedsRepair(failed(text))).await;
@@ -51,6 +51,7 @@ impl Worker<'_> {
 
     /// Takes back what a file that failed has done before, if anything, and tells the history.
     async fn half_back(&mut self, script: &Script<'_>, error: &Error) -> Result<Half, Error> {
+        self.connection.renew().await?;
         let records = self.connection.unfinished().await?;
         let version = &script.migration.schema;
         let mut records: Vec<Record> = records.into_iter().filter(|it| it.version == *version).collect();
@@ -77,7 +78,7 @@ impl Worker<'_> {
             };
             match Box::pin(self.one_by_one(&undo, &records, true)).await {
                 Ok(()) => {}
-                Err(other) if other.is_unreachable() => return Err(other),
+                Err(other) if other.ends_connection() => return Err(other),
                 Err(_) => return Ok(Half::Left(self.records_of(script).await?)),
             }
             let begun = records.iter().find(|it| it.direction == Direction::Up && it.step == 0);

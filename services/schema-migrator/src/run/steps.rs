@@ -1,6 +1,6 @@
 //! Applying one file: as one transaction, or step by step with a journal.
 
-use super::commit_mode::{CommitMode, Probe, commit_mode, is_setting};
+use super::commit_mode::{CommitMode, Holdings, Probe, Setting, commit_mode, setting};
 use super::script::Script;
 use super::{Progress, Worker};
 use crate::files::{Dialect, External, Statement, Step};
@@ -18,6 +18,7 @@ impl Worker<'_> {
     pub(super) async fn apply(&mut self, script: &Script<'_>, records: &[Record]) -> Result<(), Error> {
         let version = script.migration.schema.clone();
         self.tell(Progress::Begun { version, direction: script.direction, steps: script.len() });
+        self.connection.renew().await?;
         let together = script.transactional && records.is_empty();
         // In a table without transactions a statement could neither be rolled back nor done again.
         if together && self.rolls_back(script).await? {
@@ -30,14 +31,14 @@ impl Worker<'_> {
     }
 
     async fn rolls_back(&self, script: &Script<'_>) -> Result<bool, Error> {
-        let tables = self.unsafe_tables().await?;
+        let holdings = self.holdings().await?;
         let together = |step: &Step| match step {
             Step::Sql(statement) => {
-                commit_mode(self.dialect(), &statement.sql, &tables) == CommitMode::Transactional
+                commit_mode(self.dialect(), &statement.sql, &holdings) == CommitMode::Transactional
             }
             _ => false,
         };
-        Ok(tables.is_empty() || script.steps.iter().all(together))
+        Ok(holdings.tables.is_empty() || script.steps.iter().all(together))
     }
 
     /// All steps, the checks and the history's row in one transaction.
@@ -114,11 +115,11 @@ impl Worker<'_> {
             begun.fingerprint = Some(self.connection.catalog().await?.fingerprint());
             self.connection.journal(self.connection.db(), &begun).await?;
         }
-        let tables = self.unsafe_tables().await?;
+        let holdings = self.holdings().await?;
         let (version, direction) = (script.migration.schema.clone(), script.direction);
         for (step, number) in script.steps.iter().zip(1..) {
             let record = found(number);
-            if self.is_done(script, step, record).await? {
+            if self.is_done(script, step, record, &holdings).await? {
                 continue;
             }
             self.stop.check()?;
@@ -126,7 +127,7 @@ impl Worker<'_> {
             self.tell(Progress::Step { version: version.clone(), direction, step: number });
             let mut new = self.new_record(script, number, step.line(), Mark::Started);
             new.reached = record.and_then(|record| record.reached.clone());
-            match Box::pin(self.step(step, new.clone(), &tables)).await {
+            match Box::pin(self.step(step, new.clone(), &holdings)).await {
                 Err(error) if lenient && is_missing_object(&error) => {
                     new.mark = Mark::Done;
                     self.connection.journal(self.connection.db(), &new).await?;
@@ -144,15 +145,21 @@ impl Worker<'_> {
         script: &Script<'_>,
         step: &Step,
         record: Option<&Record>,
+        holdings: &Holdings,
     ) -> Result<bool, Error> {
         match (record, step) {
             (None, _) => Ok(false),
             (Some(record), _) if record.mark == Mark::Done => {
                 if let Step::Sql(Statement { sql, line }) = step
-                    && is_setting(self.dialect(), sql)
                     && script.direction == record.direction
                 {
-                    self.connection.execute(self.connection.db(), sql, *line, &self.stop).await?;
+                    match setting(self.dialect(), sql, holdings) {
+                        Setting::No => {}
+                        Setting::Repeatable => {
+                            self.connection.execute(self.connection.db(), sql, *line, &self.stop).await?;
+                        }
+                        Setting::Once => return Err(Error::Undecided { line: *line }),
+                    }
                 }
                 Ok(true)
             }
@@ -182,8 +189,8 @@ impl Worker<'_> {
     /// # Errors
     /// With [`Error::Undecided`] when nothing tells.
     pub(super) async fn took_effect(&self, statement: &Statement, record: &Record) -> Result<bool, Error> {
-        let tables = self.unsafe_tables().await?;
-        match commit_mode(self.dialect(), &statement.sql, &tables) {
+        let holdings = self.holdings().await?;
+        match commit_mode(self.dialect(), &statement.sql, &holdings) {
             CommitMode::Transactional | CommitMode::Autocommit(Probe::Repeat) => Ok(false),
             CommitMode::Autocommit(Probe::Nothing) => Err(Error::Undecided { line: statement.line }),
             CommitMode::Autocommit(Probe::Catalog) => {
@@ -194,9 +201,9 @@ impl Worker<'_> {
         }
     }
 
-    async fn step(&mut self, step: &Step, record: Record, tables: &[String]) -> Result<(), Error> {
+    async fn step(&mut self, step: &Step, record: Record, holdings: &Holdings) -> Result<(), Error> {
         match step {
-            Step::Sql(statement) => match commit_mode(self.dialect(), &statement.sql, tables) {
+            Step::Sql(statement) => match commit_mode(self.dialect(), &statement.sql, holdings) {
                 CommitMode::Transactional => self.with_record(statement, record).await,
                 CommitMode::Autocommit(probe) => self.alone(statement, record, probe).await,
             },
@@ -238,7 +245,7 @@ impl Worker<'_> {
                 record.mark = Mark::Done;
                 self.connection.journal(db, &record).await
             }
-            Err(error) if error.is_unreachable() => Err(error),
+            Err(error) if error.ends_connection() => Err(error),
             Err(error) => {
                 if !self.was_changed(external, &record).await? {
                     self.connection.forget(&record).await?;
@@ -287,7 +294,7 @@ impl Worker<'_> {
                 record.mark = Mark::Done;
                 self.connection.journal(db, &record).await
             }
-            Err(error) if error.is_unreachable() => Err(error),
+            Err(error) if error.ends_connection() => Err(error),
             Err(error) => {
                 // Refused, yet it may have done a part of what it names; then the record stays.
                 match self.took_effect(statement, &record).await {

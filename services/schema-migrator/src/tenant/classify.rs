@@ -49,6 +49,10 @@ pub(super) fn connecting(error: &sqlx::Error) -> Error {
         sqlx::Error::Database(refused) => {
             let code = code(refused.as_ref());
             let why = cut(refused.message());
+            // What PgBouncer says to settings that travel with the start of a session, unless it passes over them.
+            if why.contains("unsupported startup parameter") {
+                return Error::Pooled;
+            }
             if is_gone(refused.as_ref(), &code) {
                 Error::Unreachable { attempted, why }
             } else {

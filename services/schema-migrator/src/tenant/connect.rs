@@ -2,6 +2,7 @@
 
 use super::lock::Lock;
 use super::pool::{Beside, pool};
+use super::session::Session;
 use super::{Error, Names, Sql, Stop, Target, Timeouts, classify};
 use crate::files::Dialect;
 use futures::TryFutureExt as _;
@@ -11,7 +12,7 @@ use sea_orm::{
 };
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -21,7 +22,7 @@ const STOP_ATTEMPTS: u32 = 5;
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longer than any statement of ours takes on a database that is well.
-const OWN_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const OWN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One session with a tenant's database, with the migrator's settings.
 #[derive(Debug)]
@@ -31,26 +32,31 @@ pub struct Connection {
     pub(super) timeouts: Timeouts,
     pub(super) names: Names,
     pub(super) lock: Option<Lock>,
-    /// The server's number for the session; 0 for SQLite.
-    session: i64,
+    /// What the session was like when it began.
+    pub(super) session: Session,
+    /// The server's number for the present session; 0 for SQLite.
+    pub(super) number: AtomicI64,
     /// The schema or database that statements work in.
-    place: String,
+    pub(super) place: String,
+    /// Whether statements of files have run in the session.
+    pub(super) used: AtomicBool,
     pub(super) server: Option<crate::plan::Server>,
     pub(super) beside: Arc<Beside>,
-    lost: AtomicBool,
+    pub(super) lost: AtomicBool,
 }
 
 impl Connection {
     /// Connects, and sets the session up: timeouts, and the schema that names without one mean.
     ///
     /// # Errors
-    /// When the database does not answer or does not let the migrator in.
+    /// When the database does not answer or does not let the migrator in, or a pooler stands between.
     pub async fn open(target: &Target, timeouts: &Timeouts) -> Result<Self, Error> {
         let beside = Arc::<Beside>::default();
         let attempted = "connect to the tenant's database";
         // Its own deadline does not count a server that takes the connection and then says nothing.
         let limit = timeouts.connect + Duration::from_millis(200);
-        let db = timeout(limit, Box::pin(pool(target, timeouts, &beside)))
+        let tag = uuid::Uuid::new_v4().simple().to_string();
+        let db = timeout(limit, Box::pin(pool(target, timeouts, &tag, &beside)))
             .await
             .map_err(|_| Error::Unreachable { attempted, why: "no answer in time".to_owned() })??;
         let mut connection = Self {
@@ -59,15 +65,18 @@ impl Connection {
             target: target.clone(),
             timeouts: *timeouts,
             lock: None,
-            session: 0,
+            session: Session::default(),
+            number: AtomicI64::new(0),
             place: "main".to_owned(),
+            used: AtomicBool::new(false),
             server: None,
             beside,
             lost: AtomicBool::new(false),
         };
-        timeout(limit, Box::pin(connection.set_up()))
+        timeout(limit, Box::pin(connection.set_up(&tag)))
             .await
             .map_err(|_| Error::Unreachable { attempted, why: "no answer in time".to_owned() })??;
+        connection.number.store(connection.session.number, Ordering::Relaxed);
         Ok(connection)
     }
 
@@ -107,6 +116,11 @@ impl Connection {
         self.server.is_some_and(|server| server.mariadb)
     }
 
+    /// A table of the migrator's own, wherever names without a schema may lead.
+    pub(super) fn own_table(&self, name: &str) -> String {
+        format!("{}.{name}", self.sql().quoted(&self.place))
+    }
+
     pub(crate) fn sql(&self) -> Sql {
         Sql(self.target.dialect)
     }
@@ -125,8 +139,15 @@ impl Connection {
         self.own("begin a transaction", limit, self.db.begin_with_options(options)).await
     }
 
-    /// Commits. An error leaves it open whether the transaction took effect.
+    /// Commits, if it is still this session, with the lock, and where it began; see [`Self::verify`]. Otherwise it is rolled
+    /// back. Another error leaves it open whether the transaction took effect.
     pub(crate) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), Error> {
+        if self.lock.is_some()
+            && let Err(error) = Box::pin(self.verify(&transaction)).await
+        {
+            self.roll_back(transaction).await;
+            return Err(error);
+        }
         // Deferred constraints are looked at now, which takes as long as a statement may.
         let limit = OWN_DEADLINE + self.timeouts.statement;
         self.own("commit a transaction", limit, transaction.commit()).await
@@ -196,6 +217,7 @@ impl Connection {
         line: u32,
         stop: &Stop,
     ) -> Result<u64, Error> {
+        self.used.store(true, Ordering::Relaxed);
         let running = Box::pin(on.execute_unprepared(sql));
         self.stoppable(running, line, stop).await.map(|result| result.rows_affected())
     }
@@ -260,15 +282,16 @@ impl Connection {
     /// Tells the server, over another connection, to stop what this session runs, or to `end` the session.
     async fn stop_statement(&self, end: bool) {
         self.beside.interrupt.store(true, Ordering::Relaxed);
+        let number = self.number.load(Ordering::Relaxed);
         let sql = match (self.target.dialect, end) {
-            (Dialect::Postgres, false) => format!("SELECT pg_cancel_backend({})", self.session),
-            (Dialect::Postgres, true) => format!("SELECT pg_terminate_backend({})", self.session),
-            (Dialect::MySql, false) => format!("KILL QUERY {}", self.session),
-            (Dialect::MySql, true) => format!("KILL CONNECTION {}", self.session),
+            (Dialect::Postgres, false) => format!("SELECT pg_cancel_backend({number})"),
+            (Dialect::Postgres, true) => format!("SELECT pg_terminate_backend({number})"),
+            (Dialect::MySql, false) => format!("KILL QUERY {number}"),
+            (Dialect::MySql, true) => format!("KILL CONNECTION {number}"),
             (Dialect::Sqlite, _) => return,
         };
         let kill = async {
-            let other = pool(&self.target, &self.timeouts, &Arc::default()).await?;
+            let other = pool(&self.target, &self.timeouts, "stop", &Arc::default()).await?;
             let told = other.execute_unprepared(&sql).await;
             told.map_err(|error| classify::statement("stop a statement", 0, &error))
         };
@@ -279,7 +302,7 @@ impl Connection {
         }
     }
 
-    async fn own<T>(
+    pub(super) async fn own<T>(
         &self,
         attempted: &'static str,
         limit: Duration,
@@ -305,95 +328,12 @@ impl Connection {
         })
     }
 
-    fn still_there(&self, attempted: &'static str) -> Result<(), Error> {
+    pub(super) fn still_there(&self, attempted: &'static str) -> Result<(), Error> {
         if self.lost.load(Ordering::Relaxed) {
             Err(Error::Unreachable { attempted, why: "the connection is lost".to_owned() })
         } else {
             Ok(())
         }
-    }
-
-    async fn set_up(&mut self) -> Result<(), Error> {
-        match self.target.dialect {
-            Dialect::Postgres => self.set_up_postgres().await,
-            Dialect::MySql => self.set_up_mysql().await,
-            Dialect::Sqlite => {
-                // Also finds out whether the file is a database.
-                let attempted = "read the tenant's database";
-                let rows = self
-                    .rows(
-                        &self.db,
-                        attempted,
-                        self.sql()
-                            .plain("SELECT sqlite_version() AS v, (SELECT count(*) FROM sqlite_master) AS n"),
-                    )
-                    .await;
-                let rows = rows.map_err(refused)?;
-                let version: String = column(rows.first(), "v")?;
-                self.server = server(&version, false);
-                Ok(())
-            }
-        }
-    }
-
-    async fn set_up_postgres(&mut self) -> Result<(), Error> {
-        let sql = self.sql();
-        let Timeouts { lock, statement, .. } = self.timeouts;
-        let mut settings = format!(
-            "SET standard_conforming_strings = on; SET lock_timeout = {}; SET statement_timeout = {}; \
-             SET client_min_messages = warning",
-            lock.as_millis(),
-            statement.as_millis()
-        );
-        if let Some(schema) = &self.target.schema {
-            settings.push_str(&format!("; SET search_path = {}", sql.quoted(schema)));
-        }
-        settings.push_str(
-            "; SELECT pg_backend_pid()::bigint AS pid, current_schema()::text AS place, \
-             current_setting('server_version') AS version",
-        );
-        let rows = self.ask("set the session up", settings).await?;
-        self.session = column(rows.first(), "pid")?;
-        let place: Option<String> = column(rows.first(), "place")?;
-        let attempted = "find the tenant's schema";
-        self.place = place.ok_or_else(|| {
-            let why = match &self.target.schema {
-                Some(schema) => format!("schema {schema} does not exist"),
-                None => "the search path names no schema".to_owned(),
-            };
-            Error::Refused { attempted, why }
-        })?;
-        self.server = server(&column::<String>(rows.first(), "version")?, false);
-        Ok(())
-    }
-
-    async fn set_up_mysql(&mut self) -> Result<(), Error> {
-        let sql = self.sql();
-        let attempted = "set the session up";
-        let query = "SELECT CAST(CONNECTION_ID() AS SIGNED) AS id, VERSION() AS version, DATABASE() AS place";
-        let rows = self.rows(&self.db, attempted, sql.plain(query)).await?;
-        self.session = column(rows.first(), "id")?;
-        let version: String = column(rows.first(), "version")?;
-        self.server = server(&version, version.to_ascii_lowercase().contains("mariadb"));
-        let place: Option<String> = column(rows.first(), "place")?;
-        let attempted_place = "find the tenant's database";
-        let unnamed =
-            || Error::Refused { attempted: attempted_place, why: "the URL names no database".to_owned() };
-        self.place = place.ok_or_else(unnamed)?;
-        let lock = self.timeouts.lock.as_secs().max(1);
-        let mut settings = vec![
-            format!("SET SESSION lock_wait_timeout = {lock}"),
-            format!("SET SESSION innodb_lock_wait_timeout = {lock}"),
-        ];
-        if self.is_mariadb() {
-            // MySQL has no such limit but for SELECT: there only this side's clock stops a statement.
-            let seconds = self.timeouts.statement.as_secs_f64();
-            settings.push(format!("SET SESSION max_statement_time = {seconds:.3}"));
-        }
-        for setting in settings {
-            self.own(attempted, OWN_DEADLINE, self.db.execute_unprepared(&setting)).await?;
-        }
-        Ok(())
     }
 }
 
@@ -401,21 +341,4 @@ impl Connection {
 pub(super) fn column<T: sea_orm::TryGetable>(row: Option<&QueryResult>, name: &str) -> Result<T, Error> {
     let row = row.ok_or_else(|| Error::Corrupt(format!("a query for {name} gave no row")))?;
     row.try_get("", name).map_err(|_| Error::Corrupt(format!("column {name} is not as it was written")))
-}
-
-fn refused(error: Error) -> Error {
-    match error {
-        Error::Statement { attempted, message, .. } => Error::Refused { attempted, why: message },
-        other => other,
-    }
-}
-
-/// Reads `10.11.6-MariaDB`, `15.4 (Debian …)`, `3.46.0`.
-fn server(version: &str, mariadb: bool) -> Option<crate::plan::Server> {
-    // Old clients are told that MariaDB is `5.5.5-10.…`.
-    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let major = numbers.next()?.parse().ok()?;
-    let minor = numbers.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-    Some(crate::plan::Server { major, minor, mariadb })
 }

@@ -163,7 +163,7 @@ async fn histories(targets: &[Target], timeouts: &Timeouts) -> Result<Vec<Histor
         .enumerate()
         .filter(|(_, (place, names))| present.contains(&((*place).clone(), names.journal.clone())))
         .map(|(index, (place, names))| {
-            format!("SELECT {index} AS target, it.* FROM ({}) AS it", query(sql, names, Some(place)))
+            format!("SELECT {index} AS target, it.* FROM ({}) AS it", query(sql, names, place))
         })
         .collect();
     let mut histories = vec![History::default(); targets.len()];

@@ -37,15 +37,16 @@ impl Connection {
         let sql = self.sql();
         let (counter, engine) = (sql.counter(), sql.engine());
         let Names { history, journal } = &self.names;
+        let (own_history, own_journal) = (self.own_table(history), self.own_table(journal));
         let tables = [
             format!(
-                "CREATE TABLE IF NOT EXISTS {history} (seq {counter}, version VARCHAR(128) NOT NULL, \
+                "CREATE TABLE IF NOT EXISTS {own_history} (seq {counter}, version VARCHAR(128) NOT NULL, \
                  description VARCHAR(255) NOT NULL, checksum VARCHAR(64), undo_checksum VARCHAR(64), \
                  actor VARCHAR(255) NOT NULL, upgrade VARCHAR(64) NOT NULL, started_at BIGINT NOT NULL, \
                  ended_at BIGINT NOT NULL, outcome VARCHAR(16) NOT NULL){engine}"
             ),
             format!(
-                "CREATE TABLE IF NOT EXISTS {journal} (seq {counter}, upgrade VARCHAR(64) NOT NULL, \
+                "CREATE TABLE IF NOT EXISTS {own_journal} (seq {counter}, upgrade VARCHAR(64) NOT NULL, \
                  actor VARCHAR(255) NOT NULL, version VARCHAR(128) NOT NULL, direction VARCHAR(8) NOT NULL, \
                  step INTEGER NOT NULL, state VARCHAR(16) NOT NULL, line INTEGER NOT NULL, \
                  checksum VARCHAR(64), fingerprint VARCHAR(64), reached TEXT, unfinished INTEGER NOT NULL, \
@@ -79,11 +80,12 @@ impl Connection {
                 sql.literal(&sql.quoted(self.place()))
             ),
             Dialect::MySql => format!(
-                "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() \
-                 AND table_name IN ({history}, {journal})"
+                "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = {} \
+                 AND table_name IN ({history}, {journal})",
+                sql.literal(self.place())
             ),
             Dialect::Sqlite => format!(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ({history}, {journal})"
+                "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name IN ({history}, {journal})"
             ),
         };
         let rows = self.ask("look for the migration history", query).await?;
@@ -99,7 +101,7 @@ impl Connection {
     }
 
     async fn present_history(&self) -> Result<Option<History>, Error> {
-        let query = query(self.sql(), &self.names, None);
+        let query = query(self.sql(), &self.names, self.place());
         match self.ask("read the migration history", query).await {
             Ok(rows) => read(rows.iter()).map(Some),
             Err(error) if classify::is_missing_table(&error) => Ok(None),
@@ -124,7 +126,7 @@ impl Connection {
         let sql = format!(
             "INSERT INTO {} (version, description, checksum, undo_checksum, actor, upgrade, started_at, \
              ended_at, outcome) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            self.names.history
+            self.own_table(&self.names.history)
         );
         let text = |text: &str, most: usize| text.chars().take(most).collect::<String>();
         let checksum = |it: Option<&Checksum>| it.map(|it| it.as_str().to_owned());
@@ -145,7 +147,10 @@ impl Connection {
 
     /// Versions that `upgrade` has applied and not undone, or undone and not applied again: newest change last.
     pub(crate) async fn changed_by(&self, upgrade: &str) -> Result<Vec<(SchemaVersion, Outcome)>, Error> {
-        let sql = format!("SELECT version, outcome, upgrade FROM {} ORDER BY seq", self.names.history);
+        let sql = format!(
+            "SELECT version, outcome, upgrade FROM {} ORDER BY seq",
+            self.own_table(&self.names.history)
+        );
         let rows = self.rows(&self.db, "read the migration history", self.sql().plain(sql)).await?;
         let mut changed: Vec<(SchemaVersion, Outcome)> = Vec::new();
         for row in &rows {
@@ -165,15 +170,15 @@ impl Connection {
 }
 
 /// One query for a history and what its journal has unfinished, of the schema or database `place`.
-pub(super) fn query(sql: Sql, names: &Names, place: Option<&str>) -> String {
-    let place = place.map(|place| format!("{}.", sql.quoted(place))).unwrap_or_default();
+pub(super) fn query(sql: Sql, names: &Names, place: &str) -> String {
+    let place = sql.quoted(place);
     let Names { history, journal } = names;
     // The journal's marks come last; their order does not matter.
     format!(
         "SELECT 0 AS kind, seq, version, checksum, undo_checksum, outcome AS what, ended_at AS at_ms, 0 AS step \
-         FROM {place}{history} UNION ALL \
+         FROM {place}.{history} UNION ALL \
          SELECT 1 AS kind, seq, version, state, NULL, direction, changed_at, step \
-         FROM {place}{journal} WHERE unfinished = 1 ORDER BY 1, 2"
+         FROM {place}.{journal} WHERE unfinished = 1 ORDER BY 1, 2"
     )
 }
 

@@ -68,7 +68,10 @@ impl Connection {
     /// # Errors
     /// When the database does not answer, or holds what was not written by a migrator.
     pub async fn unfinished(&self) -> Result<Vec<Record>, Error> {
-        let query = format!("SELECT * FROM {} WHERE unfinished = 1 ORDER BY seq", self.names.journal);
+        let query = format!(
+            "SELECT * FROM {} WHERE unfinished = 1 ORDER BY seq",
+            self.own_table(&self.names.journal)
+        );
         let rows = self.ask("read the journal", query).await?;
         let mut records = Vec::new();
         for row in &rows {
@@ -105,7 +108,7 @@ impl Connection {
     /// When the database does not answer or refuses.
     pub(crate) async fn journal(&self, on: &impl ConnectionTrait, record: &Record) -> Result<(), Error> {
         let attempted = "write the journal";
-        let journal = &self.names.journal;
+        let journal = self.own_table(&self.names.journal);
         let (version, direction) = (record.version.to_string(), record.direction.as_str());
         let (step, line) = (number(record.step), number(record.line));
         let update = format!(
@@ -151,7 +154,7 @@ impl Connection {
     pub(crate) async fn forget(&self, record: &Record) -> Result<(), Error> {
         let sql = format!(
             "DELETE FROM {} WHERE unfinished = 1 AND version = $1 AND direction = $2 AND step = $3",
-            self.names.journal
+            self.own_table(&self.names.journal)
         );
         let values =
             [record.version.to_string().into(), record.direction.as_str().into(), number(record.step).into()];
@@ -167,7 +170,7 @@ impl Connection {
     ) -> Result<(), Error> {
         let sql = format!(
             "UPDATE {} SET unfinished = 0, changed_at = $1 WHERE unfinished = 1 AND version = $2",
-            self.names.journal
+            self.own_table(&self.names.journal)
         );
         let values = [now_ms().into(), version.to_string().into()];
         self.run(on, "write the journal", self.sql().with(&sql, values)).await?;

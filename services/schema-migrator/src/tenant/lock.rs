@@ -1,17 +1,19 @@
 //! The lock on a tenant's history: held by one session at a time, gone with it.
 //!
-//! PostgreSQL: an advisory lock of the session. MySQL family: `GET_LOCK`. Both are the server's, so they outlive neither
-//! the connection nor the process, and are still held while a statement of a dead client runs on. SQLite has no sessions:
+//! PostgreSQL: an advisory lock of the session. MySQL family: `GET_LOCK`, twice: a connection that does nothing else keeps
+//! the lock while files run in one session after the other, each of which has the second one. Locks are the server's, so
+//! they outlive neither the connection nor the process, and one is still held while a statement of a dead client runs on. SQLite has no sessions:
 //! there it is the operating system's lock on a file beside the database, which ends with the process. That one is for
 //! all services of the file, of which only one can write at a time anyway.
 
-use super::connect::column;
-use super::pool::sqlite_file;
+use super::connect::{OWN_DEADLINE, column};
+use super::pool::{pool, sqlite_file};
 use super::{Connection, Error, Stop, names};
 use crate::files::Dialect;
+use sea_orm::{ConnectionTrait as _, DatabaseConnection};
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -23,8 +25,17 @@ const RETRY: Duration = Duration::from_millis(50);
 pub(super) enum Lock {
     /// PostgreSQL's key.
     Advisory(i64),
-    /// The MySQL family's name.
-    Named(String),
+    /// The MySQL family's two.
+    Named {
+        /// The name of the one that is kept.
+        kept: String,
+        /// The name of the one that the working session has.
+        working: String,
+        /// The server's number for the session that keeps it.
+        keeper: i64,
+        /// That session.
+        _session: DatabaseConnection,
+    },
     /// SQLite's file, locked while it is open; the connection's worker thread has it too.
     Beside,
 }
@@ -62,15 +73,52 @@ impl Connection {
                 let rows = self.ask(attempted, query).await?;
                 Ok(column::<bool>(rows.first(), "held")?.then_some(Lock::Advisory(key)))
             }
-            Dialect::MySql => {
-                let hash = names::short_hash(&[self.target.service.as_str(), self.place()]);
-                let name = format!("grey-schema-{hash}");
-                let query = format!("SELECT CAST(COALESCE(GET_LOCK('{name}', 0), 0) AS SIGNED) AS held");
-                let rows = self.ask(attempted, query).await?;
-                Ok((column::<i64>(rows.first(), "held")? == 1).then_some(Lock::Named(name)))
-            }
+            Dialect::MySql => self.try_lock_named(attempted).await,
             Dialect::Sqlite => self.try_lock_file(attempted),
         }
+    }
+
+    async fn try_lock_named(&self, attempted: &'static str) -> Result<Option<Lock>, Error> {
+        let hash = names::short_hash(&[self.target.service.as_str(), self.place()]);
+        let (kept, working) = (format!("grey-schema-{hash}"), working_name(&hash));
+        let free = format!(
+            "SELECT CAST(COALESCE(IS_FREE_LOCK('{kept}') + IS_FREE_LOCK('{working}'), 0) AS SIGNED) AS free"
+        );
+        let rows = self.rows(&self.db, attempted, self.sql().plain(free)).await?;
+        if column::<i64>(rows.first(), "free")? != 2 {
+            return Ok(None);
+        }
+        let session = pool(&self.target, &self.timeouts, "keep", &Arc::default()).await?;
+        // It has nothing else to say for as long as files run.
+        let patience = session.execute_unprepared("SET SESSION wait_timeout = 31536000");
+        self.own(attempted, OWN_DEADLINE, patience).await?;
+        let query = format!(
+            "SELECT CAST(CONNECTION_ID() AS SIGNED) AS number, \
+             CAST(COALESCE(GET_LOCK('{kept}', 0), 0) AS SIGNED) AS held"
+        );
+        let rows = self.rows(&session, attempted, self.sql().plain(query)).await?;
+        if column::<i64>(rows.first(), "held")? != 1 || !self.get_working(&working, 0).await? {
+            return Ok(None);
+        }
+        let keeper = column(rows.first(), "number")?;
+        Ok(Some(Lock::Named { kept, working, keeper, _session: session }))
+    }
+
+    /// Takes the working session's lock of the MySQL family in a new session. Nobody else can want it: they wait for the one
+    /// that is kept.
+    pub(super) async fn take_working_lock(&self) -> Result<(), Error> {
+        let Some(Lock::Named { working, .. }) = &self.lock else { return Ok(()) };
+        let waited = self.timeouts.lock;
+        if self.get_working(working, waited.as_secs().max(1)).await? {
+            return Ok(());
+        }
+        Err(Error::Locked { waited })
+    }
+
+    async fn get_working(&self, name: &str, seconds: u64) -> Result<bool, Error> {
+        let query = format!("SELECT CAST(COALESCE(GET_LOCK('{name}', {seconds}), 0) AS SIGNED) AS held");
+        let rows = self.ask("lock the migration history", query).await?;
+        Ok(column::<i64>(rows.first(), "held")? == 1)
     }
 
     fn try_lock_file(&self, attempted: &'static str) -> Result<Option<Lock>, Error> {
@@ -89,33 +137,16 @@ impl Connection {
         }
     }
 
-    /// Asks the server whether this session still holds the lock, as it would not behind a proxy that shares sessions.
+    /// Asks the server whether this session still holds the lock, and works where it began.
     ///
     /// # Errors
-    /// With [`Error::Unreachable`] if it does not.
+    /// With [`Error::Unreachable`] if it does not hold it, [`Error::Pooled`] if it is another session's, and
+    /// [`Error::Conflict`] if a file has led it elsewhere.
     pub async fn verify_lock(&self) -> Result<(), Error> {
-        let attempted = "verify the lock on the migration history";
-        let query = match &self.lock {
-            Some(Lock::Advisory(key)) => {
-                let (high, low) = (key.cast_unsigned() >> 32, key.cast_unsigned() & 0xffff_ffff);
-                format!(
-                    "SELECT count(*) AS held FROM pg_locks WHERE locktype = 'advisory' AND granted \
-                     AND pid = pg_backend_pid() AND classid::bigint = {high} AND objid::bigint = {low}"
-                )
-            }
-            Some(Lock::Named(name)) => {
-                format!(
-                    "SELECT CAST(COALESCE(IS_USED_LOCK('{name}') = CONNECTION_ID(), 0) AS SIGNED) AS held"
-                )
-            }
-            Some(Lock::Beside) => return Ok(()),
-            None => return Err(Error::Unreachable { attempted, why: "it was not taken".to_owned() }),
-        };
-        let rows = self.ask(attempted, query).await?;
-        if column::<i64>(rows.first(), "held")? == 1 {
-            Ok(())
-        } else {
-            Err(Error::Unreachable { attempted, why: "it is no longer held".to_owned() })
-        }
+        self.verify(&self.db).await
     }
+}
+
+fn working_name(hash: &str) -> String {
+    format!("grey-schema-work-{hash}")
 }

@@ -1,15 +1,16 @@
-//! The driver's side of a connection: its options, read from the URL, and a pool that holds just the one.
+//! The driver's side of a connection: its options, by what the URL says, and a pool that holds just the one.
 
+use super::pinned::{Tunnel, is_own_authority, tunnel};
 use super::{Error, Target, Timeouts, classify};
 use crate::files::Dialect;
-use sea_orm::sqlx::ConnectOptions as _;
-use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use grey_database_url::{DatabaseUrl, Encryption, Host, Place, Server, Strength, is_never_a_database};
+use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sea_orm::sqlx::{self, ConnectOptions as _, Database, Pool};
 use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector};
 use std::fs::File;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +19,11 @@ const NOWHERE: &str = "/nonexistent/grey";
 
 /// SQLite's instructions between two looks at whether to stop.
 const SQLITE_STEPS: i32 = 10_000;
+
+/// The setting by which a PostgreSQL session is known to be the one that was asked for.
+pub(super) const TAG: &str = "grey.session";
+
+const CONNECT: &str = "connect to the tenant's database";
 
 /// What SQLite's worker thread has a share of, until it has really ended.
 #[derive(Debug, Default)]
@@ -30,29 +36,137 @@ pub(super) struct Beside {
 
 /// The file of a SQLite URL.
 pub(crate) fn sqlite_file(target: &Target) -> Result<PathBuf, Error> {
-    SqliteConnectOptions::from_str(target.url.expose())
-        .map(|options| options.get_filename().to_path_buf())
-        .map_err(|_| unusable())
+    match parsed(target)?.place {
+        Place::File { path, .. } => Ok(path),
+        Place::Server(_) => Err(unusable("is of no file")),
+    }
 }
 
-/// The host, port, user and database of a PostgreSQL URL.
-pub(crate) fn postgres_options(target: &Target) -> Result<PgConnectOptions, Error> {
-    PgConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())
+/// What the URL of a database on a server says.
+pub(crate) fn server(target: &Target) -> Result<(Server, DatabaseUrl), Error> {
+    let url = parsed(target)?;
+    match &url.place {
+        Place::Server(server) => Ok((server.clone(), url)),
+        Place::File { .. } => Err(unusable("is of a file")),
+    }
 }
 
-/// The host, port, user and database of a MySQL URL.
-pub(crate) fn mysql_options(target: &Target) -> Result<MySqlConnectOptions, Error> {
-    MySqlConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())
+fn parsed(target: &Target) -> Result<DatabaseUrl, Error> {
+    let url = DatabaseUrl::parse(target.url.expose()).map_err(|why| unusable(&why.to_string()))?;
+    let fits = matches!(
+        (url.dialect(), target.dialect),
+        (grey_core::database::Dialect::Postgres, Dialect::Postgres)
+            | (grey_core::database::Dialect::MySql, Dialect::MySql)
+            | (grey_core::database::Dialect::Sqlite, Dialect::Sqlite)
+    );
+    if fits { Ok(url) } else { Err(unusable("is of another kind of database")) }
 }
 
-fn unusable() -> Error {
-    Error::Refused { attempted: "connect to the tenant's database", why: "the URL is not usable".to_owned() }
+fn unusable(why: &str) -> Error {
+    Error::Refused { attempted: CONNECT, why: format!("the registered url {why}") }
 }
 
-/// A pool that only ever makes one connection: a second one would have neither the lock nor the settings.
+/// PostgreSQL's options. All settings of ours travel with the start of the session: they are what RESET leads back to, and
+/// a pooler, which lends sessions that others have begun, cannot pass them on.
+fn postgres_options(target: &Target, timeouts: &Timeouts, tag: &str) -> Result<PgConnectOptions, Error> {
+    let (Server { host, port, user, password, database }, url) = server(target)?;
+    let Encryption { strength, authority, certificate, key } = url.encryption;
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .port(port)
+        .username(&user)
+        .database(&database)
+        .application_name("grey-schema-migrator")
+        .options([(TAG, tag), ("standard_conforming_strings", "on"), ("client_min_messages", "warning")])
+        .options([("lock_timeout", timeouts.lock), ("statement_timeout", timeouts.statement)].map(millis))
+        .disable_statement_logging();
+    if let Some(schema) = &target.schema {
+        options = options.options([("search_path", super::Sql(Dialect::Postgres).quoted(schema))]);
+    }
+    options = match &host {
+        Host::Socket(folder) => options.socket(folder),
+        other => options.host(&other.bare()),
+    };
+    if !password.expose().is_empty() {
+        options = options.password(password.expose());
+    }
+    options = options.ssl_mode(match strength {
+        Strength::Off => PgSslMode::Disable,
+        Strength::Preferred => PgSslMode::Prefer,
+        Strength::Required => PgSslMode::Require,
+        Strength::Authority => PgSslMode::VerifyCa,
+        Strength::Identity => PgSslMode::VerifyFull,
+    });
+    if let Some(file) = authority {
+        options = options.ssl_root_cert(file);
+    }
+    if let (Some(certificate), Some(key)) = (certificate, key) {
+        options = options.ssl_client_cert(certificate).ssl_client_key(key);
+    }
+    Ok(options)
+}
+
+fn millis((name, time): (&'static str, std::time::Duration)) -> (&'static str, String) {
+    (name, time.as_millis().to_string())
+}
+
+fn mysql_options(target: &Target) -> Result<MySqlConnectOptions, Error> {
+    let (Server { host, port, user, password, database }, url) = server(target)?;
+    let DatabaseUrl { encryption, charset, collation, .. } = url;
+    // Files are written for the server's own mode and time zone.
+    let mut options = MySqlConnectOptions::new()
+        .port(port)
+        .username(&user)
+        .database(&database)
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .disable_statement_logging();
+    options = match &host {
+        Host::Socket(path) => options.socket(path),
+        other => options.host(&other.bare()),
+    };
+    if !password.expose().is_empty() {
+        options = options.password(password.expose());
+    }
+    options = options.ssl_mode(match encryption.strength {
+        Strength::Off => MySqlSslMode::Disabled,
+        Strength::Preferred => MySqlSslMode::Preferred,
+        Strength::Required => MySqlSslMode::Required,
+        Strength::Authority => MySqlSslMode::VerifyCa,
+        Strength::Identity => MySqlSslMode::VerifyIdentity,
+    });
+    if let Some(file) = encryption.authority {
+        options = options.ssl_ca(file);
+    }
+    if let (Some(certificate), Some(key)) = (encryption.certificate, encryption.key) {
+        options = options.ssl_client_cert(certificate).ssl_client_key(key);
+    }
+    if let Some(charset) = charset {
+        options = options.charset(&charset);
+    }
+    if let Some(collation) = collation {
+        options = options.collation(&collation);
+    }
+    Ok(options)
+}
+
+fn sqlite_options(target: &Target, timeouts: &Timeouts) -> Result<SqliteConnectOptions, Error> {
+    let Place::File { path, create } = parsed(target)?.place else { return Err(unusable("is of no file")) };
+    // Rebuilding a table drops it, which with enforced foreign keys would delete the rows that refer to it.
+    Ok(SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(create)
+        .busy_timeout(timeouts.lock)
+        .foreign_keys(false)
+        .disable_statement_logging())
+}
+
+/// A pool that only ever makes one connection: a second one would have neither the lock nor the settings. `tag` tells a
+/// PostgreSQL session from others.
 pub(super) async fn pool(
     target: &Target,
     timeouts: &Timeouts,
+    tag: &str,
     beside: &Arc<Beside>,
 ) -> Result<DatabaseConnection, Error> {
     macro_rules! one {
@@ -68,28 +182,36 @@ pub(super) async fn pool(
     let failed = |error| classify::connecting(&error);
     match target.dialect {
         Dialect::Postgres => {
-            let options = postgres_options(target)?
-                .application_name("grey-schema-migrator")
-                .disable_statement_logging();
-            let pool = one!(PgPoolOptions).connect_with(options).await.map_err(failed)?;
+            let options = postgres_options(target, timeouts, tag)?;
+            resolves_to_a_database(target).await?;
+            let made = one!(PgPoolOptions).connect_with(options.clone()).await.map_err(failed);
+            let pool = match made {
+                Err(error) if is_own_authority(&error) => {
+                    let tunnel = tunnel(target).await?;
+                    let options = options.socket(tunnel.folder()).ssl_mode(PgSslMode::Disable);
+                    one!(PgPoolOptions).connect_with(options).await.map_err(failed)?
+                }
+                made => made?,
+            };
             pool.set_connect_options(PgConnectOptions::new_without_pgpass().socket(NOWHERE));
             Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
         }
         Dialect::MySql => {
-            // Files are written for the server's own mode and time zone.
-            let options = mysql_options(target)?
-                .pipes_as_concat(false)
-                .no_engine_substitution(false)
-                .timezone(None)
-                .disable_statement_logging();
-            let pool = one!(MySqlPoolOptions).connect_with(options).await.map_err(failed)?;
+            let options = mysql_options(target)?;
+            resolves_to_a_database(target).await?;
+            let made = one!(MySqlPoolOptions).connect_with(options.clone()).await.map_err(failed);
+            let pool = match made {
+                Err(error) if is_own_authority(&error) => {
+                    let tunnel = tunnel(target).await?;
+                    one!(MySqlPoolOptions).connect_with(led(options, &tunnel)).await.map_err(failed)?
+                }
+                made => made?,
+            };
             pool.set_connect_options(MySqlConnectOptions::new().socket(NOWHERE));
             Ok(SqlxMySqlConnector::from_sqlx_mysql_pool(pool))
         }
         Dialect::Sqlite => {
-            let options = SqliteConnectOptions::from_str(target.url.expose()).map_err(|_| unusable())?;
-            // Rebuilding a table drops it, which with enforced foreign keys would delete the rows that refer to it.
-            let options = options.busy_timeout(timeouts.lock).foreign_keys(false).disable_statement_logging();
+            let options = sqlite_options(target, timeouts)?;
             let beside = Arc::clone(beside);
             let pool = one!(SqlitePoolOptions)
                 .after_connect(move |connection, _| {
@@ -110,17 +232,71 @@ pub(super) async fn pool(
     }
 }
 
-/// Undoes the percent signs of a part of a URL.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16).and_then(|it| u8::try_from(it).ok());
-            bytes.push(digit()? * 16 + digit()?);
-        } else {
-            bytes.push(byte);
+/// Ends the pool's only connection and makes another one, of which the server knows nothing yet. PostgreSQL's are kept:
+/// there is a way to clear them, which costs less.
+pub(super) async fn reconnect(
+    db: &DatabaseConnection,
+    target: &Target,
+    timeouts: &Timeouts,
+) -> Result<(), Error> {
+    match target.dialect {
+        Dialect::Postgres => Ok(()),
+        Dialect::MySql => {
+            let nowhere = MySqlConnectOptions::new().socket(NOWHERE);
+            let (pool, options) = (db.get_mysql_connection_pool(), mysql_options(target)?);
+            match exchange(pool, options.clone(), nowhere.clone()).await {
+                Err(error) if is_own_authority(&error) => {
+                    let tunnel = tunnel(target).await?;
+                    make(pool, led(options, &tunnel), nowhere).await
+                }
+                made => made,
+            }
+        }
+        Dialect::Sqlite => {
+            let nowhere = SqliteConnectOptions::new().filename(NOWHERE);
+            exchange(db.get_sqlite_connection_pool(), sqlite_options(target, timeouts)?, nowhere).await
         }
     }
-    String::from_utf8(bytes).ok()
+}
+
+async fn exchange<D: Database>(
+    pool: &Pool<D>,
+    options: <D::Connection as sqlx::Connection>::Options,
+    nowhere: <D::Connection as sqlx::Connection>::Options,
+) -> Result<(), Error> {
+    let failed = |error: sqlx::Error| classify::connecting(&error);
+    pool.acquire().await.map_err(failed)?.close().await.map_err(failed)?;
+    make(pool, options, nowhere).await
+}
+
+/// Makes the pool's only connection.
+async fn make<D: Database>(
+    pool: &Pool<D>,
+    options: <D::Connection as sqlx::Connection>::Options,
+    nowhere: <D::Connection as sqlx::Connection>::Options,
+) -> Result<(), Error> {
+    pool.set_connect_options(options);
+    let made = pool.acquire().await.map(drop).map_err(|error| classify::connecting(&error));
+    pool.set_connect_options(nowhere);
+    made
+}
+
+/// Through the tunnel, whose own end is encrypted.
+fn led(options: MySqlConnectOptions, tunnel: &Tunnel) -> MySqlConnectOptions {
+    options.socket(tunnel.socket()).ssl_mode(MySqlSslMode::Disabled)
+}
+
+/// Whether no address of a named host is one that no database has. The name may have meant another one when the URL was
+/// registered.
+async fn resolves_to_a_database(target: &Target) -> Result<(), Error> {
+    let (Server { host, port, .. }, _) = server(target)?;
+    let Host::Name(name) = host else { return Ok(()) };
+    // What cannot be looked up is told by the driver, which looks it up again.
+    let Ok(addresses) = tokio::net::lookup_host((name, port)).await else { return Ok(()) };
+    if addresses.into_iter().any(|address| is_never_a_database(address.ip())) {
+        let why =
+            "the host's name leads to an address that no database has: link-local, unspecified or multicast";
+        return Err(Error::Refused { attempted: CONNECT, why: why.to_owned() });
+    }
+    Ok(())
 }

@@ -134,7 +134,12 @@ async fn declare(ann: &Client, database: &str) -> Result<(), ApiError> {
     let (tenant, service) = ("acme".into(), "shop".into());
     let registered =
         TenantDatabase { tenant, service, kind: DatabaseKind::File.into(), ..TenantDatabase::default() };
-    let request = PutDatabaseRequest { database: Some(registered), url: database.into(), write: None };
+    let request = PutDatabaseRequest {
+        database: Some(registered),
+        url: database.into(),
+        write: None,
+        direct_url: String::new(),
+    };
     ann.call(databases.put_database(request)).await.map(drop)
 }
 

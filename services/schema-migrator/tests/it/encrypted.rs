@@ -9,7 +9,7 @@ use grey_schema_migrator::files::Dialect;
 use grey_schema_migrator::plan;
 use grey_schema_migrator::run::{Goal, Job, Migration, Outcome, Progress, Tooling, migrate};
 use grey_schema_migrator::tenant::{Connection, Error, Stop, Target};
-use grey_testkit::{Authority, MariaDb, Postgres};
+use grey_testkit::{Authority, Identity, MariaDb, Postgres};
 use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,37 @@ async fn mariadb_is_migrated_and_backed_up_over_tls_by_who_trusts_it() {
     assert_eq!(server.query("grey", "SELECT count(*) FROM items").await.unwrap(), "2");
     let encrypted = format!("{url}?ssl-mode=REQUIRED");
     Connection::open(&target(Dialect::MySql, encrypted), &timeouts()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_trusted_by_who_names_it() {
+    let (authority, identity) = Authority::of_itself(&["127.0.0.1"]).unwrap();
+    let (_, stranger) = Authority::of_itself(&["127.0.0.1"]).unwrap();
+    let (misnamed, elsewhere) = Authority::of_itself(&["elsewhere.example"]).unwrap();
+    for dialect in [Dialect::Postgres, Dialect::MySql] {
+        let start = async |identity: &Identity| match dialect {
+            Dialect::Postgres => {
+                let server = Postgres::builder().tls(identity.clone()).start().await.unwrap();
+                (server.url().replace("grey@", "grey:s3cret@"), Some(server), None)
+            }
+            _ => {
+                let server = MariaDb::builder().tls(identity.clone()).start().await.unwrap();
+                (server.url(), None, Some(server))
+            }
+        };
+        let (url, _postgres, _mariadb) = start(&identity).await;
+        assert!(
+            migrated(&target(dialect, format!("{url}{}", verified(dialect, &authority.file())))).await > 100
+        );
+        // Only that one, and only for its name.
+        let (url, _postgres, _mariadb) = start(&stranger).await;
+        refused(dialect, format!("{url}{}", verified(dialect, &authority.file()))).await;
+        let (url, _postgres, _mariadb) = start(&elsewhere).await;
+        let strict = format!("{url}{}", verified(dialect, &misnamed.file()));
+        refused(dialect, strict.clone()).await;
+        let lax = strict.replace("verify-full", "verify-ca").replace("VERIFY_IDENTITY", "VERIFY_CA");
+        Connection::open(&target(dialect, lax), &timeouts()).await.unwrap();
+    }
 }
 
 #[tokio::test]

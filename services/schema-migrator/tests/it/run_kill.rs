@@ -4,7 +4,7 @@
 
 use crate::files::load;
 use crate::run_world::{
-    LONG, U1, V1, World, failing, job, lenient, patient, postgres, scripts, target, version,
+    LONG, U1, V1, World, failing, is_on_mysql, job, lenient, patient, postgres, scripts, target, version,
 };
 use futures::StreamExt as _;
 use grey_schema_migrator::files::{Dialect, Scripts};
@@ -35,6 +35,11 @@ fn scripts_named(name: &str, dialect: Dialect) -> Scripts {
         "failing" => failing(dialect),
         "alter" => load(dialect, &[V1, U1, ("V2__x.sql", "ALTER TABLE items ADD COLUMN note INTEGER;")]),
         "concurrent" => load(dialect, &[V1, U1, ("V2__x.sql", concurrent)]),
+        "set" => {
+            let text = "CREATE TABLE a (id INT);\n\
+                        SET STATEMENT sql_mode='' FOR INSERT INTO a SELECT id FROM items WHERE id = 1 FOR UPDATE;";
+            load(dialect, &[V1, U1, ("V2__x.sql", text)])
+        }
         "many" => load(dialect, &[V1, U1, ("V2__x.sql", many)]),
         other => panic!("{other}"),
     }
@@ -237,6 +242,30 @@ async fn a_migrator_killed_inside_a_statement_leaves_no_doubt() {
         assert_eq!(world.applied().await, ["1", "2"], "{dialect}");
         assert_eq!(world.sql("SELECT count(*) FROM items WHERE note IS NULL").await, "2", "{dialect}");
     }
+}
+
+#[tokio::test]
+async fn a_statement_with_settings_of_its_own_runs_once_although_its_migrator_was_killed() {
+    if is_on_mysql() {
+        return;
+    }
+    let world = World::new(Dialect::MySql).await;
+    let scripts = scripts_named("set", Dialect::MySql);
+    let stop = Stop::within(LONG, CancellationToken::new());
+    let goal = Goal::Up(Target::Version(version("1")));
+    world.migrate_as("u0", &scripts, goal, stop, &mut |_| {}).await.unwrap();
+    let db = sea_orm::Database::connect(world.target.url.expose()).await.unwrap();
+    let holder = db.begin().await.unwrap();
+    holder.execute_unprepared("UPDATE items SET name = 'held' WHERE id = 1").await.unwrap();
+    let migrator = start(&world, "set", 0);
+    let waiting = "SELECT count(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
+                   ON p.id = t.trx_mysql_thread_id WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()";
+    eventually(LONG, "the statement waits", async || world.sql(waiting).await == "1").await;
+    migrator.kill9().unwrap();
+    holder.rollback().await.unwrap();
+    // The server may have finished the statement of the dead client by now, or not have begun it.
+    assert_eq!(up(&world, &scripts).await.unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(world.sql("SELECT count(*) FROM a").await, "1");
 }
 
 #[tokio::test]

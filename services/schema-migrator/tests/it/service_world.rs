@@ -147,6 +147,18 @@ impl Plane {
     }
 
     pub(crate) async fn register(&self, tenant: &str, kind: DatabaseKind, schema: &str, url: &str) {
+        self.register_with_direct(tenant, kind, schema, url, "").await;
+    }
+
+    /// The same with a URL for migrations.
+    pub(crate) async fn register_with_direct(
+        &self,
+        tenant: &str,
+        kind: DatabaseKind,
+        schema: &str,
+        url: &str,
+        direct_url: &str,
+    ) {
         let database = TenantDatabase {
             tenant: tenant.into(),
             service: "shop".into(),
@@ -155,7 +167,8 @@ impl Plane {
             ..TenantDatabase::default()
         };
         let mut databases = DatabaseServiceClient::new(self.channel.clone());
-        let request = PutDatabaseRequest { database: Some(database), url: url.into(), write: None };
+        let (url, direct_url) = (url.to_owned(), direct_url.to_owned());
+        let request = PutDatabaseRequest { database: Some(database), url, write: None, direct_url };
         databases.put_database(request).await.unwrap();
     }
 

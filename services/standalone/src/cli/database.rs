@@ -65,6 +65,12 @@ pub struct Put {
     /// A file with the URL; - for standard input
     #[arg(long, value_name = "FILE")]
     url_file: Option<PathBuf>,
+    /// How migrations connect, past a pooler that the URL leads to
+    #[arg(long, value_name = "URL", env = "GREY_DATABASE_DIRECT_URL", hide_env_values = true, value_parser = secret)]
+    direct_url: Option<Secret>,
+    /// A file with that
+    #[arg(long, value_name = "FILE")]
+    direct_url_file: Option<PathBuf>,
     #[command(flatten)]
     write: Write,
 }
@@ -111,17 +117,22 @@ impl Command {
 }
 
 async fn put(session: &Session, args: Put) -> Result<(), Failure> {
-    let Put { tenant, service, kind, schema, url, url_file, write } = args;
+    let Put { tenant, service, kind, schema, url, url_file, direct_url, direct_url_file, write } = args;
     // A file that is named outdoes a variable that is set for everything.
     let url = match url_file {
         Some(path) => Secret::new(input::read(&path)?.trim()),
         None => url.ok_or_else(|| Failure::Input("a URL is required".to_owned()))?,
     };
+    let direct_url = match direct_url_file {
+        Some(path) => Some(Secret::new(input::read(&path)?.trim())),
+        None => direct_url,
+    };
     let attempted = format!("register `{tenant}`'s database for {service}");
     let kind = kind_of(kind, &schema, url.expose()).into();
     let database = TenantDatabase { tenant, service, kind, schema, ..TenantDatabase::default() };
     let url = url.expose().to_owned();
-    let request = PutDatabaseRequest { database: Some(database), url, write: write.options() };
+    let direct_url = direct_url.map(|url| url.expose().to_owned()).unwrap_or_default();
+    let request = PutDatabaseRequest { database: Some(database), url, write: write.options(), direct_url };
     let mut client = session.databases().await?;
     let patience = write.patience();
     let request = session.request_waiting(request, patience);
@@ -193,10 +204,14 @@ fn done(response: &PutDatabaseResponse) -> String {
 
 /// Where a database is, in words.
 pub(super) fn place(database: &TenantDatabase) -> String {
-    let TenantDatabase { dialect, server, database: name, schema, .. } = database;
+    let TenantDatabase { dialect, server, database: name, schema, direct_server, .. } = database;
     let name = if name.is_empty() { String::new() } else { format!(" {name}") };
     let schema = if schema.is_empty() { String::new() } else { format!(", schema {schema}") };
-    format!("{dialect} {server}{name}{schema}")
+    let direct = match direct_server.as_str() {
+        "" => String::new(),
+        direct => format!(", migrated at {direct}"),
+    };
+    format!("{dialect} {server}{name}{schema}{direct}")
 }
 
 fn rotated_text(response: &RotateKeysResponse) -> String {
@@ -258,6 +273,8 @@ mod tests {
             ..acme()
         };
         assert_eq!(place(&file), "sqlite /data/acme.db");
+        let pooled = TenantDatabase { direct_server: "db:5433".to_owned(), ..acme() };
+        assert_eq!(place(&pooled), "postgres db:5432 orders, schema tenant_acme, migrated at db:5433");
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Config {
         config.control.token = links.shown();
         config.control.tls.clone_from(&links.tls);
         config.vault.clone_from(&links.vault);
+        config.tenant_databases.clone_from(&self.tenant_databases);
         config.tls.clone_from(&self.tls);
         config.access = links.access(&self.access, CONTROL_PLANE, "admin");
         config.telemetry.clone_from(&self.telemetry);

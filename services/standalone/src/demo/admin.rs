@@ -148,7 +148,8 @@ impl Admin {
             kind: DatabaseKind::File.into(),
             ..TenantDatabase::default()
         };
-        let request = PutDatabaseRequest { database: Some(database), url, write: None };
+        let request =
+            PutDatabaseRequest { database: Some(database), url, write: None, direct_url: String::new() };
         self.databases.clone().put_database(request).await.map_err(refused)?;
         Ok(())
     }

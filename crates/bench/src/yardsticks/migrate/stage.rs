@@ -220,7 +220,12 @@ async fn register(channel: Channel, url: &str, tenants: &[String]) -> Result<()>
             schema: tenant.clone(),
             ..TenantDatabase::default()
         };
-        let request = PutDatabaseRequest { database: Some(database), url: url.to_owned(), write: None };
+        let request = PutDatabaseRequest {
+            database: Some(database),
+            url: url.to_owned(),
+            write: None,
+            direct_url: String::new(),
+        };
         async move { databases.put_database(request).await.context("register a database") }
     };
     let puts: Vec<_> = tenants.iter().map(put).collect();

@@ -3,6 +3,7 @@
 use grey_core::database::Database;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
+use grey_database_url::direct_context;
 use grey_proto::control::DatabaseKind;
 use grey_proto::status::ApiError;
 use grey_vault::{SealedKey, Vault};
@@ -23,14 +24,17 @@ pub(in super::super) async fn put(
     attempt.require_service(service).await?;
     let before = attempt.find::<tenant_databases::Entity>(key(tenant, service), "read the database").await?;
     proposed.expect(before.map(|row| row.revision))?;
-    let Some(Credentials { url, vault }) = &attempt.command.credentials else {
+    let Some(Credentials { url, direct_url, vault }) = &attempt.command.credentials else {
         let message = "a database is registered with its URL only; use PutDatabase";
         return Err(ApiError::new(Reason::InvalidArgument, message).with("field", "url").into());
     };
     let data_key = data_key(attempt, vault, tenant).await?;
-    let sealed_url = vault
-        .seal(tenant.as_str(), &data_key, service.as_str(), url.expose())
-        .map_err(|error| unusable(&error))?;
+    let seal = |context: &str, url: &str| vault.seal(tenant.as_str(), &data_key, context, url);
+    let sealed_url = seal(service.as_str(), url.expose()).map_err(|error| unusable(&error))?;
+    let sealed_direct_url = match direct_url.expose() {
+        "" => String::new(),
+        url => seal(&direct_context(service.as_str()), url).map_err(|error| unusable(&error))?,
+    };
     let row = tenant_databases::Model {
         tenant: tenant.to_string(),
         service: service.to_string(),
@@ -40,6 +44,8 @@ pub(in super::super) async fn put(
         server: database.server.clone(),
         database_name: database.name.clone(),
         sealed_url,
+        sealed_direct_url,
+        direct_server: database.direct_server.clone(),
         actor: attempt.command.principal.to_string(),
         updated_at_ms: signed(attempt.at_ms),
         revision: attempt.revision,
