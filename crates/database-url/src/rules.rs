@@ -97,8 +97,8 @@ fn is_within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
         IpAddr::V6(address) => address.to_bits(),
     };
     let address = address.to_canonical();
-    // Of no bits, every one differs by nothing.
-    let rest = 128_u32.checked_sub(u32::from(bits)).unwrap_or_default();
+    let rest = 128_u32.saturating_sub(u32::from(bits));
+    // Of no bits nothing is left to differ.
     let start = |address| number(address).checked_shr(rest).unwrap_or_default();
     address.is_ipv4() == network.is_ipv4() && start(address) == start(network)
 }

@@ -117,9 +117,17 @@ impl Postgres {
     /// # Errors
     /// Fails with the server's words when the SQL does not succeed.
     pub async fn query(&self, database: &str, sql: &str) -> Result<String> {
+        self.query_at(&self.url_of(database), sql).await
+    }
+
+    /// Does the same at a URL, such as that of a pooler before the server.
+    ///
+    /// # Errors
+    /// Fails with the words of whoever is there when the SQL does not succeed.
+    pub async fn query_at(&self, url: &str, sql: &str) -> Result<String> {
         let mut psql = self.nest.command(&self.psql()?);
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]);
-        psql.args(["--dbname", &self.url_of(database), "--command", sql]);
+        psql.args(["--dbname", url, "--command", sql]);
         psql.env("PGCONNECT_TIMEOUT", "10");
         Ok(self.nest.run(psql).await?.trim_end().to_owned())
     }

@@ -151,7 +151,8 @@ impl From<Error> for TenantError {
                 Self::Unreachable { attempted: "change a table by a tool", why: text }
             }
             Error::Failed { status, line, .. } => {
-                Self::Statement { attempted: "change a table by a tool", code: status, message: text, line }
+                let attempted = "change a table by a tool";
+                Self::Statement { attempted, code: status, message: text, line, text: String::new() }
             }
         }
     }
@@ -185,7 +186,7 @@ pub async fn run(
     clean_up(connection, step).await?;
     let invocation =
         child::Invocation { tool, program, arguments, private: &private, secret: login.password() };
-    let ended = child::supervise(invocation, progress, stop, lock_is_lost(connection)).await;
+    let ended = Box::pin(child::supervise(invocation, progress, stop, lock_is_lost(connection))).await;
     let result = match ended {
         Ok(end) if end.succeeded() => Ok(()),
         Ok(end) => Err(end.failure(step)),

@@ -228,7 +228,7 @@ async fn a_direct_url_is_sealed_for_migrations_alone(plane: Plane) {
     };
     let told = plane.databases().put_database(request).await.unwrap().into_inner().database.unwrap();
     assert_eq!((told.server.as_str(), told.direct_server.as_str()), ("db:6000", "[2001:db8::7]:5433"));
-    assert_eq!(list(&plane, "acme", "payment").await, [told.clone()]);
+    assert_eq!(list(&plane, "acme", "payment").await, std::slice::from_ref(&told));
     let (_, event) = newest(&plane).await;
     let Some(Kind::DatabasePut(event)) = event else { panic!("{event:?}") };
     assert_eq!(event.direct_server, told.direct_server);
@@ -247,7 +247,7 @@ async fn a_direct_url_is_sealed_for_migrations_alone(plane: Plane) {
     let (code, answer) = plane.call(Method::PUT, path, body).await;
     assert_eq!((code, answer["database"]["directServer"].as_str()), (StatusCode::OK, Some("past:5432")));
     let (code, answer) = plane.call(Method::PUT, path, json!({"url": URL})).await;
-    assert_eq!((code, answer["database"]["directServer"].as_str()), (StatusCode::OK, Some("")), "{answer}");
+    assert_eq!((code, answer["database"]["directServer"].as_str().unwrap_or_default()), (StatusCode::OK, ""));
     assert_eq!(sealed(&plane).await.remove(0).sealed_direct_url, "");
     let body = json!({"url": URL, "directUrl": "mysql://owner:s3cret@past/acme"});
     let (code, answer) = plane.call(Method::PUT, path, body).await;

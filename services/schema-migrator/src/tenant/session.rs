@@ -1,6 +1,6 @@
 //! What a session is like when it begins, that it is so again before each file, and that it still is before a commit.
 //!
-//! Behind a pooler such as PgBouncer a session is lent: statements of one client run in sessions that others have set up,
+//! Behind a pooler such as `PgBouncer` a session is lent: statements of one client run in sessions that others have set up,
 //! and what it sets stays behind for them. Such a connection is refused before anything is set. All settings travel with the
 //! start of the session, among them a random one; where that one is not there, somebody else began the session.
 

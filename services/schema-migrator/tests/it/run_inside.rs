@@ -167,7 +167,7 @@ enum Server {
 }
 
 /// Whether a statement of another session in this database waits for a lock.
-async fn waits(world: &World) -> bool {
+pub(crate) async fn waits(world: &World) -> bool {
     if world.dialect == Dialect::Postgres {
         let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                      AND datname = current_database()";

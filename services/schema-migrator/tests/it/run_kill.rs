@@ -3,6 +3,7 @@
 //! The migrator is this test program itself, started with [`child`] as its only test.
 
 use crate::files::load;
+use crate::run_inside::waits;
 use crate::run_world::{
     LONG, U1, V1, World, failing, is_on_mysql, job, lenient, patient, postgres, scripts, target, version,
 };
@@ -258,9 +259,7 @@ async fn a_statement_with_settings_of_its_own_runs_once_although_its_migrator_wa
     let holder = db.begin().await.unwrap();
     holder.execute_unprepared("UPDATE items SET name = 'held' WHERE id = 1").await.unwrap();
     let migrator = start(&world, "set", 0);
-    let waiting = "SELECT count(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
-                   ON p.id = t.trx_mysql_thread_id WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()";
-    eventually(LONG, "the statement waits", async || world.sql(waiting).await == "1").await;
+    eventually(LONG, "the statement waits", async || waits(&world).await).await;
     migrator.kill9().unwrap();
     holder.rollback().await.unwrap();
     // The server may have finished the statement of the dead client by now, or not have begun it.

@@ -13,7 +13,6 @@ use grey_schema_migrator::run::{Goal, MigrateError, Migration, Outcome, migrate}
 use grey_schema_migrator::tenant::{Connection, Error, Stop, Target};
 use grey_testkit::PgBouncer;
 use proptest::prelude::*;
-use sea_orm::{ConnectionTrait as _, Database, Statement};
 use tokio_util::sync::CancellationToken;
 
 /// All that can be before a server.
@@ -37,10 +36,9 @@ async fn left_behind(pooler: &PgBouncer, database: &str) -> (String, String) {
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
                  (SELECT oid FROM pg_database WHERE datname = current_database())";
     let locks = postgres().await.query(database, locks).await.unwrap();
-    let client = Database::connect(pooler.url_of(database)).await.unwrap();
-    let path = Statement::from_string(client.get_database_backend(), "SELECT current_setting('search_path')");
-    let row = client.query_one_raw(path).await.unwrap().unwrap();
-    (locks, row.try_get_by_index(0).unwrap())
+    // By the command line client, which prepares nothing that the next client would find.
+    let path = "SELECT current_setting('search_path')";
+    (locks, postgres().await.query_at(&pooler.url_of(database), path).await.unwrap())
 }
 
 fn through(pooler: &PgBouncer, database: &str, schema: &str) -> Target {

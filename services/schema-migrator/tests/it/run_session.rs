@@ -1,10 +1,14 @@
 //! Each file starts from a clean session, works where the tenant is, and changes nobody else.
 
 use crate::files::load;
-use crate::run_world::{LONG, World, is_on_mysql, mariadb, postgres, version};
+use crate::run_world::{LONG, World, is_on_mysql, mariadb, postgres, timeouts, version};
 use grey_schema_migrator::files::{Dialect, Scripts};
 use grey_schema_migrator::plan::Target;
-use grey_schema_migrator::run::{Ended, Goal, MigrateError, Outcome};
+use grey_schema_migrator::run::{Ended, Goal, MigrateError, Outcome, Progress};
+use grey_schema_migrator::tenant::{Connection, Stop, Timeouts};
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A first file that leaves as much as it can in its session.
 fn leaves(dialect: Dialect) -> &'static str {
@@ -79,35 +83,28 @@ async fn the_lock_is_held_while_sessions_come_and_go() {
             ("V3__c.sql", "CREATE TABLE c (id INT);"),
         ],
     );
-    let (told, mut tell) = {
-        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let inner = std::sync::Arc::clone(&told);
-        let target = world.target.clone();
-        (told, move |progress: grey_schema_migrator::run::Progress| {
-            if let grey_schema_migrator::run::Progress::Recording { .. } = progress {
-                let (inner, target) = (std::sync::Arc::clone(&inner), target.clone());
-                // On a thread of its own, since the run waits for what is told.
-                let asked = std::thread::spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    runtime.block_on(async {
-                        let mut short = crate::run_world::timeouts();
-                        short.lock = std::time::Duration::from_millis(100);
-                        let connection =
-                            grey_schema_migrator::tenant::Connection::open(&target, &short).await;
-                        let stop = grey_schema_migrator::tenant::Stop::within(
-                            LONG,
-                            tokio_util::sync::CancellationToken::new(),
-                        );
-                        connection.unwrap().lock(&stop).await.is_err()
-                    })
-                });
-                inner.lock().unwrap().push(asked.join().unwrap());
-            }
-        })
+    let told = Mutex::new(Vec::new());
+    let mut tell = |progress: Progress| {
+        if let Progress::Recording { .. } = progress {
+            let target = world.target.clone();
+            // On a thread of its own, since the run waits for what is told.
+            let asked = std::thread::spawn(move || is_locked(&target));
+            told.lock().unwrap().push(asked.join().unwrap());
+        }
     };
     let goal = Goal::Up(Target::Newest);
     world.migrate(&scripts, goal, LONG, &mut tell).await.unwrap();
     assert_eq!(*told.lock().unwrap(), [true, true, true]);
+}
+
+/// Whether nobody else gets the lock now.
+fn is_locked(target: &grey_schema_migrator::tenant::Target) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let short = Timeouts { lock: Duration::from_millis(100), ..timeouts() };
+        let mut connection = Connection::open(target, &short).await.unwrap();
+        connection.lock(&Stop::within(LONG, CancellationToken::new())).await.is_err()
+    })
 }
 
 /// Two tenants as schemas of one PostgreSQL database, both at version 1.
@@ -119,7 +116,9 @@ async fn neighbours(scripts: &Scripts) -> (World, World) {
     for (world, schema) in [(&mut one, "tenant_a"), (&mut other, "tenant_b")] {
         world.sql(&format!("CREATE SCHEMA {schema}")).await;
         world.target.schema = Some(schema.to_owned());
-        up_to(world, scripts, "1").await.unwrap();
+        let stop = Stop::within(LONG, CancellationToken::new());
+        let goal = Goal::Up(Target::Version(version("1")));
+        world.migrate_as("u0", scripts, goal, stop, &mut |_| {}).await.unwrap();
     }
     (one, other)
 }
