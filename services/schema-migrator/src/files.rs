@@ -9,34 +9,45 @@
 //! | directive | where | means |
 //! |---|---|---|
 //! | `-- grey: no-transaction` | before the first statement | each statement is committed by itself |
+//! | `-- grey: timeout lock=30s statement=10m` | before the first statement | how long its statements wait and run |
+//! | `-- grey: expand`, `-- grey: contract` | before the first statement | whether the version before works on |
+//! | `-- grey: no-placeholders` | before the first statement | `${…}` is meant as it is |
 //! | `-- grey: backfill table=orders key=id batch=1000 pause=50ms` | before an UPDATE with `key BETWEEN :low AND :high` | it runs over key ranges |
 //! | `-- grey: online tool=gh-ost table=orders` | before an ALTER TABLE | that tool changes the table (MySQL family) |
 //! | `-- grey: views of=orders,customers version=1.2` | alone | a schema of views for that version (PostgreSQL) |
 //! | `-- grey: view of=customers` | below `views`, before a query or an ALTER VIEW | the shape of one of them |
 //! | `-- grey: drop-views version=1.2` | alone | that schema of views is dropped |
 //!
+//! `R__views.sql` is run after the versions whenever it has changed. `${tenant}`, `${service}` and what is configured stand for
+//! their values.
+//!
 //! [`Folder::load`] tells all faults at once. What a statement *does* is judged later, by [`crate::lint`].
 
+mod body;
 mod checksum;
 mod directive;
 mod fault;
 mod guard;
+mod head;
 mod lexis;
 mod load;
 mod name;
+mod placeholder;
 mod read;
 mod split;
 mod step;
 
 pub use checksum::Checksum;
 pub use fault::{Fault, FaultKind, FilesError};
+pub use head::{FileTimeouts, Phase};
 pub use load::{Folder, MAX_FILE_BYTES, MAX_FILES, MAX_SERVICE_BYTES};
+pub use placeholder::Placeholders;
 pub use step::{Backfill, External, Shape, SqlName, Statement, Step, Tool, Views};
 
 pub(crate) use lexis::{Piece, pieces};
 
 use crate::lint::Understood;
-use grey_core::ids::ServiceId;
+use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
 use std::fmt;
 use std::str::FromStr;
@@ -102,9 +113,58 @@ pub struct Scripts {
     pub dialect: Dialect,
     /// By version, each version once.
     pub migrations: Vec<Arc<Migration>>,
+    /// Files that are run whenever they have changed, by their descriptions.
+    pub repeatables: Vec<Arc<Repeatable>>,
+    /// Files that were left alone, since they are no SQL.
+    pub ignored: Vec<String>,
 }
 
 impl Scripts {
+    /// The scripts with `${tenant}` replaced.
+    #[must_use]
+    pub fn for_tenant(self: Arc<Self>, tenant: &TenantId) -> Arc<Self> {
+        let of_steps = |steps: &[Step]| steps.iter().any(Step::is_of_tenant);
+        let of_migration = |it: &Arc<Migration>| {
+            of_steps(&it.steps)
+                || it.undo.as_ref().is_some_and(|undo| of_steps(&undo.steps))
+                || it.checks.iter().any(Statement::is_of_tenant)
+        };
+        if !self.migrations.iter().any(of_migration) && !self.repeatables.iter().any(|it| of_steps(&it.steps))
+        {
+            return self;
+        }
+        let steps = |steps: &[Step]| steps.iter().map(|step| step.for_tenant(tenant.as_str())).collect();
+        let undo = |undo: &Undo| Undo {
+            steps: steps(&undo.steps),
+            understood: Understood::default(),
+            ..undo.clone()
+        };
+        let migration = |it: &Arc<Migration>| {
+            if !of_migration(it) {
+                return Arc::clone(it);
+            }
+            Arc::new(Migration {
+                steps: steps(&it.steps),
+                undo: it.undo.as_ref().map(undo),
+                checks: it.checks.iter().map(|check| check.for_tenant(tenant.as_str())).collect(),
+                understood: Understood::default(),
+                ..Migration::clone(it)
+            })
+        };
+        let repeatable = |it: &Arc<Repeatable>| {
+            Arc::new(Repeatable {
+                steps: steps(&it.steps),
+                understood: Understood::default(),
+                ..Repeatable::clone(it)
+            })
+        };
+        Arc::new(Self {
+            migrations: self.migrations.iter().map(migration).collect(),
+            repeatables: self.repeatables.iter().map(repeatable).collect(),
+            ..Self::clone(&self)
+        })
+    }
+
     /// The migration to `schema`, if there is one.
     #[must_use]
     pub fn get(&self, schema: &SchemaVersion) -> Option<&Arc<Migration>> {
@@ -126,6 +186,9 @@ impl Scripts {
         for migration in &self.migrations {
             lines.push_str(&format!("{} {}\n", migration.schema, migration.checksum));
         }
+        for repeatable in &self.repeatables {
+            lines.push_str(&format!("{} {}\n", repeatable.file, repeatable.checksum));
+        }
         Checksum::of(&lines)
     }
 }
@@ -146,6 +209,10 @@ pub struct Migration {
     /// False with `-- grey: no-transaction`, and in the MySQL family as soon as a statement is anything but
     /// INSERT, UPDATE, DELETE or a query.
     pub transactional: bool,
+    /// How long its statements may wait and run.
+    pub timeouts: FileTimeouts,
+    /// Which half of a change it is, where it says so.
+    pub phase: Option<Phase>,
     /// What it does, in order; never empty.
     pub steps: Vec<Step>,
     /// How it is undone.
@@ -154,6 +221,25 @@ pub struct Migration {
     pub check_file: Option<String>,
     /// Queries that must return no row afterwards.
     pub checks: Vec<Statement>,
+    /// What its steps do.
+    pub(crate) understood: Understood,
+}
+
+/// A file that is run after the versions whenever it has changed: views, routines, rights.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Repeatable {
+    /// From the file's name, with spaces. It is known by this.
+    pub description: String,
+    /// The file's name within the service's folder.
+    pub file: String,
+    /// Of the file.
+    pub checksum: Checksum,
+    /// As [`Migration::transactional`].
+    pub transactional: bool,
+    /// How long its statements may wait and run.
+    pub timeouts: FileTimeouts,
+    /// What it does, in order: statements only.
+    pub steps: Vec<Step>,
     /// What its steps do.
     pub(crate) understood: Understood,
 }
@@ -167,6 +253,8 @@ pub struct Undo {
     pub checksum: Checksum,
     /// As [`Migration::transactional`], for the undo file.
     pub transactional: bool,
+    /// How long its statements may wait and run.
+    pub timeouts: FileTimeouts,
     /// What it does, in order; never empty.
     pub steps: Vec<Step>,
     /// What its steps do.

@@ -1,5 +1,6 @@
 //! Directives in comments: `-- grey: …`.
 
+use super::head::{FileTimeouts, Phase, Setting};
 use super::split::{Cut, Remark};
 use super::step::{Backfill, External, Shape, SqlName, Statement, Step, Tool, Views};
 use super::{Dialect, FaultKind, lexis};
@@ -14,10 +15,14 @@ const MAX_BATCH: u32 = 100_000;
 /// Longest pause between two ranges.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
+/// Shortest and longest timeout of a file.
+const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
+
 /// A directive as it is written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Directive {
-    NoTransaction,
+    /// About the file as a whole.
+    Head(Setting),
     Backfill {
         table: SqlName,
         key: SqlName,
@@ -50,7 +55,17 @@ impl Directive {
         let name = words.next().unwrap_or_default();
         let mut arguments = Arguments::read(name, words)?;
         let directive = match name {
-            "no-transaction" => Self::NoTransaction,
+            "no-transaction" => Self::Head(Setting::NoTransaction),
+            "no-placeholders" => Self::Head(Setting::NoPlaceholders),
+            "expand" => Self::Head(Setting::Phase(Phase::Expand)),
+            "contract" => Self::Head(Setting::Phase(Phase::Contract)),
+            "timeout" => {
+                let (lock, statement) = (arguments.timeout("lock")?, arguments.timeout("statement")?);
+                if lock.is_none() && statement.is_none() {
+                    return Err("`timeout` needs lock= or statement=".to_owned());
+                }
+                Self::Head(Setting::Timeouts(FileTimeouts { lock, statement }))
+            }
             "backfill" => Self::Backfill {
                 table: arguments.required("table")?,
                 key: arguments.required("key")?,
@@ -125,12 +140,15 @@ impl<'a> Arguments<'a> {
 
     fn pause(&mut self) -> Result<Duration, String> {
         let Some(text) = self.take("pause") else { return Ok(Duration::ZERO) };
-        let duration = match text.strip_suffix("ms") {
-            Some(number) => number.parse().ok().map(Duration::from_millis),
-            None => text.strip_suffix('s').and_then(|number| number.parse().ok()).map(Duration::from_secs),
-        };
-        let fits = duration.filter(|duration| *duration <= MAX_PAUSE);
+        let fits = time(&text).filter(|duration| *duration <= MAX_PAUSE);
         fits.ok_or_else(|| format!("`{}` needs pause= a time of at most 60s, such as 50ms", self.name))
+    }
+
+    fn timeout(&mut self, key: &str) -> Result<Option<Duration>, String> {
+        let Some(text) = self.take(key) else { return Ok(None) };
+        let fits = time(&text).filter(|duration| TIMEOUTS.contains(duration));
+        let wrong = || format!("`{}` needs {key}= a time from 10ms to 24h, such as 30s", self.name);
+        fits.map(Some).ok_or_else(wrong)
     }
 
     fn end(self, directive: Directive) -> Result<Directive, String> {
@@ -138,6 +156,20 @@ impl<'a> Arguments<'a> {
             None => Ok(directive),
             Some((key, _)) => Err(format!("`{}` does not know {key}=", self.name)),
         }
+    }
+}
+
+/// Reads `50ms`, `30s`, `10m` and `2h`.
+fn time(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3_600).map(Duration::from_secs),
+        _ => None,
     }
 }
 
@@ -161,9 +193,7 @@ pub(super) fn step(
             let clause = clause(&statement.sql, dialect, &table).map_err(fault)?;
             Ok(Step::External(External { tool, table, clause, statement }))
         }
-        Directive::NoTransaction | Directive::Views { .. } | Directive::View { .. } => {
-            Ok(Step::Sql(statement))
-        }
+        Directive::Head(_) | Directive::Views { .. } | Directive::View { .. } => Ok(Step::Sql(statement)),
     }
 }
 

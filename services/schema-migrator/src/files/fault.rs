@@ -93,9 +93,21 @@ pub enum FaultKind {
     /// The name is not one of a migration.
     #[error(
         "the name is not one of a migration: write V, U or C, a version, two underscores, a description and .sql, \
-         such as V1.1__add_preferences.sql"
+         such as V1.1__add_preferences.sql, or R__ and a description for one that is run whenever it changes"
     )]
     Name,
+    /// What other tools know by that name.
+    #[error("{0} are not supported")]
+    Unsupported(&'static str),
+    /// A placeholder that nobody has declared, or that has no place where it is.
+    #[error(
+        "`${{{0}}}` is not declared: give it a value under [migrations.placeholders], or put \
+         `-- grey: no-placeholders` at the top of the file if it is meant as it is"
+    )]
+    Placeholder(String),
+    /// Something that a file which is run again and again cannot do.
+    #[error("a repeatable file {0}")]
+    Repeatable(&'static str),
     /// The name's version is not a version.
     #[error("the name's {0}")]
     Version(String),
@@ -147,7 +159,7 @@ pub enum FaultKind {
     #[error("{0}")]
     Token(String),
     /// A block has no END.
-    #[error("the statement's BEGIN has no END")]
+    #[error("the statement's BEGIN, IF, CASE, loop or parenthesis has no end")]
     OpenBlock,
     /// Something only a client program knows.
     #[error("`{0}` is a command of a client program, not SQL")]
@@ -183,6 +195,9 @@ impl FaultKind {
     #[must_use]
     pub fn rule(&self) -> &'static str {
         match self {
+            Self::Unsupported(_) => "unsupported",
+            Self::Placeholder(_) => "placeholder",
+            Self::Repeatable(_) => "repeatable",
             Self::Name | Self::Version(_) | Self::Variant(_) | Self::Description { .. } => "file-name",
             Self::Twice { .. } => "duplicate",
             Self::Alone => "no-migration",

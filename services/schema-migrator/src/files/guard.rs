@@ -88,6 +88,10 @@ impl<'a> Guarded<'a> {
     pub(super) fn forbidden(&self) -> Option<FaultKind> {
         let [first, second, third] = self.head();
         let transaction = match first.as_str() {
+            // MariaDB's block without a name.
+            "BEGIN" if self.dialect == Dialect::MySql && second == "NOT" && third == "ATOMIC" => {
+                self.words().any(|word| word == "COMMIT" || word == "ROLLBACK")
+            }
             "BEGIN" | "COMMIT" | "ROLLBACK" | "END" | "ABORT" | "SAVEPOINT" | "RELEASE" | "XA" | "LOCK"
             | "UNLOCK" | "FLUSH" => true,
             "START" | "PREPARE" => second == "TRANSACTION",

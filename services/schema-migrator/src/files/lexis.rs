@@ -86,21 +86,50 @@ pub(crate) fn pieces(sql: &str, dialect: Dialect) -> (Vec<Piece>, Option<Unreada
         Dialect::MySql => &MySqlDialect {},
         Dialect::Sqlite => &SQLiteDialect {},
     });
-    let mut tokens = Vec::new();
-    let result =
-        Tokenizer::new(&strict, sql).with_unescape(false).tokenize_with_location_into_buf(&mut tokens);
-    let mut cursor = Cursor { sql, at: 0, location: Location { line: 1, column: 1 } };
-    let mut found = Vec::with_capacity(tokens.len());
-    for TokenWithSpan { token, span } in tokens {
-        let (start, line) = (cursor.at, cursor.line());
-        cursor.advance_to(span.end);
-        found.push(Piece { token, range: start..cursor.at, line });
+    let (mut found, mut done, mut line) = (Vec::new(), 0, 1);
+    loop {
+        let rest = sql.get(done..).unwrap_or_default();
+        let mut tokens = Vec::new();
+        let result =
+            Tokenizer::new(&strict, rest).with_unescape(false).tokenize_with_location_into_buf(&mut tokens);
+        let mut cursor = Cursor { sql: rest, at: 0, location: Location { line: 1, column: 1 } };
+        for TokenWithSpan { token, span } in tokens {
+            let (start, begun) = (done + cursor.at, line + cursor.line() - 1);
+            cursor.advance_to(span.end);
+            found.push(Piece { token, range: start..done + cursor.at, line: begun });
+        }
+        let Err(error) = result else { return (found, None) };
+        (done, line) = (done + cursor.at, line + cursor.line() - 1);
+        let rest = sql.get(done..).unwrap_or_default();
+        let escaped = escaped_string(rest).filter(|_| dialect == Dialect::Postgres);
+        let Some(text) = escaped.and_then(|length| rest.get(..length)) else {
+            return (found, Some(Unreadable { line, message: no_end(rest, &error.message) }));
+        };
+        let inside = text.get(2..text.len() - 1).unwrap_or_default().to_owned();
+        let range = done..done + text.len();
+        found.push(Piece { token: Token::EscapedStringLiteral(inside), range, line });
+        done += text.len();
+        line += u32::try_from(text.matches('\n').count()).unwrap_or(0);
     }
-    let fault = result.err().map(|error| Unreadable {
-        line: cursor.line(),
-        message: no_end(sql.get(cursor.at..).unwrap_or_default(), &error.message),
-    });
-    (found, fault)
+}
+
+/// How long the string with escapes is that `text` begins with. The tokenizer takes no bytes of characters one by one,
+/// as in `E'\303\251'`.
+fn escaped_string(text: &str) -> Option<usize> {
+    let mut bytes = text.bytes().enumerate().skip(2).peekable();
+    if !text.get(..2)?.eq_ignore_ascii_case("E'") {
+        return None;
+    }
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'\'' if bytes.next_if(|(_, next)| *next == b'\'').is_none() => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Says what has no end, by how it begins.

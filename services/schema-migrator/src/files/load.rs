@@ -1,8 +1,10 @@
 //! Finding a service's files and putting them together.
 
-use super::name::{Name, Role};
+use super::name::{Name, Named, Role};
+use super::placeholder::Placeholders;
 use super::read::Reader;
-use super::{Checksum, Dialect, Fault, FaultKind, FilesError, Migration, Scripts, Undo};
+use super::step::Step;
+use super::{Checksum, Dialect, Fault, FaultKind, FilesError, Migration, Repeatable, Scripts, Undo};
 use crate::lint::Understood;
 use grey_core::ids::ServiceId;
 use grey_core::schema::SchemaVersion;
@@ -33,6 +35,7 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
+    placeholders: Arc<Placeholders>,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -65,13 +68,19 @@ impl Found {
 impl Folder {
     /// The folder at `root`, which is looked at only when something is loaded.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), kept: Arc::default() }
+        Self { root: root.into(), placeholders: Arc::default(), kept: Arc::default() }
+    }
+
+    /// The same folder, where placeholders in files have these values.
+    #[must_use]
+    pub fn with_placeholders(self, placeholders: Placeholders) -> Self {
+        Self { placeholders: Arc::new(placeholders), kept: Arc::default(), ..self }
     }
 
     /// Reads a service's migrations for one dialect. It reads files, so it blocks.
     ///
     /// A file that leads outside the root through a link is a fault; links that stay inside are followed.
-    /// `README.md` and files whose names begin with a dot are left alone.
+    /// Folders, files that are no `.sql` and those whose names begin with a dot are left alone.
     ///
     /// # Errors
     /// When the folder cannot be read, or with everything that is wrong with the files.
@@ -102,11 +111,14 @@ impl Folder {
         if let Some(scripts) = self.kept(service, dialect, &stamp) {
             return Ok(scripts);
         }
-        let mut loading = Loading { root, folder, dialect, bytes: 0, faults: Vec::new() };
-        let migrations = loading.migrations(stamp.keys().cloned().collect());
-        let Loading { mut faults, .. } = loading;
+        let (service_id, placeholders) = (service.clone(), Arc::clone(&self.placeholders));
+        let (faults, ignored) = (Vec::new(), Vec::new());
+        let mut loading =
+            Loading { root, folder, dialect, service: service_id, placeholders, bytes: 0, faults, ignored };
+        let (migrations, repeatables) = loading.all(stamp.keys().cloned().collect());
+        let Loading { mut faults, ignored, .. } = loading;
         if faults.is_empty() {
-            let scripts = Scripts { service: service.clone(), dialect, migrations };
+            let scripts = Scripts { service: service.clone(), dialect, migrations, repeatables, ignored };
             self.keep(stamp, &scripts);
             return Ok(scripts);
         }
@@ -147,28 +159,90 @@ struct Loading {
     root: PathBuf,
     folder: PathBuf,
     dialect: Dialect,
+    service: ServiceId,
+    placeholders: Arc<Placeholders>,
     /// Bytes that were read, or would have been.
     bytes: u64,
     faults: Vec<Fault>,
+    ignored: Vec<String>,
 }
 
+/// Repeatable files by what they are called, each with its variant.
+type Repeated = BTreeMap<String, (String, Option<Dialect>)>;
+
 impl Loading {
-    fn migrations(&mut self, files: Vec<String>) -> Vec<Arc<Migration>> {
-        let sets = self.sets(files);
-        sets.into_iter().filter_map(|(version, set)| self.migration(version, set)).map(Arc::new).collect()
+    fn all(&mut self, files: Vec<String>) -> (Vec<Arc<Migration>>, Vec<Arc<Repeatable>>) {
+        let (sets, repeated) = self.sets(files);
+        let migrations = sets.into_iter().filter_map(|(version, set)| self.migration(version, set));
+        let migrations = migrations.map(Arc::new).collect();
+        let repeatables =
+            repeated.into_iter().filter_map(|(description, (file, _))| self.repeatable(description, file));
+        (migrations, repeatables.map(Arc::new).collect())
+    }
+
+    /// Keeps the dialect's variant of a repeatable file.
+    fn repeated(
+        &mut self,
+        repeated: &mut Repeated,
+        file: String,
+        description: String,
+        variant: Option<Dialect>,
+    ) {
+        if variant.is_some_and(|variant| variant != self.dialect) {
+            return;
+        }
+        match repeated.get(&description) {
+            Some((other, present)) if *present == variant => {
+                let other = other.clone();
+                self.fault(&file, 0, FaultKind::Twice { other });
+            }
+            Some((_, Some(_))) => {}
+            _ => drop(repeated.insert(description, (file, variant))),
+        }
+    }
+
+    fn repeatable(&mut self, description: String, file: String) -> Option<Repeatable> {
+        let (text, checksum) = self.text(&file)?;
+        // Directives that name a version by default have no place here.
+        let none = SchemaVersion::new("0").ok()?;
+        let script = Reader::new(&file, &text, self.dialect, &mut self.faults).script(&none);
+        if !script.steps.iter().all(|step| matches!(step, Step::Sql(_))) {
+            self.fault(
+                &file,
+                0,
+                FaultKind::Repeatable("has statements only, without backfills, tools and views"),
+            );
+        }
+        if script.phase.is_some() {
+            self.fault(&file, 0, FaultKind::Repeatable("is neither `expand` nor `contract`"));
+        }
+        let (transactional, timeouts, steps) = (script.transactional, script.timeouts, script.steps);
+        let understood = Understood::default();
+        Some(Repeatable { description, file, checksum, transactional, timeouts, steps, understood })
     }
 
     /// Groups files by version, and picks the dialect's variant where there is one.
-    fn sets(&mut self, files: Vec<String>) -> BTreeMap<SchemaVersion, Set> {
+    fn sets(&mut self, files: Vec<String>) -> (BTreeMap<SchemaVersion, Set>, Repeated) {
+        let mut repeated = Repeated::new();
         let mut sets: BTreeMap<SchemaVersion, Set> = BTreeMap::new();
         let mut seen: BTreeMap<(SchemaVersion, Role, Option<Dialect>), String> = BTreeMap::new();
         let mut described: BTreeMap<SchemaVersion, (String, String)> = BTreeMap::new();
         for file in files {
-            if file.starts_with('.') || file == "README.md" {
+            if self.folder.join(&file).is_dir() {
                 continue;
             }
-            let name = match Name::parse(&file) {
-                Ok(name) => name,
+            let name = match Named::parse(&file) {
+                Ok(Named::Versioned(name)) => name,
+                Ok(Named::Repeatable { description, variant }) => {
+                    self.repeated(&mut repeated, file, description, variant);
+                    continue;
+                }
+                Ok(Named::Other) => {
+                    if !file.starts_with('.') && !file.starts_with("README") {
+                        self.ignored.push(file);
+                    }
+                    continue;
+                }
                 Err(kind) => {
                     self.fault(&file, 0, kind);
                     continue;
@@ -196,7 +270,7 @@ impl Loading {
                 set.files.insert(name.role, (file, name));
             }
         }
-        sets
+        (sets, repeated)
     }
 
     fn migration(&mut self, schema: SchemaVersion, mut set: Set) -> Option<Migration> {
@@ -211,30 +285,36 @@ impl Loading {
         };
         let text = self.text(&file);
         let undo = set.files.remove(&Role::Undo).and_then(|(file, _)| {
-            let text = self.text(&file)?;
+            let (text, checksum) = self.text(&file)?;
             let script = Reader::new(&file, &text, self.dialect, &mut self.faults).script(&schema);
-            let (checksum, transactional) = (Checksum::of(&text), script.transactional);
+            if let Some(phase) = script.phase {
+                let text = format!("`{phase}` has no place in an undo file");
+                self.fault(&file, 0, FaultKind::Directive(text));
+            }
             Some(Undo {
                 file,
                 checksum,
-                transactional,
+                transactional: script.transactional,
+                timeouts: script.timeouts,
                 steps: script.steps,
                 understood: Understood::default(),
             })
         });
         let check_file = set.files.remove(&Role::Check).map(|(file, _)| file);
         let checks = check_file.as_ref().and_then(|file| {
-            let text = self.text(file)?;
+            let (text, _) = self.text(file)?;
             Some(Reader::new(file, &text, self.dialect, &mut self.faults).checks())
         });
-        let text = text?;
+        let (text, checksum) = text?;
         let script = Reader::new(&file, &text, self.dialect, &mut self.faults).script(&schema);
         Some(Migration {
             schema,
             description: name.description,
-            checksum: Checksum::of(&text),
+            checksum,
             file,
             transactional: script.transactional,
+            timeouts: script.timeouts,
+            phase: script.phase,
             steps: script.steps,
             undo,
             check_file,
@@ -243,11 +323,18 @@ impl Loading {
         })
     }
 
-    /// Reads a file's text without a byte order mark.
-    fn text(&mut self, file: &str) -> Option<String> {
+    /// Reads a file's text without a byte order mark and with what is known in the place of placeholders, and the checksum
+    /// of the text as it is.
+    fn text(&mut self, file: &str) -> Option<(String, Checksum)> {
         match self.bytes(file).map(String::from_utf8) {
             Ok(Ok(text)) if !text.contains('\0') => {
-                Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+                let checksum = Checksum::of(&text);
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                let raw = |line: &str| line.trim().eq_ignore_ascii_case("-- grey: no-placeholders");
+                let literal = text.lines().any(raw);
+                let filled =
+                    if literal { text.to_owned() } else { self.placeholders.fill(text, &self.service) };
+                Some((filled, checksum))
             }
             Ok(_) => {
                 self.fault(file, 0, FaultKind::NotText);

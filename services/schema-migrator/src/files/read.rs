@@ -2,9 +2,10 @@
 
 use super::directive::{self, Directive};
 use super::guard::Guarded;
+use super::head::{FileTimeouts, Head, Phase};
 use super::split::{Cut, Cuts, Remark, split};
 use super::step::{Statement, Step};
-use super::{Dialect, Fault, FaultKind};
+use super::{Dialect, Fault, FaultKind, placeholder};
 use grey_core::schema::SchemaVersion;
 
 /// A migration or undo file.
@@ -14,6 +15,10 @@ pub(super) struct Script {
     pub(super) steps: Vec<Step>,
     /// As [`super::Migration::transactional`].
     pub(super) transactional: bool,
+    /// As [`super::Migration::timeouts`].
+    pub(super) timeouts: FileTimeouts,
+    /// As [`super::Migration::phase`].
+    pub(super) phase: Option<Phase>,
 }
 
 /// Reads the text of one file.
@@ -41,6 +46,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let statement = self.statement(cut);
+            self.placeholders(cut, false);
             if !Guarded::new(&statement.sql, self.dialect).is_query() {
                 self.fault(cut.line, FaultKind::CheckNotQuery);
             }
@@ -59,15 +65,20 @@ impl<'a> Reader<'a> {
     pub(super) fn script(mut self, version: &SchemaVersion) -> Script {
         let cuts = split(self.text, self.dialect);
         let mut steps = Vec::new();
-        let mut no_transaction = None;
+        let mut head = Head::default();
         let mut needs = Vec::new();
         let mut keeps_transaction = true;
         for cut in &cuts.statements {
-            let pending = self.remarks(&cut.remarks, version, &mut steps, &mut no_transaction);
+            let pending = self.remarks(&cut.remarks, version, &mut steps, &mut head);
             if !self.admits(cut) {
                 continue;
             }
             let statement = self.statement(cut);
+            if !head.no_placeholders {
+                let fixed =
+                    matches!(pending, Some((_, Directive::Backfill { .. } | Directive::Online { .. })));
+                self.placeholders(cut, fixed);
+            }
             let guarded = Guarded::new(&statement.sql, self.dialect);
             needs.extend(guarded.needs_no_transaction().map(|kind| (cut.line, kind)));
             keeps_transaction &= guarded.keeps_transaction();
@@ -96,13 +107,13 @@ impl<'a> Reader<'a> {
             }
         }
         if cuts.fault.is_none()
-            && let Some((line, _)) = self.remarks(&cuts.remarks, version, &mut steps, &mut no_transaction)
+            && let Some((line, _)) = self.remarks(&cuts.remarks, version, &mut steps, &mut head)
         {
             self.fault(line, FaultKind::Directive("has no statement below it".to_owned()));
         }
         let all_sql = steps.iter().all(|step| matches!(step, Step::Sql(_)));
         let transactional = match self.dialect {
-            _ if no_transaction == Some(true) => false,
+            _ if head.no_transaction => false,
             Dialect::MySql => keeps_transaction && all_sql,
             Dialect::Postgres | Dialect::Sqlite => {
                 for (line, kind) in needs {
@@ -112,18 +123,16 @@ impl<'a> Reader<'a> {
             }
         };
         self.end(cuts, steps.is_empty());
-        Script { steps, transactional }
+        Script { steps, transactional, timeouts: head.timeouts.unwrap_or_default(), phase: head.phase }
     }
 
     /// Takes the directives above a statement: `views` are steps by themselves, another one is given back.
-    ///
-    /// `no_transaction` is `None` until the first statement or other directive.
     fn remarks(
         &mut self,
         remarks: &[Remark],
         version: &SchemaVersion,
         steps: &mut Vec<Step>,
-        no_transaction: &mut Option<bool>,
+        head: &mut Head,
     ) -> Option<(u32, Directive)> {
         let mut pending = None;
         for remark in remarks {
@@ -136,11 +145,11 @@ impl<'a> Reader<'a> {
                 Some(Ok(directive)) => directive,
             };
             match directive {
-                Directive::NoTransaction if no_transaction.is_some() => {
-                    let text = "`no-transaction` belongs to the top of the file, once";
-                    self.fault(remark.line, FaultKind::Directive(text.to_owned()));
+                Directive::Head(setting) => {
+                    if let Err(text) = head.take(setting) {
+                        self.fault(remark.line, FaultKind::Directive(text));
+                    }
                 }
-                Directive::NoTransaction => *no_transaction = Some(true),
                 Directive::Views { of, version: other } => {
                     let version = other.unwrap_or_else(|| version.clone());
                     match directive::views(of, version, remark.line, self.dialect) {
@@ -155,13 +164,38 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        no_transaction.get_or_insert(false);
+        head.over = true;
         pending
     }
 
     fn statement(&self, cut: &Cut) -> Statement {
         let sql = self.text.get(cut.range.clone()).unwrap_or_default().to_owned();
         Statement { sql, line: cut.line }
+    }
+
+    /// Tells placeholders that nobody has declared. `fixed`: the statement has a directive that has to know its exact text.
+    fn placeholders(&mut self, cut: &Cut, fixed: bool) {
+        let text = self.text.get(cut.range.clone()).unwrap_or_default();
+        let places = placeholder::places(text);
+        if places.is_empty() {
+            return;
+        }
+        let (pieces, _) = super::pieces(text, self.dialect);
+        let comments: Vec<_> = pieces.iter().filter(|piece| piece.comment().is_some()).collect();
+        for (range, name) in places {
+            let commented = comments.iter().any(|piece| piece.range.contains(&range.start));
+            if commented || (placeholder::is_of_tenant(name) && !fixed) {
+                continue;
+            }
+            let before = text.get(..range.start).unwrap_or_default().matches('\n').count();
+            let line = cut.line.saturating_add(u32::try_from(before).unwrap_or(u32::MAX));
+            let kind = if placeholder::is_of_tenant(name) {
+                FaultKind::Directive("has no place above a statement with `${tenant}`".to_owned())
+            } else {
+                FaultKind::Placeholder(name.to_owned())
+            };
+            self.fault(line, kind);
+        }
     }
 
     /// Whether the statement may be in a file at all.

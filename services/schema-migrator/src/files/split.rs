@@ -1,5 +1,6 @@
 //! Cutting a file into statements.
 
+use super::body::Body;
 use super::lexis::{Piece, pieces};
 use super::{Dialect, FaultKind};
 use sqlparser::tokenizer::Token;
@@ -159,7 +160,6 @@ impl Splitter<'_> {
     }
 
     fn finish(mut self) -> Cuts {
-        self.body.settle(None);
         if let Some(open) = &self.open
             && self.delimiter.is_none()
             && !self.body.is_closed()
@@ -170,118 +170,5 @@ impl Splitter<'_> {
         self.cuts.statements.extend(self.open.take());
         self.cuts.remarks = self.remarks;
         self.cuts
-    }
-}
-
-/// What `CREATE` may be followed by, as far as it tells whether there is a body.
-const KINDS: [&str; 12] = [
-    "TABLE",
-    "INDEX",
-    "VIEW",
-    "SCHEMA",
-    "DATABASE",
-    "TYPE",
-    "SEQUENCE",
-    "USER",
-    "TRIGGER",
-    "PROCEDURE",
-    "FUNCTION",
-    "EVENT",
-];
-
-/// What opened a nested part of a body.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Open {
-    Block,
-    Case,
-}
-
-/// Keeps count of BEGIN, CASE and END in the body of a trigger, routine or event.
-#[derive(Default)]
-struct Body {
-    /// Whether the statement is one that has a body; `None`: not told yet.
-    has: Option<bool>,
-    open: Vec<Open>,
-    /// The last token; `None` before the first.
-    last: Option<Last>,
-    /// An END that may close a block, or be that of `END IF` and its like.
-    ending: bool,
-}
-
-/// As much of a token as the next one has to know.
-#[derive(Clone, PartialEq, Eq)]
-enum Last {
-    Word(String),
-    Semicolon,
-    Period,
-    /// A token after which BEGIN is a name.
-    Operand,
-    Other,
-}
-
-impl Body {
-    /// Whether a `;` ends the statement.
-    fn is_closed(&mut self) -> bool {
-        self.settle(None);
-        self.open.is_empty()
-    }
-
-    /// Decides about an END now that the word after it is known.
-    fn settle(&mut self, next: Option<&str>) {
-        if !std::mem::take(&mut self.ending) {
-            return;
-        }
-        let of_statement = next.is_some_and(|word| ["IF", "LOOP", "WHILE", "REPEAT", "FOR"].contains(&word));
-        if self.open.last() == Some(&Open::Case) || !of_statement {
-            self.open.pop();
-        }
-    }
-
-    fn feed(&mut self, piece: &Piece, dialect: Dialect) {
-        let word = piece.word().map(str::to_ascii_uppercase);
-        self.settle(word.as_deref());
-        if let Some(word) = &word {
-            match self.has {
-                None if self.last.is_none() => self.has = if word == "CREATE" { None } else { Some(false) },
-                None if KINDS.contains(&word.as_str()) => {
-                    self.has = Some(["TRIGGER", "PROCEDURE", "FUNCTION", "EVENT"].contains(&word.as_str()));
-                }
-                Some(true) => self.nest(word, dialect),
-                _ => {}
-            }
-        }
-        self.last = Some(match (word, &piece.token) {
-            (Some(word), _) => Last::Word(word),
-            (None, Token::SemiColon) => Last::Semicolon,
-            (None, Token::Period) => Last::Period,
-            (None, Token::Comma | Token::LParen | Token::Eq | Token::Plus | Token::Minus) => Last::Operand,
-            _ => Last::Other,
-        });
-    }
-
-    fn nest(&mut self, word: &str, dialect: Dialect) {
-        let after =
-            |words: &[&str]| matches!(&self.last, Some(Last::Word(last)) if words.contains(&last.as_str()));
-        if self.last == Some(Last::Period) {
-            return;
-        }
-        let is_name =
-            self.last == Some(Last::Operand) || after(&["SELECT", "SET", "WHERE", "AND", "OR", "BY", "ON"]);
-        match word {
-            // PostgreSQL's bodies are strings, save for BEGIN ATOMIC.
-            "BEGIN" if dialect != Dialect::Postgres && !is_name => self.open.push(Open::Block),
-            "ATOMIC" if dialect == Dialect::Postgres && after(&["BEGIN"]) => self.open.push(Open::Block),
-            "CASE" if !after(&["END"]) => self.open.push(Open::Case),
-            "END" => {
-                // Statements of a block end with `;`, so any other END there is a name.
-                let closes = self.last == Some(Last::Semicolon) || after(&["BEGIN", "ATOMIC"]);
-                self.ending = match self.open.last() {
-                    Some(Open::Case) => true,
-                    Some(Open::Block) => closes,
-                    None => false,
-                };
-            }
-            _ => {}
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! What a migration consists of.
 
+use super::placeholder;
 use grey_core::schema::SchemaVersion;
 use std::fmt;
 use std::ops::Range;
@@ -13,6 +14,18 @@ pub struct Statement {
     pub sql: String,
     /// The line that it begins on, counted from 1.
     pub line: u32,
+}
+
+impl Statement {
+    /// The statement for one tenant.
+    pub(super) fn for_tenant(&self, tenant: &str) -> Self {
+        Self { sql: placeholder::for_tenant(&self.sql, tenant), line: self.line }
+    }
+
+    /// Whether it differs by tenant.
+    pub(super) fn is_of_tenant(&self) -> bool {
+        placeholder::places(&self.sql).iter().any(|(_, name)| placeholder::is_of_tenant(name))
+    }
 }
 
 /// One step of a migration; each has its own entry in the journal.
@@ -37,6 +50,31 @@ impl Step {
             Self::Backfill(backfill) => backfill.statement.line,
             Self::External(external) => external.statement.line,
             Self::Views(views) => views.line,
+        }
+    }
+}
+
+impl Step {
+    /// The step for one tenant.
+    pub(super) fn for_tenant(&self, tenant: &str) -> Self {
+        match self {
+            Self::Sql(statement) => Self::Sql(statement.for_tenant(tenant)),
+            Self::Views(views) => {
+                let shape =
+                    |shape: &Shape| Shape { statement: shape.statement.for_tenant(tenant), ..shape.clone() };
+                Self::Views(Views { shapes: views.shapes.iter().map(shape).collect(), ..views.clone() })
+            }
+            // Refused when they are read.
+            Self::Backfill(_) | Self::External(_) => self.clone(),
+        }
+    }
+
+    /// Whether it differs by tenant.
+    pub(super) fn is_of_tenant(&self) -> bool {
+        match self {
+            Self::Sql(statement) => statement.is_of_tenant(),
+            Self::Views(views) => views.shapes.iter().any(|shape| shape.statement.is_of_tenant()),
+            Self::Backfill(_) | Self::External(_) => false,
         }
     }
 }

@@ -99,7 +99,9 @@ fn all_faults_of_names_are_told_at_once() {
     let found = faults(
         Dialect::Postgres,
         &[
-            ("R__views.sql", "SELECT 1;"),
+            ("R1__views.sql", "SELECT 1;"),
+            ("B2__start.sql", "SELECT 1;"),
+            ("afterMigrate.sql", "SELECT 1;"),
             ("V1.0__one.sql", "SELECT 1;"),
             ("V1__uno.sql", "SELECT 1;"),
             ("V2__two.sql", "SELECT 1;"),
@@ -108,18 +110,20 @@ fn all_faults_of_names_are_told_at_once() {
             ("C3__three.sql", "SELECT 1;"),
             ("V4__x.oracle.sql", "SELECT 1;"),
             ("V1.1.1.1.1.1.1__x.sql", "SELECT 1;"),
-            ("notes.txt", ""),
+            ("notes.sql", ""),
         ],
     );
     insta::assert_snapshot!(found, @r"
+    B2__start.sql: Flyway's baseline files (B): name it V…, and declare where old databases are by `grey migrate baseline`; they are not supported
     C3__three.sql: there is no migration to this version
-    R__views.sql: the name is not one of a migration: write V, U or C, a version, two underscores, a description and .sql, such as V1.1__add_preferences.sql
+    R1__views.sql: the name is not one of a migration: write V, U or C, a version, two underscores, a description and .sql, such as V1.1__add_preferences.sql, or R__ and a description for one that is run whenever it changes
     U3__three.sql: there is no migration to this version
     V1.1.1.1.1.1.1__x.sql: the name's `1.1.1.1.1.1.1` is not a schema version: write up to six numbers joined by dots, such as 1.1
     V1__uno.sql: `V1.0__one.sql` is for the same version
     V2__two.sql: `V2__deux.mysql.sql` is the same migration under another description
     V4__x.oracle.sql: `oracle` in the name is not a dialect: write postgres, mysql or sqlite
-    notes.txt: the name is not one of a migration: write V, U or C, a version, two underscores, a description and .sql, such as V1.1__add_preferences.sql
+    afterMigrate.sql: Flyway's callbacks are not supported
+    notes.sql: the name is not one of a migration: write V, U or C, a version, two underscores, a description and .sql, such as V1.1__add_preferences.sql, or R__ and a description for one that is run whenever it changes
     ");
 }
 
@@ -130,14 +134,15 @@ fn content_that_is_no_statement_is_refused() {
     std::fs::write(shop.join("V3__latin.sql"), b"SELECT '\xe9';").unwrap();
     std::fs::write(shop.join("V4__zero.sql"), b"SELECT '\0';").unwrap();
     std::fs::File::create(shop.join("V5__large.sql")).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
-    std::fs::create_dir(shop.join("V6__folder.sql")).unwrap();
+    std::fs::create_dir(shop.join("V7__folder.sql")).unwrap();
+    std::os::unix::fs::symlink(shop.join("nowhere"), shop.join("V6__none.sql")).unwrap();
     insta::assert_snapshot!(faults_in(root.path(), Dialect::Sqlite), @r"
     V1__empty.sql: it holds no statement
     V2__comments.sql: it holds no statement
     V3__latin.sql: it is not UTF-8 text
     V4__zero.sql: it is not UTF-8 text
     V5__large.sql: it has 4194305 bytes, at most 4194304 are read
-    V6__folder.sql: it is not a regular file
+    V6__none.sql: it is not a regular file
     ");
 }
 
@@ -202,7 +207,7 @@ fn what_has_no_end_is_refused_with_its_line() {
     insta::assert_snapshot!(faults_of(Dialect::MySql, "SELECT `x"), @":1: a quoted name or string has no end");
     insta::assert_snapshot!(faults_of(Dialect::Sqlite, "SELECT 1; /* x"), @":1: a comment has no end");
     let open = "SELECT 1;\nCREATE TRIGGER t AFTER INSERT ON a BEGIN\nSELECT CASE 1 WHEN 1 THEN 2 END;";
-    insta::assert_snapshot!(faults_of(Dialect::Sqlite, open), @":2: the statement's BEGIN has no END");
+    insta::assert_snapshot!(faults_of(Dialect::Sqlite, open), @":2: the statement's BEGIN, IF, CASE, loop or parenthesis has no end");
 }
 
 #[test]
