@@ -2,6 +2,7 @@
 
 use crate::backfill::Pacing;
 use crate::external::Tools;
+use crate::files::Placeholders;
 use crate::jobs::{self, DatabaseOptions};
 use crate::lint::Policy;
 use crate::run::Tooling;
@@ -81,6 +82,11 @@ pub struct Migrations {
     /// The weight of each rule.
     #[serde(default)]
     pub policy: Policy,
+    /// Whether what the catalog is like is kept at the end of each upgrade, by which drift is told.
+    pub keep_catalog: bool,
+    /// What placeholders in files stand for.
+    #[serde(default)]
+    pub placeholders: Placeholders,
 }
 
 impl Migrations {
@@ -116,7 +122,12 @@ pub struct Limits {
 impl Config {
     /// What migrations are run with.
     pub(crate) fn tooling(&self) -> Tooling {
-        Tooling { tools: self.tools.clone(), pacing: self.backfills, backups: self.backups.clone() }
+        Tooling {
+            tools: self.tools.clone(),
+            pacing: self.backfills,
+            backups: self.backups.clone(),
+            skips_catalog: !self.migrations.keep_catalog,
+        }
     }
 
     /// The replica's name: as configured, or made up.
@@ -150,6 +161,10 @@ impl Validate for Config {
         faults.section("tenant_databases", &self.tenant_databases);
         let named = !self.migrations.folder.as_os_str().is_empty();
         faults.check(named, "migrations.folder", "must be set");
+        for fault in self.migrations.placeholders.faults() {
+            let (name, why) = fault.split_once(": ").unwrap_or(("", fault.as_str()));
+            faults.add(&format!("migrations.placeholders.{name}"), why);
+        }
         faults.section("jobs", &self.jobs);
         for (key, value) in [
             ("tenants.connect", self.tenants.connect),

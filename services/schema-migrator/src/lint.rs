@@ -9,6 +9,7 @@ mod judge;
 mod kinds;
 mod parse;
 mod pattern;
+mod phase;
 
 pub use judge::validate;
 
@@ -87,11 +88,23 @@ pub enum Rule {
     BackfillAfterDefault,
     /// The statement is not understood, so only patterns were looked for.
     Unparsed,
+    /// There are tables in a database without a history.
+    NotEmpty,
+    /// Something is taken away that the version before needs; a plan stops before it.
+    Contract,
+    /// One file both adds and takes away.
+    MixedPhases,
+    /// An index is dropped under a lock that everyone else waits for.
+    DropIndex,
+    /// A constraint is added unchecked and checked in the same transaction, under the lock that this should avoid.
+    ValidateTogether,
+    /// A column's type is one that its database's users regret.
+    ColumnType,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::Destructive,
         Self::Rewrite,
         Self::BigTableLock,
@@ -100,6 +113,12 @@ impl Rule {
         Self::NotNullWithoutDefault,
         Self::BackfillAfterDefault,
         Self::Unparsed,
+        Self::NotEmpty,
+        Self::Contract,
+        Self::MixedPhases,
+        Self::DropIndex,
+        Self::ValidateTogether,
+        Self::ColumnType,
     ];
 
     /// The name, as in policies, acceptances and findings.
@@ -114,6 +133,12 @@ impl Rule {
             Self::NotNullWithoutDefault => "not-null-without-default",
             Self::BackfillAfterDefault => "backfill-after-default",
             Self::Unparsed => "unparsed",
+            Self::NotEmpty => "not-empty",
+            Self::Contract => "contract",
+            Self::MixedPhases => "mixed-phases",
+            Self::DropIndex => "drop-index",
+            Self::ValidateTogether => "validate-together",
+            Self::ColumnType => "column-type",
         }
     }
 }
@@ -166,12 +191,21 @@ impl Policy {
     #[must_use]
     pub fn weight(&self, rule: Rule) -> Weight {
         self.0.get(&rule).copied().unwrap_or(match rule {
-            Rule::Destructive | Rule::Rewrite | Rule::BigTableLock | Rule::NotNullWithoutDefault => {
-                Weight::Refuse
-            }
-            Rule::MissingUndo | Rule::ImplicitCommit | Rule::BackfillAfterDefault | Rule::Unparsed => {
-                Weight::Warn
-            }
+            Rule::Destructive
+            | Rule::Rewrite
+            | Rule::BigTableLock
+            | Rule::NotNullWithoutDefault
+            | Rule::NotEmpty
+            | Rule::Contract => Weight::Refuse,
+            Rule::MissingUndo
+            | Rule::ImplicitCommit
+            | Rule::BackfillAfterDefault
+            | Rule::Unparsed
+            | Rule::MixedPhases
+            | Rule::DropIndex
+            | Rule::ValidateTogether => Weight::Warn,
+            // A matter of taste.
+            Rule::ColumnType => Weight::Allow,
         })
     }
 

@@ -5,7 +5,7 @@ mod message;
 
 pub use build::{plan, plan_undo};
 
-use crate::files::{Checksum, Dialect, Migration, Statement, Step};
+use crate::files::{Checksum, Dialect, Migration, Repeatable, Statement, Step};
 use crate::lint::{Finding, Level, Policy, Rule};
 use grey_core::error::Reason;
 use grey_core::ids::ServiceId;
@@ -26,11 +26,19 @@ pub enum Outcome {
     Baseline,
     /// It was applied, and is no longer.
     Undone,
+    /// The row of its version holds for another file from now on, or for none: someone has accepted that.
+    Accepted,
+    /// A repeatable file was run.
+    Repeated,
     /// It failed and nothing of it is left. What is left of a failed migration is a [`Leftover`].
     Failed,
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] =
+        [Self::Applied, Self::Baseline, Self::Undone, Self::Accepted, Self::Repeated, Self::Failed];
+
     /// The name, as in the history table.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -38,6 +46,8 @@ impl Outcome {
             Self::Applied => "applied",
             Self::Baseline => "baseline",
             Self::Undone => "undone",
+            Self::Accepted => "accepted",
+            Self::Repeated => "repeated",
             Self::Failed => "failed",
         }
     }
@@ -60,6 +70,8 @@ pub struct Entry {
     pub undo_checksum: Option<Checksum>,
     /// What became of it.
     pub outcome: Outcome,
+    /// What it is about: the file's description.
+    pub description: String,
     /// When it ended, in milliseconds since the epoch.
     pub at_ms: u64,
 }
@@ -123,11 +135,30 @@ impl History {
                 Outcome::Undone => {
                     applied.remove(&entry.version);
                 }
+                Outcome::Accepted => {
+                    if let Some(was) = applied.get_mut(&entry.version) {
+                        *was = entry;
+                    }
+                }
+                Outcome::Repeated => {}
                 // A failed attempt to undo leaves what was there, a failed attempt to apply leaves nothing.
                 Outcome::Failed => {}
             }
         }
         applied
+    }
+
+    /// Whether nothing was ever done here.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.entries.is_empty() && self.leftovers.is_empty()
+    }
+
+    /// The checksum that a repeatable file had when it was run last.
+    #[must_use]
+    pub fn repeated(&self, description: &str) -> Option<&Checksum> {
+        let run = |entry: &&Entry| entry.outcome == Outcome::Repeated && entry.description == description;
+        self.entries.iter().rev().find(run).and_then(|entry| entry.checksum.as_ref())
     }
 
     /// The schema that the database is at: the newest version that is applied.
@@ -166,6 +197,8 @@ pub struct Options {
     pub out_of_order: bool,
     /// Rules whose refusals are accepted.
     pub accept: BTreeSet<Rule>,
+    /// Files that contract, by name, before which no plan stops: nothing runs any more that needs what they take away.
+    pub contract: BTreeSet<String>,
     /// How findings weigh.
     pub policy: Policy,
     /// Rows of a table from which on a lock on it matters.
@@ -177,6 +210,7 @@ impl Default for Options {
         Self {
             out_of_order: false,
             accept: BTreeSet::new(),
+            contract: BTreeSet::new(),
             policy: Policy::default(),
             big_table_rows: BIG_TABLE_ROWS,
         }
@@ -190,6 +224,25 @@ pub struct Facts {
     pub rows: BTreeMap<String, u64>,
     /// Which server it is.
     pub server: Option<Server>,
+    /// What is there where no history is.
+    pub contents: Contents,
+}
+
+/// What is in a database besides the migrator's own tables.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Contents {
+    /// Nothing, what the migrators have made, or it is not known.
+    #[default]
+    Ours,
+    /// What Flyway has made.
+    Flyway,
+    /// Tables or views of someone.
+    Others {
+        /// How many.
+        count: u64,
+        /// One of them.
+        example: String,
+    },
 }
 
 /// Which database server it is.
@@ -218,10 +271,23 @@ pub struct Plan {
     pub to: Option<SchemaVersion>,
     /// What would be run, in this order; none: there is nothing to do.
     pub steps: Vec<PlannedStep>,
+    /// Repeatable files that would be run after them.
+    pub repeatables: Vec<Arc<Repeatable>>,
+    /// The migration before which it stops although more would lead on.
+    pub stopped: Option<Stopped>,
     /// What speaks against the plan as a whole.
     pub findings: Vec<Finding>,
     /// [`crate::files::Scripts::fingerprint`] of the files that it was made from.
     pub fingerprint: Checksum,
+}
+
+/// Why a plan leads no further.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stopped {
+    /// The migration before which it stops.
+    pub migration: Arc<Migration>,
+    /// Why, and what to do.
+    pub why: String,
 }
 
 /// One migration of a plan.
@@ -286,7 +352,7 @@ impl Plan {
     /// Whether there is nothing to run.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.repeatables.is_empty()
     }
 
     /// Every name in what would be run, as written and in lower case: its tables are among them.
@@ -336,6 +402,8 @@ pub mod rules {
     pub const NO_UNDO: &str = "no-undo";
     /// What has to be undone was there before the history began.
     pub const BELOW_BASELINE: &str = "below-baseline";
+    /// Flyway has migrated the database, and its history was not taken over.
+    pub const FLYWAY: &str = "flyway-history";
     /// A statement cannot run in a transaction on this server.
     pub const NEEDS_NO_TRANSACTION: &str = "needs-no-transaction";
 }

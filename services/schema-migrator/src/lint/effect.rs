@@ -31,7 +31,7 @@ pub(super) enum Effect {
     /// The table is written anew.
     Rewrites { table: String, by: &'static str },
     /// A column or table gets another name.
-    Renames,
+    Renames { table: String },
 }
 
 /// A column that is added to a table.
@@ -65,6 +65,12 @@ pub(super) struct Effects {
     pub(super) alters: Option<Alters>,
     /// PostgreSQL's ALTER TYPE … ADD VALUE.
     pub(super) adds_enum_value: bool,
+    /// PostgreSQL's DROP INDEX without CONCURRENTLY.
+    pub(super) drops_index: bool,
+    /// PostgreSQL's ADD CONSTRAINT … NOT VALID.
+    pub(super) adds_unchecked: bool,
+    /// PostgreSQL's VALIDATE CONSTRAINT.
+    pub(super) validates: bool,
 }
 
 /// What is known of the steps of a file, once someone has asked: parsing them anew for each tenant would take longer

@@ -4,17 +4,17 @@ use super::effect::{Added, Effect, Effects, Known, Preset};
 use super::kinds::{may_narrow, rewrites};
 use super::pattern::Words;
 use super::{Finding, Level, Rule, parse};
-use crate::files::{Dialect, Migration, Scripts, Step, Undo};
+use crate::files::{Dialect, Migration, Phase, Repeatable, Scripts, Step, Undo};
 use crate::plan::{Direction, Facts, Options, rules};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Judges migrations in the order in which they run.
 pub(crate) struct Linter<'a> {
-    dialect: Dialect,
+    pub(super) dialect: Dialect,
     options: &'a Options,
     facts: &'a Facts,
     /// Tables that the plan itself creates, which have no rows.
-    created: BTreeSet<String>,
+    pub(super) created: BTreeSet<String>,
     /// Types of columns, as far as the files tell.
     types: BTreeMap<(String, String), String>,
     /// Columns that were added with a default, so that none of their rows is NULL.
@@ -31,6 +31,16 @@ pub fn validate(scripts: &Scripts, options: &Options) -> Vec<Finding> {
         linter.created.clear();
         findings.extend(linter.up(migration));
     }
+    for repeatable in &scripts.repeatables {
+        findings.extend(linter.repeatable(repeatable));
+    }
+    findings.extend(scripts.ignored.iter().map(|file| Finding {
+        level: Level::Warning,
+        rule: "ignored-file",
+        message: "it is left alone: the name of a migration ends in .sql".to_owned(),
+        file: file.clone(),
+        line: 0,
+    }));
     findings
 }
 
@@ -74,8 +84,26 @@ impl<'a> Linter<'a> {
             self.find(&mut findings, Rule::ImplicitCommit, file, 0, text.to_owned());
         }
         let known = of_migration(migration, self.dialect);
+        self.mixed(&mut findings, known, file);
         self.steps(&mut findings, (&migration.steps, known), file, migration.transactional, false);
         findings
+    }
+
+    /// Judges a repeatable file that is run.
+    pub(crate) fn repeatable(&mut self, it: &Repeatable) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let known = it.understood.or_find_out(|| known(&it.steps, self.dialect));
+        self.steps(&mut findings, (&it.steps, known), &it.file, it.transactional, false);
+        findings
+    }
+
+    /// What a migration takes away that the version before needs, or that its file says so; `None`: nothing.
+    pub(crate) fn contracts(&self, migration: &Migration) -> Option<String> {
+        match migration.phase {
+            Some(Phase::Contract) => Some("its file says so".to_owned()),
+            Some(Phase::Expand) => None,
+            None => self.takes_away(of_migration(migration, self.dialect)),
+        }
     }
 
     /// Judges a migration that is undone. That something is lost is the nature of it, so it is told only.
@@ -94,7 +122,14 @@ impl<'a> Linter<'a> {
         transactional: bool,
         down: bool,
     ) {
+        let mut unchecked = false;
         for (step, effects) in steps.iter().zip(&known.steps) {
+            unchecked |= effects.adds_unchecked;
+            if unchecked && effects.validates && transactional && !down {
+                let text = "the constraint is checked in the transaction that adds it, whose lock others wait for: put \
+                            VALIDATE into a file of its own";
+                self.find(findings, Rule::ValidateTogether, file, step.line(), text.to_owned());
+            }
             let seen = Seen {
                 effects,
                 file,
@@ -157,7 +192,8 @@ impl<'a> Linter<'a> {
     /// Rules that look at the statement as a whole.
     fn judge_whole(&self, findings: &mut Vec<Finding>, seen: &Seen<'_>) {
         let effects = &seen.effects;
-        let renames = !effects.effects.is_empty() && effects.effects.iter().all(|it| *it == Effect::Renames);
+        let renames = !effects.effects.is_empty()
+            && effects.effects.iter().all(|it| matches!(it, Effect::Renames { .. }));
         if let Some(alters) = &effects.alters
             && !alters.asserted
             && !seen.online
@@ -181,6 +217,13 @@ impl<'a> Linter<'a> {
                 file: seen.file.to_owned(),
                 line: seen.line,
             });
+        }
+        if effects.drops_index && !seen.direction_down {
+            let text = "dropping the index waits for everyone who uses its table, and makes others wait: write CONCURRENTLY";
+            self.find(findings, Rule::DropIndex, seen.file, seen.line, text.to_owned());
+        }
+        for (column, what) in self.regretted(effects) {
+            self.find(findings, Rule::ColumnType, seen.file, seen.line, format!("`{column}` is {what}"));
         }
         if !effects.understood {
             let text = "the statement is not understood, so only its words were looked at";
@@ -263,7 +306,7 @@ impl<'a> Linter<'a> {
         (!self.created.contains(table)).then_some((table.as_str(), text))
     }
 
-    fn type_of(&self, table: &str, column: &str) -> Option<&str> {
+    pub(super) fn type_of(&self, table: &str, column: &str) -> Option<&str> {
         self.types.get(&(table.to_owned(), column.to_owned())).map(String::as_str)
     }
 
@@ -308,7 +351,14 @@ impl<'a> Linter<'a> {
         }
     }
 
-    fn find(&self, findings: &mut Vec<Finding>, rule: Rule, file: &str, line: u32, message: String) {
+    pub(super) fn find(
+        &self,
+        findings: &mut Vec<Finding>,
+        rule: Rule,
+        file: &str,
+        line: u32,
+        message: String,
+    ) {
         if let Some(level) = self.options.policy.level(rule, &self.options.accept) {
             findings.push(Finding { level, rule: rule.as_str(), message, file: file.to_owned(), line });
         }
@@ -353,13 +403,21 @@ fn effects(step: &Step, dialect: Dialect, names: &mut BTreeSet<String>) -> Effec
     if words.defines_routine() {
         return Effects { understood: true, ..Effects::default() };
     }
-    let alters = if dialect == Dialect::MySql { words.alters() } else { None };
-    let adds_enum_value = dialect == Dialect::Postgres && words.adds_enum_value();
+    let postgres = dialect == Dialect::Postgres;
+    let told = Effects {
+        effects: Vec::new(),
+        understood: true,
+        alters: if dialect == Dialect::MySql { words.alters() } else { None },
+        adds_enum_value: postgres && words.adds_enum_value(),
+        drops_index: postgres && words.drops_index(),
+        adds_unchecked: postgres && words.alters_with("NOT", "VALID"),
+        validates: postgres && words.alters_with("VALIDATE", "CONSTRAINT"),
+    };
     if let Some(rewrites) = words.rewrites() {
-        return Effects { effects: vec![rewrites], understood: true, alters, adds_enum_value };
+        return Effects { effects: vec![rewrites], ..told };
     }
     match parse::effects(&sql, dialect) {
-        Some(effects) => Effects { effects, understood: true, alters, adds_enum_value },
-        None => Effects { effects: words.effects(), understood: false, alters, adds_enum_value },
+        Some(effects) => Effects { effects, ..told },
+        None => Effects { effects: words.effects(), understood: false, ..told },
     }
 }

@@ -167,7 +167,7 @@ fn altered(alter: &AlterTable) -> Vec<Effect> {
                 effects.push(Effect::Rewrites { table: table(), by: "SET LOGGED or UNLOGGED" });
             }
             AlterTableOperation::RenameTable { .. } | AlterTableOperation::RenameColumn { .. } => {
-                effects.push(Effect::Renames);
+                effects.push(Effect::Renames { table: table() });
             }
             _ => {}
         }

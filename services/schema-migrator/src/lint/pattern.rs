@@ -73,6 +73,17 @@ impl Words {
         self.at(0) == "CREATE" && self.0.iter().find(|item| kind(item) || other(item)).is_some_and(kind)
     }
 
+    /// Whether it drops an index under a lock that everyone waits for.
+    pub(super) fn drops_index(&self) -> bool {
+        self.at(0) == "DROP" && self.at(1) == "INDEX" && self.at(2) != "CONCURRENTLY"
+    }
+
+    /// Whether two words stand side by side in an ALTER TABLE.
+    pub(super) fn alters_with(&self, first: &str, second: &str) -> bool {
+        let beside = |pair: &[Item]| matches!(pair, [a, b] if a.text == first && b.text == second);
+        self.at(0) == "ALTER" && self.at(1) == "TABLE" && self.0.windows(2).any(beside)
+    }
+
     /// Whether it is PostgreSQL's `ALTER TYPE … ADD VALUE`.
     pub(super) fn adds_enum_value(&self) -> bool {
         let added =
@@ -206,7 +217,7 @@ impl Words {
                 }
                 Some(Effect::ChangesType { table, column, to: rest(at) })
             }
-            "RENAME" => Some(Effect::Renames),
+            "RENAME" => Some(Effect::Renames { table }),
             "ADD" if unlike_column.contains(&self.at(1)) => self.constraint(table),
             "ADD" => {
                 let (column, at) = self.name(self.skip(1, &["COLUMN", "IF", "NOT", "EXISTS"]))?;

@@ -1,8 +1,10 @@
 //! Working plans out.
 
-use super::{Direction, Entry, Facts, History, Options, Outcome, Plan, PlannedStep, Target, rules};
-use crate::files::{Migration, Scripts};
-use crate::lint::{Finding, Level, Linter};
+use super::{
+    Contents, Direction, Entry, Facts, History, Options, Outcome, Plan, PlannedStep, Stopped, Target, rules,
+};
+use crate::files::{Migration, Repeatable, Scripts};
+use crate::lint::{Finding, Level, Linter, Rule, Weight};
 use grey_core::schema::{SchemaVersion, SchemaWindow};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,9 +19,14 @@ pub fn plan(scripts: &Scripts, history: &History, target: &Target, options: &Opt
     findings.files(scripts, history);
     let applied = history.applied();
     let (present, baseline) = (history.present(), history.baseline());
-    let to = findings.target(scripts, history, target);
+    let mut to = findings.target(scripts, history, target);
     let mut linter = Linter::new(scripts.dialect, options, facts);
-    let mut steps = Vec::new();
+    let mut steps: Vec<PlannedStep> = Vec::new();
+    let mut stopped = None;
+    // Nothing runs yet on a database that has nothing.
+    let stops = present.is_some()
+        && options.policy.weight(Rule::Contract) == Weight::Refuse
+        && !options.accept.contains(&Rule::Contract);
     for migration in &scripts.migrations {
         let version = &migration.schema;
         if applied.contains_key(version) || baseline.is_some_and(|baseline| version < baseline) {
@@ -32,11 +39,33 @@ pub fn plan(scripts: &Scripts, history: &History, target: &Target, options: &Opt
                 present.map(ToString::to_string).unwrap_or_default()
             );
             findings.error_in(rules::OUT_OF_ORDER, text, migration);
-        } else if to.as_ref().is_some_and(|to| version <= to) {
+        } else if to.as_ref().is_some_and(|to| version <= to) && stopped.is_none() {
+            if stops && !options.contract.contains(&migration.file) {
+                stopped = linter.contracts(migration).map(|what| stop(migration, &what));
+            }
+            if stopped.is_some() {
+                continue;
+            }
             steps.push(PlannedStep { findings: linter.up(migration), migration: Arc::clone(migration) });
         }
     }
+    if let Some(stopped) = &stopped {
+        to = steps.last().map(|step| step.migration.schema.clone()).max(present.cloned());
+        findings.stopped(stopped, target, to.as_ref());
+    }
+    let complete = stopped.is_none() && to.as_ref() >= scripts.newest();
+    let changed = |it: &&Arc<Repeatable>| history.repeated(&it.description) != Some(&it.checksum);
+    let repeatables: Vec<_> =
+        if complete { scripts.repeatables.iter().filter(changed).cloned().collect() } else { Vec::new() };
+    for repeatable in &repeatables {
+        findings.0.extend(linter.repeatable(repeatable));
+    }
+    if history.is_blank() && !(steps.is_empty() && repeatables.is_empty()) {
+        findings.contents(scripts, facts, options);
+    }
     Plan {
+        repeatables,
+        stopped,
         service: scripts.service.clone(),
         dialect: scripts.dialect,
         direction: Direction::Up,
@@ -89,6 +118,8 @@ pub fn plan_undo(
         }
     }
     Plan {
+        repeatables: Vec::new(),
+        stopped: None,
         service: scripts.service.clone(),
         dialect: scripts.dialect,
         direction: Direction::Down,
@@ -98,6 +129,15 @@ pub fn plan_undo(
         findings: findings.0,
         fingerprint: scripts.fingerprint(),
     }
+}
+
+fn stop(migration: &Arc<Migration>, what: &str) -> Stopped {
+    let (schema, file) = (&migration.schema, &migration.file);
+    let why = format!(
+        "stopped before {schema}, which contracts ({what}): what works on the schema before it must not run any more; \
+         once it is drained, accept it by name (--contract {file})"
+    );
+    Stopped { migration: Arc::clone(migration), why }
 }
 
 /// What speaks against a plan as a whole.
@@ -118,7 +158,47 @@ impl Findings {
     }
 
     fn missing(&mut self, version: &SchemaVersion) {
-        self.error(rules::MISSING_FILE, format!("{version} is applied, and its file is gone"));
+        let text = format!(
+            "{version} is applied, and its file is gone: bring it back, or accept that \
+             (`grey migrate repair --accept-checksum` and the file's name)"
+        );
+        self.error(rules::MISSING_FILE, text);
+    }
+
+    /// That the plan leads no further; it matters where further was asked for.
+    fn stopped(&mut self, stopped: &Stopped, target: &Target, to: Option<&SchemaVersion>) {
+        let enough = match target {
+            Target::Newest => true,
+            Target::Version(_) => false,
+            Target::Window(window) => window.admits(to),
+        };
+        let level = if enough { Level::Warning } else { Level::Refusal };
+        self.push(level, Rule::Contract.as_str(), stopped.why.clone(), &stopped.migration.file);
+    }
+
+    /// Whether what is in a database without a history is there by someone else's doing.
+    fn contents(&mut self, scripts: &Scripts, facts: &Facts, options: &Options) {
+        let service = &scripts.service;
+        match &facts.contents {
+            Contents::Ours => {}
+            Contents::Flyway => {
+                let text = format!(
+                    "Flyway has migrated this database, and files would run again: take its history over by \
+                     `grey migrate baseline {service}`"
+                );
+                self.error(rules::FLYWAY, text);
+            }
+            Contents::Others { count, example } => {
+                let Some(level) = options.policy.level(Rule::NotEmpty, &options.accept) else { return };
+                let text = format!(
+                    "no migration was ever run here, but there are {count} tables or views such as `{example}`: declare \
+                     which schema that is by `grey migrate baseline {service} --at SCHEMA`, or accept `{}` if they are \
+                     not the service's",
+                    Rule::NotEmpty
+                );
+                self.push(level, Rule::NotEmpty.as_str(), text, "");
+            }
+        }
     }
 
     /// What the history says of itself.
@@ -140,7 +220,7 @@ impl Findings {
                 Outcome::Undone => {
                     standing.remove(&entry.version);
                 }
-                Outcome::Failed => {}
+                Outcome::Accepted | Outcome::Repeated | Outcome::Failed => {}
             }
         }
     }
@@ -152,6 +232,7 @@ impl Findings {
             match scripts.get(version) {
                 Some(migration) => self.unchanged(migration, entry),
                 None if baseline.is_some_and(|baseline| version <= baseline) => {}
+                None if entry.outcome == Outcome::Accepted => {}
                 None => self.missing(version),
             }
         }
@@ -162,8 +243,9 @@ impl Findings {
             && *applied != migration.checksum
         {
             let text = format!(
-                "{} was changed after it was applied: its checksum was {applied} and is {}",
-                migration.schema, migration.checksum
+                "{} was changed after it was applied: its checksum was {applied} and is {}; write another migration, \
+                 or accept it if the database is right (`grey migrate repair --accept-checksum {}`)",
+                migration.schema, migration.checksum, migration.file
             );
             self.error_in(rules::CHECKSUM, text, migration);
         }

@@ -1,7 +1,7 @@
 //! Plans and findings as messages.
 
 use super::{Plan, PlannedStep};
-use crate::files::{Fault, Statement, Step};
+use crate::files::{Fault, Repeatable, Statement, Step};
 use crate::lint::{Finding, Level};
 use grey_core::ids::TenantId;
 use grey_proto::schema;
@@ -19,9 +19,13 @@ impl Plan {
             dialect: self.dialect.to_string(),
             from_schema: version(&self.from),
             to_schema: version(&self.to),
-            steps: self.steps.iter().map(|step| self.step_message(step)).collect(),
+            steps: {
+                let versions = self.steps.iter().map(|step| self.step_message(step));
+                versions.chain(self.repeatables.iter().map(|it| repeatable_message(it))).collect()
+            },
             findings: self.findings.iter().map(schema::Finding::from).collect(),
             refused: self.verdict().is_err(),
+            stopped_before: self.stopped.as_ref().map(|it| it.migration.file.clone()).unwrap_or_default(),
         }
     }
 
@@ -43,6 +47,17 @@ impl Plan {
             checks: step.checks(self.direction).iter().map(sql).collect(),
             findings: step.findings.iter().map(schema::Finding::from).collect(),
         }
+    }
+}
+
+fn repeatable_message(it: &Repeatable) -> schema::PlannedStep {
+    schema::PlannedStep {
+        description: it.description.clone(),
+        file: it.file.clone(),
+        checksum: it.checksum.to_string(),
+        transactional: it.transactional,
+        statements: it.steps.iter().map(Step::to_string).collect(),
+        ..schema::PlannedStep::default()
     }
 }
 

@@ -36,6 +36,7 @@ fn entry(scripts: &Scripts, text: &str, outcome: Outcome) -> Entry {
         checksum: migration.filter(|_| outcome != Outcome::Baseline).map(|it| it.checksum.clone()),
         undo_checksum: migration.and_then(|it| it.undo.as_ref()).map(|undo| undo.checksum.clone()),
         outcome,
+        description: String::new(),
         at_ms: 1,
     }
 }
@@ -117,9 +118,9 @@ fn what_was_applied_must_be_what_the_files_say() {
     }
     let plan = up(&scripts, &history, &Target::Newest);
     insta::assert_snapshot!(told(&plan), @r"
-    error checksum: V1__t1.sql: 1 was changed after it was applied: its checksum was a1621be95040239ee14362c16e20510ddc20f527d772d823b2a1679b33f5cd74 and is e193a4d8625c84e0dd2a73d6934516528737db916fab0d92f4591704682778f4
-    error checksum: V2__t2.sql: 2 was changed after it was applied: its checksum was a1621be95040239ee14362c16e20510ddc20f527d772d823b2a1679b33f5cd74 and is c38ebfaebf8d514a90e6b52b4daba7286f28b9bfe43f5f2e13ef08318671011f
-    error missing-file: 2.5 is applied, and its file is gone
+    error checksum: V1__t1.sql: 1 was changed after it was applied: its checksum was a1621be95040239ee14362c16e20510ddc20f527d772d823b2a1679b33f5cd74 and is e193a4d8625c84e0dd2a73d6934516528737db916fab0d92f4591704682778f4; write another migration, or accept it if the database is right (`grey migrate repair --accept-checksum V1__t1.sql`)
+    error checksum: V2__t2.sql: 2 was changed after it was applied: its checksum was a1621be95040239ee14362c16e20510ddc20f527d772d823b2a1679b33f5cd74 and is c38ebfaebf8d514a90e6b52b4daba7286f28b9bfe43f5f2e13ef08318671011f; write another migration, or accept it if the database is right (`grey migrate repair --accept-checksum V2__t2.sql`)
+    error missing-file: 2.5 is applied, and its file is gone: bring it back, or accept that (`grey migrate repair --accept-checksum` and the file's name)
     ");
     assert_eq!(plan.verdict().unwrap_err().findings.len(), 3);
     // A dry run shows the steps nevertheless.
@@ -213,7 +214,7 @@ fn undoing_needs_an_undo_file_and_a_way_back() {
     migration.undo = None;
     let history = applied(&scripts, &["1", "2", "3", "4", "6"]);
     insta::assert_snapshot!(told(&down(&scripts, &history, Some("1"))), @r"
-    error missing-file: 6 is applied, and its file is gone
+    error missing-file: 6 is applied, and its file is gone: bring it back, or accept that (`grey migrate repair --accept-checksum` and the file's name)
     error no-undo: V3__t3.sql: 3 has no undo file
     ");
     insta::assert_snapshot!(told(&down(&scripts, &history, Some("2.5"))), @"error unknown-version: 2.5 is not applied, so nothing leads back to it");
@@ -304,7 +305,7 @@ fn messages_show_the_exact_statements() {
         grey_schema_migrator::files::Fault { file: "V1__x.sql".into(), line: 3, kind: FaultKind::OpenBlock };
     assert_eq!(
         Finding::from(&fault).to_string(),
-        "error syntax: V1__x.sql:3: the statement's BEGIN has no END"
+        "error syntax: V1__x.sql:3: the statement's BEGIN, IF, CASE, loop or parenthesis has no end"
     );
 }
 
