@@ -62,6 +62,8 @@ operations! {
     ListUpgrades: Viewer, "list upgrades";
     WatchUpgrade: Viewer, "watch upgrades";
     CancelUpgrade: Operator, "cancel upgrades";
+    GetSchemaHistory: Viewer, "read what was done to databases";
+    GetSchemaDrift: Viewer, "compare databases";
     ListEvents: Viewer, "list events";
     WatchEvents: Viewer, "watch events";
     VerifyEvents: Viewer, "verify events";

@@ -7,8 +7,9 @@ use grey_edge::{Caller, on_behalf_of};
 use grey_proto::convert::InvalidMessage;
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::schema::{
-    CancelUpgradeRequest, GetUpgradeRequest, ListUpgradesRequest, ListUpgradesResponse, StartUpgradeRequest,
-    Upgrade, WatchUpgradeRequest,
+    CancelUpgradeRequest, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse,
+    GetUpgradeRequest, ListUpgradesRequest, ListUpgradesResponse, StartUpgradeRequest, Upgrade,
+    WatchUpgradeRequest,
 };
 use grey_proto::status::ApiError;
 use tonic::{Request, Response, Status};
@@ -71,6 +72,26 @@ impl Migrator {
         let mut schemas = self.schemas.clone();
         let answer = self.ask(schemas.cancel_upgrade(on_behalf(caller, CancelUpgradeRequest { id }))).await?;
         upgrade(answer.upgrade)
+    }
+
+    /// Reads what was done to a tenant's database.
+    pub(crate) async fn history(
+        &self,
+        caller: &Caller,
+        request: GetHistoryRequest,
+    ) -> Result<GetHistoryResponse, ApiError> {
+        let mut schemas = self.schemas.clone();
+        self.ask(schemas.get_history(on_behalf(caller, request))).await
+    }
+
+    /// Compares a tenant's database with what its last upgrade has left.
+    pub(crate) async fn drift(
+        &self,
+        caller: &Caller,
+        request: GetDriftRequest,
+    ) -> Result<GetDriftResponse, ApiError> {
+        let mut schemas = self.schemas.clone();
+        self.ask(schemas.get_drift(on_behalf(caller, request))).await
     }
 
     /// Follows an upgrade: whenever it changes, until it has ended.

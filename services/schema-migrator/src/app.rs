@@ -40,7 +40,8 @@ impl App {
         };
         let ports = Ports::bind(&config.grpc, &config.http, &config.access, config.tls.as_ref()).await?;
         let database = Box::pin(Database::open(&config.database)).await?;
-        let folder = Folder::new(&config.migrations.folder);
+        let folder =
+            Folder::new(&config.migrations.folder).with_placeholders(config.migrations.placeholders.clone());
         let tooling = config.tooling();
         let options = config.migrations.options();
         let guard = Guard::new(config.tenant_databases.clone(), [config.database.url.expose()]);

@@ -98,10 +98,12 @@ async fn one_range(
     let transaction = connection.begin().await?;
     let both = async {
         connection.execute(&transaction, sql, line, stop).await?;
-        connection.journal(&transaction, record).await
+        let verified = connection.verified(&transaction).await?;
+        connection.journal(&transaction, record).await?;
+        Ok(verified)
     };
     match Box::pin(both).await {
-        Ok(()) => connection.commit(transaction).await,
+        Ok(verified) => connection.commit_verified(transaction, verified).await,
         Err(error) => {
             connection.roll_back(transaction).await;
             Err(error)

@@ -6,6 +6,7 @@
 mod database;
 mod execution;
 mod follow_up;
+mod last;
 mod lease;
 mod observed;
 mod queue;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use database::{Database, Error, Options as DatabaseOptions};
 pub use follow_up::FollowUp;
+pub use last::Unfinished;
 pub use lease::{Ended, Lease, Limits, Progress, Taken};
 pub use observed::{Observed, Seen};
 pub use queue::{Filter, Queue, Refused, Wanted};

@@ -1,9 +1,9 @@
 //! What an upgrade starts from: the tenant's database with its credentials opened, the files, and where they lead.
 
 use crate::control::{Control, answered};
-use crate::files::{Dialect, FilesError, Folder, Scripts};
+use crate::files::{Dialect, FilesError, Folder, Repeatable, Scripts};
 use crate::lint::{Finding, Level, Rule};
-use crate::plan::{self, Plan, Refused, rules};
+use crate::plan::{self, Plan, Refused, Stopped, rules};
 use crate::run::{Goal, Tooling, plan_on};
 use crate::tenant::{self, Connection, Timeouts};
 use grey_core::error::Reason;
@@ -204,7 +204,8 @@ impl Grounds {
     pub fn options(&self, options: &UpgradeOptions) -> Result<plan::Options, ApiError> {
         let accept = options.accept.iter().map(|rule| rule.parse::<Rule>()).collect::<Result<_, _>>();
         let accept = accept.map_err(|error| invalid("options.accept", error.to_string()))?;
-        Ok(plan::Options { out_of_order: options.out_of_order, accept, ..self.options.clone() })
+        let contract = options.contract.iter().cloned().collect();
+        Ok(plan::Options { out_of_order: options.out_of_order, accept, contract, ..self.options.clone() })
     }
 
     /// Works out what would be run.
@@ -214,14 +215,15 @@ impl Grounds {
     pub async fn plan(
         &self,
         target: &tenant::Target,
-        scripts: &Scripts,
+        scripts: &Arc<Scripts>,
         goal: &Goal,
         options: &plan::Options,
     ) -> Result<Plan, ApiError> {
+        let scripts = Arc::clone(scripts).for_tenant(&target.tenant);
         let connection = Box::pin(Connection::open(target, &self.timeouts)).await;
         let connection = connection.map_err(|error| database_error(&error))?;
         let history = Box::pin(connection.history()).await.map_err(|error| database_error(&error))?;
-        let plan = Box::pin(plan_on(&connection, scripts, &history, goal, options)).await;
+        let plan = Box::pin(plan_on(&connection, &scripts, &history, goal, options)).await;
         plan.map_err(|error| database_error(&error))
     }
 }
@@ -252,7 +254,27 @@ pub fn waiting_steps(plan: &Plan) -> Vec<UpgradeStep> {
         statements: u32::try_from(step.steps(plan.direction).len()).unwrap_or(u32::MAX),
         ..UpgradeStep::default()
     };
-    plan.steps.iter().map(step).collect()
+    let repeatable = |it: &Arc<Repeatable>| UpgradeStep {
+        description: it.description.clone(),
+        state: StepState::Waiting.into(),
+        statements: u32::try_from(it.steps.len()).unwrap_or(u32::MAX),
+        ..UpgradeStep::default()
+    };
+    let all = plan.steps.iter().map(step).chain(plan.repeatables.iter().map(repeatable));
+    all.chain(plan.stopped.as_ref().map(stopped_step)).collect()
+}
+
+/// The step that an upgrade stops before, as one that waits and says why.
+#[must_use]
+pub fn stopped_step(stopped: &Stopped) -> UpgradeStep {
+    UpgradeStep {
+        schema: stopped.migration.schema.to_string(),
+        description: stopped.migration.description.clone(),
+        state: StepState::Waiting.into(),
+        statements: u32::try_from(stopped.migration.steps.len()).unwrap_or(u32::MAX),
+        error: stopped.why.clone(),
+        ..UpgradeStep::default()
+    }
 }
 
 /// Why a tenant's database did not do what was asked, as callers read it.

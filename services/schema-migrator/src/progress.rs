@@ -171,6 +171,17 @@ impl Inner {
                 self.log(&version, if onward { "done" } else { "undone" }, None);
                 Unsaved::State
             }
+            run::Progress::Repeated { description, error } => {
+                self.touched = true;
+                let of_it =
+                    |step: &&mut UpgradeStep| step.schema.is_empty() && step.description == description;
+                if let Some(step) = self.progress.steps.iter_mut().find(of_it) {
+                    step.error = error.as_ref().map(ToString::to_string).unwrap_or_default();
+                    step.statements_done = if error.is_none() { step.statements } else { 0 };
+                    step.set_state(if error.is_none() { StepState::Done } else { StepState::Failed });
+                }
+                Unsaved::State
+            }
             run::Progress::Failed { version, error } => {
                 let elapsed = self.elapsed(&version);
                 let it = self.step(&version);

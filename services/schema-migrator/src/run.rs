@@ -12,6 +12,7 @@ mod begin;
 mod check;
 mod commit_mode;
 mod mysql;
+mod repeat;
 mod script;
 mod steps;
 mod whole;
@@ -57,6 +58,8 @@ pub struct Tooling {
     pub pacing: backfill::Pacing,
     /// How backups are made; without it none can be.
     pub backups: Option<backup::Options>,
+    /// Whether what the catalog is like is not kept at the end, so that drift cannot be told.
+    pub skips_catalog: bool,
 }
 
 /// What is going on.
@@ -119,6 +122,13 @@ pub enum Progress {
         /// Whether it is applied or undone.
         direction: Direction,
     },
+    /// A repeatable file was run, or failed.
+    Repeated {
+        /// What it is called.
+        description: String,
+        /// Why it failed.
+        error: Option<Error>,
+    },
     /// A migration failed; what the upgrade has done is about to be taken back.
     Failed {
         /// Its version.
@@ -145,11 +155,12 @@ pub struct Ended {
 pub enum Outcome {
     /// Everything of the plan is done.
     Succeeded,
-    /// A migration failed, and the database is at the schema that it was at before the upgrade.
+    /// A migration failed and nothing is half done: the database is at the schema that it was at before the upgrade, or, where
+    /// the upgrade had applied a migration that cannot be undone, at that one.
     Failed(Failure),
     /// Someone asked to stop, and the database is at the schema that it was at before the upgrade.
     Cancelled,
-    /// A migration failed, and what was done could not be taken back.
+    /// A migration failed and is half done: the journal says what is applied.
     NeedsRepair(Failure),
 }
 
@@ -187,6 +198,13 @@ async fn run(
         };
         if let Err(error) = Box::pin(worker.apply(&script, &[])).await {
             return Box::pin(worker.back_out(&script, error)).await;
+        }
+    }
+    let none = || SchemaVersion::new("0").map_err(|error| Error::Conflict(error.to_string()));
+    for repeatable in &plan.repeatables {
+        let schema = plan.to.clone().map_or_else(none, Ok)?;
+        if let Err(error) = Box::pin(worker.repeat(repeatable, &schema)).await {
+            return Box::pin(worker.not_repeated(repeatable, &schema, error)).await;
         }
     }
     Ok(Ended { outcome: Outcome::Succeeded, schema: plan.to.clone() })

@@ -1,6 +1,7 @@
 //! The operations of `grey.schema.v1`, and who may ask for them.
 
 mod baseline;
+mod history;
 mod repair;
 mod schemas;
 mod start;
@@ -15,13 +16,14 @@ use grey_core::text::{NOT_PLAIN, is_plain};
 use grey_edge::{Role, admit};
 use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
 use grey_proto::schema::{
-    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DropViewsRequest,
-    DropViewsResponse, GetJournalRequest, GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse,
-    ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse, ListViewsRequest,
-    ListViewsResponse, PlanRequest, PlanResponse, RepairRequest, RepairResponse, RollbackRequest,
-    RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse,
-    SwitchViewsRequest, SwitchViewsResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest,
-    WatchUpgradeResponse,
+    AcceptDriftRequest, AcceptDriftResponse, AcceptFileRequest, AcceptFileResponse, BaselineRequest,
+    BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DropViewsRequest, DropViewsResponse,
+    GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse, GetJournalRequest,
+    GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse, ListSchemasRequest, ListSchemasResponse,
+    ListUpgradesRequest, ListUpgradesResponse, ListViewsRequest, ListViewsResponse, PlanRequest,
+    PlanResponse, RepairRequest, RepairResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest,
+    StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse, SwitchViewsRequest,
+    SwitchViewsResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest, WatchUpgradeResponse,
 };
 use grey_proto::status::{ApiError, to_status};
 use std::pin::Pin;
@@ -134,6 +136,10 @@ answer! {
     baseline: Operator, "declare baselines", (BaselineRequest) -> BaselineResponse,
     get_journal: Viewer, "read journals", (GetJournalRequest) -> GetJournalResponse,
     repair: Operator, "repair histories", (RepairRequest) -> RepairResponse,
+    accept_file: Operator, "accept changed files", (AcceptFileRequest) -> AcceptFileResponse,
+    get_history: Viewer, "read histories", (GetHistoryRequest) -> GetHistoryResponse,
+    get_drift: Viewer, "compare databases", (GetDriftRequest) -> GetDriftResponse,
+    accept_drift: Operator, "accept what databases are like", (AcceptDriftRequest) -> AcceptDriftResponse,
     list_views: Viewer, "list schemas of views", (ListViewsRequest) -> ListViewsResponse,
     switch_views: Operator, "switch views", (SwitchViewsRequest) -> SwitchViewsResponse,
     drop_views: Operator, "drop views", (DropViewsRequest) -> DropViewsResponse, ;

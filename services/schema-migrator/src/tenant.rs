@@ -3,14 +3,19 @@
 //! A [`Connection`] is exactly one session: it never reconnects by itself, since locks and settings are the session's.
 //! When it is lost, every further call says [`Error::Unreachable`], and whoever uses it opens another one.
 
+mod accept;
 mod baseline;
 mod catalog;
+mod cause;
 mod classify;
 mod connect;
+mod contents;
+mod drift;
 mod facts;
 mod fleet;
 mod history;
 mod journal;
+mod limits;
 mod lock;
 mod mysql_tls;
 mod names;
@@ -20,22 +25,27 @@ mod repair;
 mod session;
 mod sql;
 
-pub use baseline::{baseline, flyway};
+pub use accept::{Accepted, accept};
+pub use baseline::{Baseline, Declared as DeclaredBaseline, baseline, flyway};
 pub use catalog::Catalog;
 pub(crate) use classify::is_missing_object;
 pub use connect::Connection;
+pub use drift::{Change, Difference, Drift};
 pub use fleet::{facts_of_many, read_many};
+pub use history::{Entered, entered};
 pub(crate) use history::{NewEntry, now_ms};
 pub use journal::{Mark, Record};
 pub use names::Names;
 pub(crate) use pool::server;
 pub use repair::{Declared, Repair, half_done, repair};
+pub(crate) use session::Verified;
 pub(crate) use sql::Sql;
 
-use crate::files::Dialect;
+use crate::files::{Dialect, pieces};
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_runtime::Secret;
+use std::fmt;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -137,16 +147,18 @@ pub enum Error {
         why: String,
     },
     /// The database refused a statement, which had no effect.
-    #[error("{attempted}: {message} ({code})")]
+    #[error("{}: {message} ({code})", Place::of(attempted, *line, text))]
     Statement {
         /// What was attempted, as a verb phrase.
         attempted: &'static str,
         /// SQLSTATE; in the MySQL family the error's number, in SQLite its extended code.
         code: String,
-        /// In the database's words.
+        /// In the database's words, with what it adds as detail and hint.
         message: String,
         /// The line of the file that it begins on; 0: it is not from a file.
         line: u32,
+        /// The statement of the file, shortened and without passwords; empty: it is not from a file.
+        text: String,
     },
     /// A check found a row.
     #[error("check on line {line} found a row: {row}")]
@@ -184,7 +196,41 @@ pub enum Error {
     Conflict(String),
 }
 
+/// Where a statement was refused.
+struct Place<'a> {
+    attempted: &'a str,
+    line: u32,
+    text: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(attempted: &'a str, line: u32, text: &'a str) -> Self {
+        Self { attempted, line, text }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.text) {
+            (0, _) => f.write_str(self.attempted),
+            (line, "") => write!(f, "line {line}"),
+            (line, text) => write!(f, "line {line}: {text}"),
+        }
+    }
+}
+
 impl Error {
+    /// The error, with the statement of a file that was refused.
+    #[must_use]
+    pub(crate) fn about(mut self, sql: &str, dialect: Dialect) -> Self {
+        if let Self::Statement { text, line, .. } = &mut self
+            && *line > 0
+        {
+            *text = shortened(sql, dialect);
+        }
+        self
+    }
+
     /// Whether the connection is lost, so that trying again on another one may help.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
@@ -223,5 +269,45 @@ impl Error {
             }
             _ => false,
         }
+    }
+}
+
+/// Longest text of a statement in an error.
+const LONGEST_STATEMENT: usize = 160;
+
+/// A statement on one line, cut; texts in it are left out where one may be a password.
+fn shortened(sql: &str, dialect: Dialect) -> String {
+    let (pieces, _) = pieces(sql, dialect);
+    let secret =
+        |word: &str| ["PASSWORD", "IDENTIFIED", "ENCRYPTED"].iter().any(|it| word.eq_ignore_ascii_case(it));
+    let hides = pieces.iter().any(|piece| piece.word().is_some_and(secret));
+    let mut text = String::new();
+    for piece in &pieces {
+        let part = sql.get(piece.range.clone()).unwrap_or_default();
+        match piece.word() {
+            _ if piece.is_blank() => text.push(' '),
+            None if hides && part.len() > 1 => text.push_str("'…'"),
+            _ => text.push_str(part),
+        }
+        if text.len() > LONGEST_STATEMENT * 8 {
+            break;
+        }
+    }
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let cut: String = line.chars().take(LONGEST_STATEMENT).collect();
+    if cut.len() < line.len() { format!("{cut}…") } else { cut }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_in_an_error_is_short_and_has_no_password() {
+        let short = |sql| shortened(sql, Dialect::Postgres);
+        assert_eq!(short("INSERT INTO a\n  -- why\n  VALUES ('x')"), "INSERT INTO a VALUES ('x')");
+        let hidden = short("ALTER ROLE \"a\" PASSWORD 's3cret' VALID UNTIL $$s3cret$$");
+        assert!(!hidden.contains("s3cret") && hidden.starts_with("ALTER ROLE"), "{hidden}");
+        assert_eq!(short(&"SELECT 1, ".repeat(100)).chars().count(), LONGEST_STATEMENT + 1);
     }
 }

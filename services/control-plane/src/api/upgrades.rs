@@ -10,7 +10,8 @@ use grey_core::version::Version;
 use grey_edge::Caller;
 use grey_proto::control;
 use grey_proto::schema::{
-    Flip, ListUpgradesRequest, ListUpgradesResponse, StartUpgradeRequest, Target, Upgrade,
+    Flip, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse, ListUpgradesRequest,
+    ListUpgradesResponse, StartUpgradeRequest, Target, Upgrade,
 };
 use grey_proto::status::ApiError;
 
@@ -114,6 +115,34 @@ impl Api {
         let upgrade = self.migrator()?.cancel(caller, upgrade_id(id)?).await?;
         tracing::info!(upgrade.id = upgrade.id, actor = %caller, "asked an upgrade to stop");
         Ok(upgrade)
+    }
+
+    /// Reads what was done to a tenant's database: the files that ran there, and the upgrades that were asked for.
+    ///
+    /// # Errors
+    /// No database is registered, it does not answer, or the migrator is not configured or does not answer.
+    pub async fn schema_history(
+        &self,
+        caller: &Caller,
+        request: GetHistoryRequest,
+    ) -> Result<GetHistoryResponse, ApiError> {
+        id::<TenantId>("tenant", &request.tenant)?;
+        id::<ServiceId>("service", &request.service)?;
+        self.migrator()?.history(caller, request).await
+    }
+
+    /// Compares a tenant's database with what its last upgrade has left.
+    ///
+    /// # Errors
+    /// As [`Self::schema_history`].
+    pub async fn schema_drift(
+        &self,
+        caller: &Caller,
+        request: GetDriftRequest,
+    ) -> Result<GetDriftResponse, ApiError> {
+        id::<TenantId>("tenant", &request.tenant)?;
+        id::<ServiceId>("service", &request.service)?;
+        self.migrator()?.drift(caller, request).await
     }
 
     /// Streams an upgrade whenever it changes, until it has ended or the control plane drains.

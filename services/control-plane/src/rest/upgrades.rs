@@ -13,8 +13,9 @@ use futures::{Stream, StreamExt, stream};
 use grey_edge::Failure;
 use grey_proto::convert::InvalidMessage;
 use grey_proto::schema::{
-    CancelUpgradeResponse, GetUpgradeResponse, ListUpgradesRequest, ListUpgradesResponse,
-    StartUpgradeRequest, Target, Upgrade, UpgradeOptions, UpgradeState,
+    CancelUpgradeResponse, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse,
+    GetUpgradeResponse, ListUpgradesRequest, ListUpgradesResponse, StartUpgradeRequest, Target, Upgrade,
+    UpgradeOptions, UpgradeState,
 };
 use grey_proto::status::{ApiError, ErrorBody};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/api/tenants/{id}/schema-upgrade", post(start))
         .route("/api/grey-router/upgrade-schema/{id}/{version}", post(start_for_version))
+        .route("/api/tenants/{id}/services/{service}/schema-history", get(history))
+        .route("/api/tenants/{id}/services/{service}/schema-drift", get(drift))
         .route("/api/upgrades", get(list))
         .route("/api/upgrades/{id}", get(read))
         .route("/api/upgrades/{id}/events", get(watch))
@@ -148,6 +151,20 @@ async fn cancel(State(api): State<Api>, input: Input) -> Answer<CancelUpgradeRes
     let Nothing {} = input.object_if_any()?;
     let upgrade = api.cancel_upgrade(&caller, &input.path("id")).await?;
     Ok(Reply::new(CancelUpgradeResponse { upgrade: Some(upgrade) }))
+}
+
+async fn history(State(api): State<Api>, input: Input) -> Answer<GetHistoryResponse> {
+    let caller = input.admit(Operation::GetSchemaHistory)?;
+    input.allow(&[])?;
+    let request = GetHistoryRequest { tenant: input.path("id"), service: input.path("service") };
+    Ok(Reply::new(api.schema_history(&caller, request).await?))
+}
+
+async fn drift(State(api): State<Api>, input: Input) -> Answer<GetDriftResponse> {
+    let caller = input.admit(Operation::GetSchemaDrift)?;
+    input.allow(&[])?;
+    let request = GetDriftRequest { tenant: input.path("id"), service: input.path("service") };
+    Ok(Reply::new(api.schema_drift(&caller, request).await?))
 }
 
 /// A body that says nothing.

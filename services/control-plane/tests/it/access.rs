@@ -50,7 +50,7 @@ const METHODS: [(&str, usize); 32] = [
 ];
 
 /// The least role of each route.
-pub(crate) const ROUTES: [(Method, &str, usize); 40] = [
+pub(crate) const ROUTES: [(Method, &str, usize); 42] = [
     (Method::GET, "/api/tenants", 0),
     (Method::GET, "/api/tenants/acme", 0),
     (Method::PUT, "/api/tenants/acme", 2),
@@ -65,6 +65,8 @@ pub(crate) const ROUTES: [(Method, &str, usize); 40] = [
     (Method::POST, "/api/databases/rotate-keys", 2),
     (Method::POST, "/api/tenants/acme/schema-upgrade", 1),
     (Method::POST, "/api/grey-router/upgrade-schema/acme/payment:v1.0", 1),
+    (Method::GET, "/api/tenants/acme/services/payment/schema-history", 0),
+    (Method::GET, "/api/tenants/acme/services/payment/schema-drift", 0),
     (Method::GET, "/api/upgrades?tenant=acme&service=payment", 0),
     (Method::GET, "/api/upgrades/up-1", 0),
     (Method::GET, "/api/upgrades/up-1/events", 0),

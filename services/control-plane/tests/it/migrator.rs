@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::{Stream, StreamExt};
 use grey_proto::schema::schema_service_server::{SchemaService, SchemaServiceServer};
 use grey_proto::schema::{
-    BaselineRequest, BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DropViewsRequest,
-    DropViewsResponse, GetJournalRequest, GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse,
-    ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse, ListViewsRequest,
-    ListViewsResponse, PlanRequest, PlanResponse, RepairRequest, RepairResponse, RollbackRequest,
-    RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse,
-    SwitchViewsRequest, SwitchViewsResponse, Upgrade, UpgradeState, ValidateRequest, ValidateResponse,
-    WatchUpgradeRequest, WatchUpgradeResponse,
+    AcceptDriftRequest, AcceptDriftResponse, AcceptFileRequest, AcceptFileResponse, BaselineRequest,
+    BaselineResponse, CancelUpgradeRequest, CancelUpgradeResponse, DriftDifference, DropViewsRequest,
+    DropViewsResponse, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse,
+    GetJournalRequest, GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse, HistoryEntry,
+    HistoryOutcome, ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse,
+    ListViewsRequest, ListViewsResponse, PlanRequest, PlanResponse, RepairRequest, RepairResponse,
+    RollbackRequest, RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest,
+    StartUpgradesResponse, SwitchViewsRequest, SwitchViewsResponse, Upgrade, UpgradeState, ValidateRequest,
+    ValidateResponse, WatchUpgradeRequest, WatchUpgradeResponse,
 };
 use grey_proto::status::ApiError;
 use tokio::net::TcpListener;
@@ -212,6 +214,39 @@ impl SchemaService for Answers {
     }
 
     async fn repair(&self, _: Request<RepairRequest>) -> Result<Response<RepairResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn accept_file(
+        &self,
+        _: Request<AcceptFileRequest>,
+    ) -> Result<Response<AcceptFileResponse>, Status> {
+        Err(unasked())
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<GetHistoryRequest>,
+    ) -> Result<Response<GetHistoryResponse>, Status> {
+        let GetHistoryRequest { tenant, service } = self.take(request, |_, _| {}).await?;
+        let outcome = HistoryOutcome::Applied.into();
+        let entries = vec![HistoryEntry { outcome, ..HistoryEntry::default() }];
+        Ok(Response::new(GetHistoryResponse { tenant, service, entries, ..GetHistoryResponse::default() }))
+    }
+
+    async fn get_drift(
+        &self,
+        request: Request<GetDriftRequest>,
+    ) -> Result<Response<GetDriftResponse>, Status> {
+        let GetDriftRequest { tenant, service } = self.take(request, |_, _| {}).await?;
+        let differences = vec![DriftDifference { object: "notes".to_owned(), ..DriftDifference::default() }];
+        Ok(Response::new(GetDriftResponse { tenant, service, differences, ..GetDriftResponse::default() }))
+    }
+
+    async fn accept_drift(
+        &self,
+        _: Request<AcceptDriftRequest>,
+    ) -> Result<Response<AcceptDriftResponse>, Status> {
         Err(unasked())
     }
 

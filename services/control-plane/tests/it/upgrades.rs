@@ -18,10 +18,12 @@ const START: &str = "/api/tenants/acme/schema-upgrade";
 const EVENTS: &str = "/api/upgrades/up-1/events";
 
 /// Every request that the migrator is asked for, with a body that is taken.
-fn requests() -> [(Method, &'static str, Value); 6] {
+fn requests() -> [(Method, &'static str, Value); 8] {
     [
         (Method::POST, START, json!({"service": "payment"})),
         (Method::POST, "/api/grey-router/upgrade-schema/acme/payment:v2.0", json!({})),
+        (Method::GET, "/api/tenants/acme/services/payment/schema-history", Value::Null),
+        (Method::GET, "/api/tenants/acme/services/payment/schema-drift", Value::Null),
         (Method::GET, "/api/upgrades?tenant=acme", Value::Null),
         (Method::GET, "/api/upgrades/up-1", Value::Null),
         (Method::GET, EVENTS, Value::Null),
@@ -137,6 +139,15 @@ async fn upgrades_are_read_listed_and_cancelled() {
         let (code, _) = plane.call(Method::GET, &format!("/api/upgrades?{bad}"), Value::Null).await;
         assert_eq!(code, StatusCode::BAD_REQUEST, "{bad}");
     }
+    let of = "/api/tenants/acme/services/payment";
+    let (code, history) = plane.call(Method::GET, &format!("{of}/schema-history"), Value::Null).await;
+    assert_eq!(
+        (code, history["entries"][0]["outcome"].as_str()),
+        (StatusCode::OK, Some("HISTORY_OUTCOME_APPLIED"))
+    );
+    let (code, drift) = plane.call(Method::GET, &format!("{of}/schema-drift"), Value::Null).await;
+    assert_eq!((code, drift["differences"][0]["object"].as_str()), (StatusCode::OK, Some("notes")));
+    assert_eq!((drift["tenant"].as_str(), drift["service"].as_str()), (Some("acme"), Some("payment")));
     let (code, cancelled) = plane.call(Method::POST, "/api/upgrades/up-7/cancel", json!({})).await;
     assert_eq!((code, cancelled["upgrade"]["cancelling"].as_bool()), (StatusCode::OK, Some(true)));
     let (code, _) = plane.call(Method::GET, "/api/upgrades/a%2Fb", Value::Null).await;

@@ -84,7 +84,13 @@ mod tests {
     use super::*;
 
     fn error(code: &str) -> Error {
-        Error::Statement { attempted: "x", code: code.to_owned(), message: String::new(), line: 1 }
+        Error::Statement {
+            attempted: "x",
+            code: code.to_owned(),
+            message: String::new(),
+            line: 1,
+            text: String::new(),
+        }
     }
 
     #[test]

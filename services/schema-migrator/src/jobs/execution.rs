@@ -265,7 +265,7 @@ impl Execution {
         let tenant = TenantId::new(&upgrade.tenant).map_err(|error| unreadable(error.to_string()))?;
         let service = ServiceId::new(&upgrade.service).map_err(|error| unreadable(error.to_string()))?;
         let registered = grounds.registered(&tenant, &service).await?;
-        let scripts = grounds.scripts(&service, registered.target.dialect).await?;
+        let scripts = grounds.scripts(&service, registered.target.dialect).await?.for_tenant(&tenant);
         let target = upgrade.target.clone().unwrap_or_default();
         let goal = grounds.goal(&service, upgrade.direction(), &target).await?;
         let options = grounds.options(&self.job.options)?;

@@ -31,22 +31,28 @@ impl Worker<'_> {
         match Box::pin(self.half_back(script, &error)).await? {
             Half::Gone => {}
             Half::Left(records) => {
-                return self.ended(Outcome::NeedsRepair(failed(left(&records)))).await;
+                let parts = [left(&records), self.invalid_indexes(script).await?];
+                let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+                return self.ended(Outcome::NeedsRepair(failed(parts.join("; ")))).await;
             }
         }
-        match Box::pin(self.others_back()).await {
-            Ok(()) => {}
+        Box::pin(self.take_back(failed(String::new()))).await
+    }
+
+    /// Takes back the whole migrations of the upgrade, after one of which nothing is left has failed.
+    pub(super) async fn take_back(&mut self, mut failure: Failure) -> Result<Ended, Error> {
+        let stays = match Box::pin(self.others_back()).await {
+            Ok(stays) => stays,
             Err(other) if other.ends_connection() => return Err(other),
             Err(other) => {
-                let text = format!("and what came before it could not be taken back: {other}");
-                return self.ended(Outcome::NeedsRepair(failed(text))).await;
+                failure.left = format!("and what came before it could not be taken back: {other}");
+                return self.ended(Outcome::NeedsRepair(failure)).await;
             }
-        }
-        let outcome = match error {
-            Error::Cancelled => Outcome::Cancelled,
-            _ => Outcome::Failed(failed(String::new())),
         };
-        self.ended(outcome).await
+        let cancelled = failure.error == Error::Cancelled && stays.is_empty();
+        let parts = [std::mem::take(&mut failure.left), stays].into_iter().filter(|part| !part.is_empty());
+        failure.left = parts.collect::<Vec<_>>().join("; ");
+        self.ended(if cancelled { Outcome::Cancelled } else { Outcome::Failed(failure) }).await
     }
 
     /// Takes back what a file that failed has done before, if anything, and tells the history.
@@ -67,8 +73,9 @@ impl Worker<'_> {
         }
         match self.settle(script, &mut records).await {
             Ok(()) => {}
-            Err(Error::Undecided { .. }) => return Ok(Half::Left(records)),
-            Err(other) => return Err(other),
+            Err(other) if other.ends_connection() => return Err(other),
+            // Nothing tells whether a statement took effect, or what it has left does not go yet.
+            Err(_) => return Ok(Half::Left(records)),
         }
         let has_steps = |direction| records.iter().any(|it| it.direction == direction && it.step > 0);
         let begun_back = records.iter().any(|it| it.direction == Direction::Down);
@@ -103,6 +110,32 @@ impl Worker<'_> {
             }
         }
         Ok(Half::Gone)
+    }
+
+    /// Indexes that a failed build of `script` has left, in words.
+    async fn invalid_indexes(&self, script: &Script<'_>) -> Result<String, Error> {
+        let statements = script.steps.iter().filter_map(|step| match step {
+            Step::Sql(statement) => {
+                let sql = statement.sql.as_str();
+                Some(sql).filter(|sql| sql.to_ascii_uppercase().contains("CONCURRENTLY"))
+            }
+            _ => None,
+        });
+        let mut names = Vec::new();
+        for sql in statements {
+            names.extend(
+                self.invalid_of(sql).await?.into_iter().map(|(place, name)| format!("{place}.{name}")),
+            );
+        }
+        names.dedup();
+        Ok(match names.as_slice() {
+            [] => String::new(),
+            names => format!(
+                "the index {} is left invalid, since another transaction did not let it be dropped: the next upgrade \
+                 drops and builds it again",
+                names.join(" and ")
+            ),
+        })
     }
 
     async fn records_of(&self, script: &Script<'_>) -> Result<Vec<Record>, Error> {
@@ -145,8 +178,11 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Takes back the whole migrations of the upgrade, newest first.
-    async fn others_back(&mut self) -> Result<(), Error> {
+    /// Takes back the whole migrations of the upgrade, newest first, as far as that goes. Returns what stays, in words.
+    ///
+    /// # Errors
+    /// When one of them is half done now.
+    async fn others_back(&mut self) -> Result<String, Error> {
         let changed = self.connection.changed_by(&self.upgrade).await?;
         for (version, outcome) in changed.into_iter().rev() {
             let direction = match outcome {
@@ -156,12 +192,21 @@ impl Worker<'_> {
             let migration = self.job.scripts.get(&version).cloned();
             let script = migration.as_deref().and_then(|migration| Script::of(migration, direction));
             let Some(script) = script else {
-                return Err(Error::Conflict(format!("{version} has no undo file")));
+                return Ok(match direction {
+                    Direction::Down => format!("{version} stays applied: it has no undo file"),
+                    Direction::Up => format!("{version} stays undone: its file is gone"),
+                });
             };
             self.connection.verify_lock().await?;
-            Box::pin(self.apply(&script, &[])).await?;
+            if let Err(error) = Box::pin(self.apply(&script, &[])).await {
+                if error.ends_connection() || !self.connection.unfinished().await?.is_empty() {
+                    return Err(error);
+                }
+                let state = if direction == Direction::Down { "applied" } else { "undone" };
+                return Ok(format!("{version} stays {state}: {} failed: {error}", script.file));
+            }
         }
-        Ok(())
+        Ok(String::new())
     }
 }
 

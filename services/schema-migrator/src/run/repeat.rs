@@ -6,7 +6,7 @@
 use super::{Ended, Failure, Progress, Worker};
 use crate::files::{Repeatable, Step};
 use crate::plan::Outcome;
-use crate::tenant::{Error, NewEntry, now_ms};
+use crate::tenant::{Error, NewEntry, Verified, now_ms};
 use grey_core::schema::SchemaVersion;
 use sea_orm::ConnectionTrait;
 
@@ -19,6 +19,7 @@ impl Worker<'_> {
     pub(super) async fn repeat(&mut self, it: &Repeatable, schema: &SchemaVersion) -> Result<(), Error> {
         self.stop.check()?;
         self.connection.verify_lock().await?;
+        self.connection.renew().await?;
         self.connection.limit(it.timeouts).await?;
         let entry = NewEntry {
             version: schema,
@@ -33,14 +34,14 @@ impl Worker<'_> {
         if it.transactional && self.rolls_back(&it.steps).await? {
             let transaction = self.connection.begin().await?;
             match Box::pin(self.repeat_on(&transaction, it, &entry)).await {
-                Ok(()) => self.connection.commit(transaction).await?,
+                Ok(verified) => self.connection.commit_verified(transaction, verified).await?,
                 Err(error) => {
                     self.connection.roll_back(transaction).await;
                     return Err(error);
                 }
             }
         } else {
-            Box::pin(self.repeat_on(self.connection.db(), it, &entry)).await?;
+            let _verified = Box::pin(self.repeat_on(self.connection.db(), it, &entry)).await?;
         }
         self.tell(Progress::Repeated { description: it.description.clone(), error: None });
         Ok(())
@@ -51,14 +52,16 @@ impl Worker<'_> {
         on: &impl ConnectionTrait,
         it: &Repeatable,
         entry: &NewEntry<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Verified, Error> {
         for step in &it.steps {
             let Step::Sql(statement) = step else {
                 return Err(Error::Conflict(format!("the step on line {} cannot be repeated", step.line())));
             };
             self.connection.execute(on, &statement.sql, statement.line, &self.stop).await?;
         }
-        self.connection.record(on, entry).await
+        let verified = self.connection.verified(on).await?;
+        self.connection.record(on, entry).await?;
+        Ok(verified)
     }
 
     /// Takes back what the upgrade has done before a repeatable file failed.
@@ -71,7 +74,7 @@ impl Worker<'_> {
         schema: &SchemaVersion,
         error: Error,
     ) -> Result<Ended, Error> {
-        if error.is_unreachable() {
+        if error.ends_connection() {
             return Err(error);
         }
         self.tell(Progress::Repeated { description: it.description.clone(), error: Some(error.clone()) });

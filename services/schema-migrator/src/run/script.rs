@@ -1,6 +1,6 @@
 //! A migration's file or its undo file, whichever is run.
 
-use crate::files::{Checksum, Migration, Statement, Step};
+use crate::files::{Checksum, FileTimeouts, Migration, Statement, Step};
 use crate::plan::Direction;
 
 /// One file to run.
@@ -10,6 +10,7 @@ pub(super) struct Script<'a> {
     pub(super) file: &'a str,
     pub(super) checksum: &'a Checksum,
     pub(super) transactional: bool,
+    pub(super) timeouts: FileTimeouts,
     pub(super) steps: &'a [Step],
     pub(super) checks: &'a [Statement],
 }
@@ -24,6 +25,7 @@ impl<'a> Script<'a> {
                 file: &migration.file,
                 checksum: &migration.checksum,
                 transactional: migration.transactional,
+                timeouts: migration.timeouts,
                 steps: &migration.steps,
                 checks: &migration.checks,
             }),
@@ -33,6 +35,7 @@ impl<'a> Script<'a> {
                 file: &undo.file,
                 checksum: &undo.checksum,
                 transactional: undo.transactional,
+                timeouts: undo.timeouts,
                 steps: &undo.steps,
                 checks: &[],
             }),

@@ -5,7 +5,7 @@ use super::script::Script;
 use super::{Progress, Worker};
 use crate::files::{Dialect, External, Statement, Step};
 use crate::plan::{Direction, Outcome};
-use crate::tenant::{Error, Mark, NewEntry, Record, is_missing_object, now_ms};
+use crate::tenant::{Error, Mark, NewEntry, Record, Verified, is_missing_object, now_ms};
 use crate::{backfill, external, views};
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
@@ -19,9 +19,10 @@ impl Worker<'_> {
         let version = script.migration.schema.clone();
         self.tell(Progress::Begun { version, direction: script.direction, steps: script.len() });
         self.connection.renew().await?;
+        self.connection.limit(script.timeouts).await?;
         let together = script.transactional && records.is_empty();
         // In a table without transactions a statement could neither be rolled back nor done again.
-        if together && self.rolls_back(script).await? {
+        if together && self.rolls_back(script.steps).await? {
             Box::pin(self.at_once(script)).await
         } else {
             Box::pin(self.one_by_one(script, records, false)).await?;
@@ -30,7 +31,7 @@ impl Worker<'_> {
         }
     }
 
-    async fn rolls_back(&self, script: &Script<'_>) -> Result<bool, Error> {
+    pub(super) async fn rolls_back(&self, steps: &[Step]) -> Result<bool, Error> {
         let holdings = self.holdings().await?;
         let together = |step: &Step| match step {
             Step::Sql(statement) => {
@@ -38,7 +39,7 @@ impl Worker<'_> {
             }
             _ => false,
         };
-        Ok(holdings.tables.is_empty() || script.steps.iter().all(together))
+        Ok(holdings.tables.is_empty() || steps.iter().all(together))
     }
 
     /// All steps, the checks and the history's row in one transaction.
@@ -49,9 +50,9 @@ impl Worker<'_> {
         let transaction = self.connection.begin().await?;
         let (version, direction) = (script.migration.schema.clone(), script.direction);
         match Box::pin(self.inside(&transaction, script, started_at_ms, dangling)).await {
-            Ok(()) => {
+            Ok(verified) => {
                 self.tell(Progress::Recording { version: version.clone(), direction });
-                self.connection.commit(transaction).await?;
+                self.connection.commit_verified(transaction, verified).await?;
                 self.tell(Progress::Ended { version, direction });
                 Ok(())
             }
@@ -68,7 +69,7 @@ impl Worker<'_> {
         script: &Script<'_>,
         started_at_ms: i64,
         dangling: usize,
-    ) -> Result<(), Error> {
+    ) -> Result<Verified, Error> {
         let (version, direction) = (script.migration.schema.clone(), script.direction);
         for (step, number) in script.steps.iter().zip(1..) {
             self.tell(Progress::Step { version: version.clone(), direction, step: number });
@@ -92,7 +93,9 @@ impl Worker<'_> {
             return Err(Error::Conflict(text.to_owned()));
         }
         self.stop.check()?;
-        self.tell_history(transaction, script, started_at_ms).await
+        let verified = Box::pin(self.connection.verified(transaction)).await?;
+        self.tell_history(transaction, script, started_at_ms).await?;
+        Ok(verified)
     }
 
     /// Step by step, each with its record. `lenient`: what a step drops or changes need not be there.
@@ -269,10 +272,12 @@ impl Worker<'_> {
         record.mark = Mark::Done;
         let both = async {
             self.connection.execute(&transaction, &statement.sql, statement.line, &self.stop).await?;
-            self.connection.journal(&transaction, &record).await
+            let verified = self.connection.verified(&transaction).await?;
+            self.connection.journal(&transaction, &record).await?;
+            Ok(verified)
         };
         match Box::pin(both).await {
-            Ok(()) => self.connection.commit(transaction).await,
+            Ok(verified) => self.connection.commit_verified(transaction, verified).await,
             Err(error) => {
                 self.connection.roll_back(transaction).await;
                 Err(error)
@@ -299,8 +304,9 @@ impl Worker<'_> {
                 // Refused, yet it may have done a part of what it names; then the record stays.
                 match self.took_effect(statement, &record).await {
                     Ok(false) => self.connection.forget(&record).await?,
-                    Ok(true) | Err(Error::Undecided { .. }) => {}
-                    Err(other) => return Err(other),
+                    Err(other) if other.ends_connection() => return Err(other),
+                    // What it has left behind does not go yet: the record stays, and it is this error that counts.
+                    Ok(true) | Err(_) => {}
                 }
                 Err(error)
             }
@@ -309,16 +315,19 @@ impl Worker<'_> {
 
     /// Drops indexes that a concurrent build has left behind, as far as `sql` names them or their table.
     async fn drop_invalid_indexes(&self, sql: &str) -> Result<(), Error> {
-        if self.dialect() != Dialect::Postgres {
-            return Ok(());
-        }
-        let query = "SELECT n.nspname::text AS place, c.relname::text AS name, t.relname::text AS of_table \
-                     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid \
-                     JOIN pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = ANY (current_schemas(false))";
         let own = self.connection.sql();
-        let db = self.connection.db();
-        let rows = self.connection.rows(db, "look for invalid indexes", own.plain(query)).await?;
+        for (place, name) in self.invalid_of(sql).await? {
+            let drop = format!("DROP INDEX CONCURRENTLY {}.{}", own.quoted(&place), own.quoted(&name));
+            self.connection.execute(self.connection.db(), &drop, 0, &self.stop).await?;
+        }
+        Ok(())
+    }
+
+    /// Invalid indexes that `sql` names, or whose table it names.
+    pub(super) async fn invalid_of(&self, sql: &str) -> Result<Vec<(String, String)>, Error> {
+        if self.dialect() != Dialect::Postgres {
+            return Ok(Vec::new());
+        }
         let (pieces, _) = crate::files::pieces(sql, Dialect::Postgres);
         let named = |name: &str| {
             pieces.iter().any(|piece| match &piece.token {
@@ -326,17 +335,9 @@ impl Worker<'_> {
                 _ => false,
             })
         };
-        for row in &rows {
-            let text = |column: &str| {
-                row.try_get::<String>("", column).map_err(|error| Error::Corrupt(error.to_string()))
-            };
-            let (place, name, table) = (text("place")?, text("name")?, text("of_table")?);
-            if named(&name) || named(&table) {
-                let drop = format!("DROP INDEX CONCURRENTLY {}.{}", own.quoted(&place), own.quoted(&name));
-                self.connection.execute(db, &drop, 0, &self.stop).await?;
-            }
-        }
-        Ok(())
+        let all = self.connection.invalid_indexes().await?;
+        let named = all.into_iter().filter(|(_, name, table)| named(name) || named(table));
+        Ok(named.map(|(place, name, _)| (place, name)).collect())
     }
 
     /// Tells the history and finishes the journal, in one transaction.
@@ -345,11 +346,13 @@ impl Worker<'_> {
         self.tell(Progress::Recording { version: version.clone(), direction });
         let transaction = self.connection.begin().await?;
         let both = async {
+            let verified = self.connection.verified(&transaction).await?;
             self.tell_history(&transaction, script, now_ms()).await?;
-            self.connection.finish(&transaction, &version).await
+            self.connection.finish(&transaction, &version).await?;
+            Ok(verified)
         };
         match Box::pin(both).await {
-            Ok(()) => self.connection.commit(transaction).await?,
+            Ok(verified) => self.connection.commit_verified(transaction, verified).await?,
             Err(error) => {
                 self.connection.roll_back(transaction).await;
                 return Err(error);

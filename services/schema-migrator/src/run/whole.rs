@@ -119,9 +119,11 @@ async fn once(
         if let Some(ended) = Box::pin(recover(&connection, job, &mut *listener)).await?
             && ended.outcome != Outcome::Succeeded
         {
+            keep(&connection, job, &ended).await;
             return Ok(ended);
         }
         history = connection.history().await?;
+        keep(&connection, job, &Ended { outcome: Outcome::Succeeded, schema: None }).await;
     }
     let (goal, options) = (&migration.goal, &migration.options);
     let plan = Box::pin(plan_on(&connection, job.scripts, &history, goal, options)).await?;
@@ -141,7 +143,20 @@ async fn once(
             return Err(Error::Conflict(text.to_owned()).into());
         }
     }
-    Ok(Box::pin(run(&connection, job, &plan, listener)).await?)
+    let ended = Box::pin(run(&connection, job, &plan, listener)).await?;
+    keep(&connection, job, &ended).await;
+    Ok(ended)
+}
+
+/// Keeps what the catalog is like at the end, by which drift is found; without it there is only nothing to compare with.
+async fn keep(connection: &Connection, job: &Job<'_>, ended: &Ended) {
+    if job.tooling.skips_catalog || matches!(ended.outcome, Outcome::NeedsRepair(_)) {
+        return;
+    }
+    if let Err(error) = Box::pin(connection.keep_catalog()).await {
+        let tenant = &connection.target().tenant;
+        tracing::warn!(tenant.id = %tenant, error = %error, "what the catalog is like is not kept");
+    }
 }
 
 /// Plans by `history`, with what the database tells of the tables that would be touched.
@@ -159,7 +174,10 @@ pub async fn plan_on(
     if first.is_empty() {
         return Ok(first);
     }
-    let facts = connection.facts(&first.names()).await?;
+    let mut facts = connection.facts(&first.names()).await?;
+    if history.is_blank() {
+        facts.contents = connection.contents().await?;
+    }
     Ok(goal.plan(scripts, history, options, &facts))
 }
 

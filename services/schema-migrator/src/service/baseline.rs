@@ -13,8 +13,12 @@ use grey_proto::schema::{
     BaselineRequest, BaselineResponse, Finding, TenantSchema, ValidateRequest, ValidateResponse,
 };
 use grey_proto::status::ApiError;
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
+
+/// Pages of databases that are looked through for kinds of databases.
+const ENGINE_PAGES: usize = 100;
 
 /// How long waiting for the lock may take.
 const TIME: Duration = Duration::from_secs(60);
@@ -27,11 +31,11 @@ impl Api {
     ) -> Result<ValidateResponse, ApiError> {
         let service = service_id(&request.service)?;
         let dialects = match request.dialect.as_str() {
-            "" => Dialect::ALL.to_vec(),
+            "" => self.engines(&service).await?,
             text => vec![text.parse::<Dialect>().map_err(|error| invalid("dialect", error))?],
         };
         let (mut findings, mut migrations) = (Vec::<Finding>::new(), 0);
-        for dialect in dialects {
+        for &dialect in &dialects {
             let (found, read) = self.grounds.validate(&service, dialect).await?;
             migrations = migrations.max(read);
             for finding in &found {
@@ -43,7 +47,29 @@ impl Api {
             }
         }
         findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-        Ok(ValidateResponse { findings, migrations })
+        let dialects = dialects.iter().map(ToString::to_string).collect();
+        Ok(ValidateResponse { findings, migrations, dialects })
+    }
+
+    /// The kinds of databases that are registered for a service; all, where none is or the control plane does not say.
+    async fn engines(&self, service: &ServiceId) -> Result<Vec<Dialect>, ApiError> {
+        let (mut found, mut after) = (BTreeSet::new(), String::new());
+        for _ in 0..ENGINE_PAGES {
+            let page = self.grounds.control().databases_page(Some(service), &[], 1_000, after).await;
+            let (page, next) = match page {
+                Ok(page) => page,
+                // Files can be checked without it.
+                Err(error) if crate::control::is_transient(&error) => break,
+                Err(error) => return Err(error),
+            };
+            let dialects = page.iter().filter_map(|it| it.database.as_ref()?.dialect.parse::<Dialect>().ok());
+            found.extend(dialects);
+            if next.is_empty() || found.len() == Dialect::ALL.len() {
+                break;
+            }
+            after = next;
+        }
+        Ok(if found.is_empty() { Dialect::ALL.to_vec() } else { found.into_iter().collect() })
     }
 
     pub(super) async fn baseline(
@@ -60,9 +86,16 @@ impl Api {
         let connection = Box::pin(self.locked(&tenant, &service)).await?;
         let scripts = self.grounds.scripts(&service, connection.dialect()).await?;
         let id = uuid::Uuid::now_v7().to_string();
-        let declared =
-            Box::pin(tenant::baseline(&connection, schema.as_ref(), &asker.to_string(), &id)).await;
-        let schema = declared.map_err(|error| database_error(&error))?;
+        let wanted = tenant::Baseline {
+            schema: schema.as_ref(),
+            scripts: &scripts,
+            skip: &request.skip,
+            actor: &asker.to_string(),
+            id: &id,
+        };
+        let declared = Box::pin(tenant::baseline(&connection, &wanted)).await;
+        let tenant::DeclaredBaseline { schema, covered } =
+            declared.map_err(|error| database_error(&error))?;
         tracing::info!(
             tenant.id = %tenant,
             service.id = %service,
@@ -71,8 +104,17 @@ impl Api {
             reason = why,
             "baseline is declared"
         );
+        self.keep_catalog(&connection).await;
         let seen = Box::pin(self.look(&connection, &scripts)).await?;
-        Ok(BaselineResponse { schema: Some(seen) })
+        Ok(BaselineResponse { schema: Some(seen), covered })
+    }
+
+    /// Keeps what the catalog is like once a person has said what it is.
+    pub(super) async fn keep_catalog(&self, connection: &Connection) {
+        if let Err(error) = Box::pin(connection.keep_catalog()).await {
+            let tenant = &connection.target().tenant;
+            tracing::warn!(tenant.id = %tenant, error = %error, "what the catalog is like is not kept");
+        }
     }
 
     /// Connects to a database that nobody upgrades, and locks its history.

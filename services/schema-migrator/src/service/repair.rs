@@ -56,7 +56,7 @@ impl Api {
             _ => return Err(invalid("outcome", "must be applied or undone")),
         };
         let connection = Box::pin(self.locked(&tenant, &service)).await?;
-        let scripts = self.grounds.scripts(&service, connection.dialect()).await?;
+        let scripts = self.grounds.scripts(&service, connection.dialect()).await?.for_tenant(&tenant);
         let id = uuid::Uuid::now_v7().to_string();
         let repair = Repair {
             version: schema.as_ref(),
@@ -76,6 +76,8 @@ impl Api {
             reason = why,
             "half-done migration is declared ended"
         );
+        self.queue.repaired(tenant.as_str(), service.as_str()).await?;
+        self.keep_catalog(&connection).await;
         let seen = Box::pin(self.look(&connection, &scripts)).await?;
         Ok(RepairResponse { schema: Some(seen) })
     }

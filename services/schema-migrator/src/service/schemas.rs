@@ -4,7 +4,7 @@ use super::baseline::now_ms;
 use super::{Api, MAX_TENANTS, page_size, service_id, tenant_id};
 use crate::files::{Dialect, Scripts};
 use crate::fleet::{Standing, check};
-use crate::jobs::{Observed, Seen, timestamp};
+use crate::jobs::{Observed, Seen, Unfinished, timestamp};
 use crate::plan;
 use crate::prepare::invalid;
 use crate::run::Goal;
@@ -89,7 +89,14 @@ impl Api {
             };
             tenants.iter().map(told).collect()
         };
+        let unfinished = self.queue.unfinished(service.as_str(), &tenants).await?;
+        let mut unfinished: HashMap<String, Unfinished> =
+            unfinished.into_iter().map(|it| (it.tenant.clone(), it)).collect();
         for schema in &mut schemas {
+            if let Some(it) = unfinished.remove(&schema.tenant) {
+                schema.set_last_state(it.state);
+                (schema.last_upgrade, schema.last_error) = (it.upgrade, it.error);
+            }
             if let Some(upgrade) = under_way.get(&schema.tenant) {
                 schema.upgrade.clone_from(upgrade);
             }
@@ -124,7 +131,9 @@ impl Api {
             }
         }
         let (goal, limit) = (Goal::Up(plan::Target::Newest), self.settings.fleet_concurrency);
-        let standings = Box::pin(check(&targets, &scripts, &goal, self.grounds.timeouts(), limit)).await;
+        let options = plan::Options::default();
+        let goal = (&goal, &options);
+        let standings = Box::pin(check(&targets, &scripts, goal, self.grounds.timeouts(), limit)).await;
         let now = timestamp(now_ms());
         let known: Vec<String> = targets.iter().map(|target| target.tenant.to_string()).collect();
         let before = self.queue.observed(service.as_str(), &known).await?;

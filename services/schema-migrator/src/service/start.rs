@@ -5,7 +5,7 @@ use crate::files::{Dialect, Scripts};
 use crate::fleet::check;
 use crate::jobs::{Refused, Seen, Wanted};
 use crate::plan::{Facts, History, Plan};
-use crate::prepare::{Registered, invalid, verdict, waiting_steps};
+use crate::prepare::{Registered, invalid, stopped_step, verdict, waiting_steps};
 use crate::run::Goal;
 use crate::tenant::facts_of_many;
 use grey_core::error::Reason;
@@ -30,7 +30,9 @@ impl Api {
         let registered = self.grounds.registered(&tenant, &service).await?;
         let scripts = self.grounds.scripts(&service, registered.target.dialect).await?;
         let target = request.target.unwrap_or_default();
-        let goal = self.grounds.goal(&service, UpgradeDirection::Up, &target).await?;
+        let direction = UpgradeDirection::try_from(request.direction);
+        let direction = direction.map_err(|_| invalid("direction", "is not one of the directions"))?;
+        let goal = self.grounds.goal(&service, direction, &target).await?;
         let plan = Box::pin(self.grounds.plan(&registered.target, &scripts, &goal, &options)).await?;
         Ok(PlanResponse { plan: Some(plan.to_message(&tenant)) })
     }
@@ -85,7 +87,7 @@ impl Api {
     ) -> Result<Wanted, ApiError> {
         let options = options.unwrap_or_default();
         self.grounds.options(&options)?;
-        if options.out_of_order || !options.accept.is_empty() {
+        if options.out_of_order || !options.accept.is_empty() || !options.contract.is_empty() {
             asker.require(Role::Admin, "accept what speaks against an upgrade")?;
         }
         if options.backup && !self.settings.backups {
@@ -139,7 +141,7 @@ impl Api {
         &self,
         wanted: &mut Wanted,
         registered: &Registered,
-        scripts: &Scripts,
+        scripts: &Arc<Scripts>,
         goal: &Goal,
     ) -> Result<(), ApiError> {
         let options = self.grounds.options(&wanted.options)?;
@@ -246,7 +248,8 @@ impl Api {
             tokio::task::yield_now().await;
             let judged = facts.map_err(|error| crate::prepare::database_error(&error)).and_then(|facts| {
                 let options = self.grounds.options(&wanted.options)?;
-                let plan = goal.plan(scripts_for(scripts, &found)?, &history, &options, &facts);
+                let scripts = Arc::clone(scripts_for(scripts, &found)?).for_tenant(&wanted.tenant);
+                let plan = goal.plan(&scripts, &history, &options, &facts);
                 verdict(&plan)?;
                 Ok(plan)
             });
@@ -277,6 +280,10 @@ impl Api {
     ) -> Result<Vec<(Wanted, Registered, History)>, ApiError> {
         let targets: Vec<_> = ready.iter().map(|(_, found)| found.target.clone()).collect();
         let limit = self.settings.fleet_concurrency;
+        // All of them are asked for by one request, so they have the same options.
+        let asked = ready.first().map(|(wanted, _)| wanted.options.clone()).unwrap_or_default();
+        let options = self.grounds.options(&asked)?;
+        let goal = (goal, &options);
         let standings = Box::pin(check(&targets, scripts, goal, self.grounds.timeouts(), limit)).await;
         let (mut idle, mut seen, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for ((mut wanted, found), standing) in ready.into_iter().zip(standings) {
@@ -284,6 +291,7 @@ impl Api {
                 Ok((standing, _)) if !standing.needs_work => {
                     wanted.from = standing.schema.as_ref().map(ToString::to_string).unwrap_or_default();
                     wanted.server = found.server;
+                    wanted.steps = standing.stopped.iter().map(stopped_step).collect();
                     let names = (wanted.tenant.to_string(), wanted.service.to_string());
                     seen.push((names.0, names.1, Seen::from(&standing)));
                     idle.push(wanted);

@@ -7,7 +7,7 @@ use super::connect::column;
 use super::{Connection, Error, names};
 use crate::files::{Dialect, pieces};
 use sqlparser::tokenizer::Token;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the catalog says, in lines.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -38,6 +38,16 @@ impl Catalog {
         hash(self.lines.iter().filter(|(name, _)| named.contains(name)))
     }
 
+    /// A hash of each object, by its name in lower case.
+    #[must_use]
+    pub(crate) fn objects(&self) -> BTreeMap<String, String> {
+        let mut lines: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, line) in &self.lines {
+            lines.entry(name).or_default().push(line);
+        }
+        lines.into_iter().map(|(name, lines)| (name.to_owned(), names::short_hash(&lines))).collect()
+    }
+
     /// The lines, for people: what the object is, by its name.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -61,11 +71,10 @@ UNION ALL SELECT relname::text, concat_ws(' ', nspname, 'column', a.attname, \
   pg_get_expr(d.adbin, d.adrelid)) \
   FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped \
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE relkind NOT IN ('i', 'I') \
-UNION ALL SELECT t.relname::text, concat_ws(' ', rel.nspname, 'index', rel.relname, i.indisvalid, \
+UNION ALL SELECT of.name, concat_ws(' ', rel.nspname, 'index', rel.relname, i.indisvalid, \
   pg_get_indexdef(i.indexrelid)) \
   FROM rel JOIN pg_index i ON i.indexrelid = rel.oid JOIN pg_class t ON t.oid = i.indrelid \
-UNION ALL SELECT rel.relname::text, concat_ws(' ', rel.nspname, 'index', rel.relname, i.indisvalid, \
-  pg_get_indexdef(i.indexrelid)) FROM rel JOIN pg_index i ON i.indexrelid = rel.oid \
+  CROSS JOIN LATERAL (VALUES (t.relname::text), (rel.relname::text)) AS of (name) \
 UNION ALL SELECT relname::text, concat_ws(' ', nspname, 'constraint', k.conname, k.convalidated, \
   pg_get_constraintdef(k.oid)) FROM rel JOIN pg_constraint k ON k.conrelid = rel.oid \
 UNION ALL SELECT relname::text, concat_ws(' ', nspname, 'view', pg_get_viewdef(rel.oid)) \

@@ -2,6 +2,7 @@
 
 use super::Error;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
+use sea_orm::sqlx::postgres::PgDatabaseError;
 use sea_orm::{DbErr, RuntimeErr, SqlxError, sqlx};
 
 /// What to do about a connection that cannot be encrypted as the URL insists.
@@ -25,7 +26,7 @@ pub(super) fn statement(attempted: &'static str, line: u32, error: &DbErr) -> Er
             if is_gone(refused.as_ref(), &code) {
                 return unreachable(cut(refused.message()));
             }
-            Error::Statement { attempted, code, message: cut(refused.message()), line }
+            Error::Statement { attempted, code, message: told(refused.as_ref()), line, text: String::new() }
         }
         Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => {
             unreachable("the connection is lost".to_owned())
@@ -48,10 +49,13 @@ pub(super) fn connecting(error: &sqlx::Error) -> Error {
     match error {
         sqlx::Error::Database(refused) => {
             let code = code(refused.as_ref());
-            let why = cut(refused.message());
+            let mut why = told(refused.as_ref());
             // What PgBouncer says to settings that travel with the start of a session, unless it passes over them.
             if why.contains("unsupported startup parameter") {
                 return Error::Pooled;
+            }
+            if matches!(code.as_str(), "53300" | "1040" | "1203" | "1226") {
+                why = format!("the server has no connection left for the migrator: {why}");
             }
             if is_gone(refused.as_ref(), &code) {
                 Error::Unreachable { attempted, why }
@@ -66,6 +70,10 @@ pub(super) fn connecting(error: &sqlx::Error) -> Error {
         }
         sqlx::Error::Io(wrong) if wrong.kind() == std::io::ErrorKind::InvalidData => {
             Error::Refused { attempted, why: format!("{}; {ENCRYPTION}", cut(&wrong.to_string())) }
+        }
+        sqlx::Error::Io(wrong) if wrong.kind() == std::io::ErrorKind::ConnectionRefused => {
+            let why = "nothing listens at the URL's host and port: connection refused".to_owned();
+            Error::Unreachable { attempted, why }
         }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             Error::Unreachable { attempted, why: cut(&error.to_string()) }
@@ -110,6 +118,19 @@ pub(crate) fn is_missing_object(error: &Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// What a database says, with the detail and the hint that PostgreSQL adds.
+fn told(error: &dyn sqlx::error::DatabaseError) -> String {
+    let mut text = cut(error.message());
+    if let Some(postgres) = error.try_downcast_ref::<PgDatabaseError>() {
+        for (name, more) in [("detail", postgres.detail()), ("hint", postgres.hint())] {
+            if let Some(more) = more {
+                text.push_str(&format!("; {name}: {}", cut(more)));
+            }
+        }
+    }
+    text
 }
 
 fn code(error: &dyn sqlx::error::DatabaseError) -> String {

@@ -1,8 +1,9 @@
 //! One session with a tenant's database.
 
+use super::cause::cause;
 use super::lock::Lock;
 use super::pool::{Beside, pool};
-use super::session::Session;
+use super::session::{Session, Verified};
 use super::{Error, Names, Sql, Stop, Target, Timeouts, classify};
 use crate::files::Dialect;
 use futures::TryFutureExt as _;
@@ -11,8 +12,8 @@ use sea_orm::{
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
 };
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -30,6 +31,8 @@ pub struct Connection {
     pub(super) db: DatabaseConnection,
     pub(super) target: Target,
     pub(super) timeouts: Timeouts,
+    /// How long is waited for the statements of the present file.
+    pub(super) limits: Mutex<Timeouts>,
     pub(super) names: Names,
     pub(super) lock: Option<Lock>,
     /// What the session was like when it began.
@@ -40,6 +43,8 @@ pub struct Connection {
     pub(super) place: String,
     /// Whether statements of files have run in the session.
     pub(super) used: AtomicBool,
+    /// How many times it was asked whether it is the same.
+    pub(super) proofs: AtomicU64,
     pub(super) server: Option<crate::plan::Server>,
     pub(super) beside: Arc<Beside>,
     pub(super) lost: AtomicBool,
@@ -55,20 +60,26 @@ impl Connection {
         let attempted = "connect to the tenant's database";
         // Its own deadline does not count a server that takes the connection and then says nothing.
         let limit = timeouts.connect + Duration::from_millis(200);
+        let late = || Error::Unreachable { attempted, why: "no answer in time".to_owned() };
         let tag = uuid::Uuid::new_v4().simple().to_string();
-        let db = timeout(limit, Box::pin(pool(target, timeouts, &tag, &beside)))
-            .await
-            .map_err(|_| Error::Unreachable { attempted, why: "no answer in time".to_owned() })??;
+        let connected = timeout(limit, Box::pin(pool(target, timeouts, &tag, &beside))).await;
+        let db = match connected.unwrap_or_else(|_| Err(late())) {
+            Ok(db) => db,
+            Err(error) if error == late() => return Err(Box::pin(cause(target, timeouts, error)).await),
+            Err(error) => return Err(error),
+        };
         let mut connection = Self {
             db,
             names: Names::of(&target.service),
             target: target.clone(),
             timeouts: *timeouts,
+            limits: Mutex::new(*timeouts),
             lock: None,
             session: Session::default(),
             number: AtomicI64::new(0),
             place: "main".to_owned(),
             used: AtomicBool::new(false),
+            proofs: AtomicU64::new(0),
             server: None,
             beside,
             lost: AtomicBool::new(false),
@@ -142,12 +153,22 @@ impl Connection {
     /// Commits, if it is still this session, with the lock, and where it began; see [`Self::verify`]. Otherwise it is rolled
     /// back. Another error leaves it open whether the transaction took effect.
     pub(crate) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), Error> {
-        if self.lock.is_some()
-            && let Err(error) = Box::pin(self.verify(&transaction)).await
-        {
-            self.roll_back(transaction).await;
-            return Err(error);
+        match Box::pin(self.verified(&transaction)).await {
+            Ok(verified) => self.commit_verified(transaction, verified).await,
+            Err(error) => {
+                self.roll_back(transaction).await;
+                Err(error)
+            }
         }
+    }
+
+    /// Commits what was verified after the last statement of a file. Another error leaves it open whether the transaction took
+    /// effect.
+    pub(crate) async fn commit_verified(
+        &self,
+        transaction: DatabaseTransaction,
+        _: Verified,
+    ) -> Result<(), Error> {
         // Deferred constraints are looked at now, which takes as long as a statement may.
         let limit = OWN_DEADLINE + self.timeouts.statement;
         self.own("commit a transaction", limit, transaction.commit()).await
@@ -219,7 +240,8 @@ impl Connection {
     ) -> Result<u64, Error> {
         self.used.store(true, Ordering::Relaxed);
         let running = Box::pin(on.execute_unprepared(sql));
-        self.stoppable(running, line, stop).await.map(|result| result.rows_affected())
+        let result = self.stoppable(running, line, stop).await.map(|result| result.rows_affected());
+        result.map_err(|error| error.about(sql, self.target.dialect))
     }
 
     /// Runs a query of a check file; returns the first row.
@@ -231,7 +253,7 @@ impl Connection {
         stop: &Stop,
     ) -> Result<Option<QueryResult>, Error> {
         let running = Box::pin(on.query_one_raw(self.sql().plain(sql)));
-        self.stoppable(running, line, stop).await
+        self.stoppable(running, line, stop).await.map_err(|error| error.about(sql, self.target.dialect))
     }
 
     async fn stoppable<T>(
@@ -242,7 +264,8 @@ impl Connection {
     ) -> Result<T, Error> {
         stop.check()?;
         self.still_there("run a statement")?;
-        let by_itself = Instant::now() + self.timeouts.statement;
+        let longest = self.limits().statement;
+        let by_itself = Instant::now() + longest;
         let cause = tokio::select! {
             result = &mut running => return self.known("run a statement", line, result),
             () = stop.token.cancelled() => Error::Cancelled,
@@ -250,8 +273,9 @@ impl Connection {
             () = tokio::time::sleep_until(by_itself) => Error::Statement {
                 attempted: "run a statement",
                 code: "57014".to_owned(),
-                message: format!("stopped after {:?}", self.timeouts.statement),
+                message: format!("stopped after {longest:?}"),
                 line,
+                text: String::new(),
             },
         };
         let mut ended = Err(());

@@ -95,7 +95,9 @@ async fn facts_of_one(
     names: &BTreeSet<String>,
     timeouts: &Timeouts,
 ) -> Result<Facts, Error> {
-    Connection::open(target, timeouts).await?.facts(names).await
+    let connection = Connection::open(target, timeouts).await?;
+    let facts = connection.facts(names).await?;
+    Ok(Facts { contents: connection.contents().await?, ..facts })
 }
 
 /// Targets with the same key are read together: PostgreSQL by database, the MySQL family by server and user.
@@ -224,6 +226,12 @@ async fn facts_of(
         for row in &connection.ask(facts::ATTEMPTED, query).await? {
             facts::note(by_place.entry(column(Some(row), "place")?).or_default(), row)?;
         }
+    }
+    let own = super::Names::of(&first.service);
+    for row in &connection.ask(super::contents::ATTEMPTED, super::contents::query(sql, &places, &own)).await?
+    {
+        let place: String = column(Some(row), "place")?;
+        by_place.entry(place).or_default().contents = super::contents::read(row)?;
     }
     // A server that keeps names in lower case tells of other names than URLs do.
     let renamed = |place: &String| by_place.keys().any(|known| known.to_lowercase() == place.to_lowercase());

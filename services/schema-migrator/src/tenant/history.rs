@@ -22,6 +22,57 @@ pub(crate) struct NewEntry<'a> {
     pub(crate) outcome: Outcome,
 }
 
+/// A row of the history with everything that it keeps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entered {
+    /// The version.
+    pub version: SchemaVersion,
+    /// What it is about: the migration's description, or why it was accepted.
+    pub description: String,
+    /// Of the file.
+    pub checksum: Option<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Who asked for it.
+    pub actor: String,
+    /// The upgrade that wrote it.
+    pub upgrade: String,
+    /// In milliseconds since the epoch.
+    pub started_at_ms: i64,
+    /// In milliseconds since the epoch.
+    pub ended_at_ms: i64,
+}
+
+/// Reads the whole history, oldest first; none in a database that was never migrated.
+///
+/// # Errors
+/// When the database does not answer, or holds what was not written by a migrator.
+pub async fn entered(connection: &Connection) -> Result<Vec<Entered>, Error> {
+    let query = format!(
+        "SELECT version, description, checksum, outcome, actor, upgrade, started_at, ended_at FROM {} ORDER BY seq",
+        connection.own_table(&connection.names.history)
+    );
+    let rows = match connection.ask("read the migration history", query).await {
+        Ok(rows) => rows,
+        Err(error) if classify::is_missing_table(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let read = |row: &QueryResult| {
+        let row = Some(row);
+        Ok(Entered {
+            version: version(&column::<String>(row, "version")?)?,
+            description: column(row, "description")?,
+            checksum: column(row, "checksum")?,
+            outcome: outcome(&column::<String>(row, "outcome")?)?,
+            actor: column(row, "actor")?,
+            upgrade: column(row, "upgrade")?,
+            started_at_ms: column(row, "started_at")?,
+            ended_at_ms: column(row, "ended_at")?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
 /// The present time, in milliseconds since the epoch.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -35,7 +86,7 @@ impl Connection {
     /// With [`Error::Refused`] when the migrator may not make tables.
     pub async fn prepare(&self) -> Result<(), Error> {
         let sql = self.sql();
-        let (counter, engine) = (sql.counter(), sql.engine());
+        let (counter, engine, text) = (sql.counter(), sql.engine(), sql.long_text());
         let Names { history, journal } = &self.names;
         let (own_history, own_journal) = (self.own_table(history), self.own_table(journal));
         let tables = [
@@ -43,7 +94,7 @@ impl Connection {
                 "CREATE TABLE IF NOT EXISTS {own_history} (seq {counter}, version VARCHAR(128) NOT NULL, \
                  description VARCHAR(255) NOT NULL, checksum VARCHAR(64), undo_checksum VARCHAR(64), \
                  actor VARCHAR(255) NOT NULL, upgrade VARCHAR(64) NOT NULL, started_at BIGINT NOT NULL, \
-                 ended_at BIGINT NOT NULL, outcome VARCHAR(16) NOT NULL){engine}"
+                 ended_at BIGINT NOT NULL, outcome VARCHAR(16) NOT NULL, catalog {text}){engine}"
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {own_journal} (seq {counter}, upgrade VARCHAR(64) NOT NULL, \
@@ -175,9 +226,10 @@ pub(super) fn query(sql: Sql, names: &Names, place: &str) -> String {
     let Names { history, journal } = names;
     // The journal's marks come last; their order does not matter.
     format!(
-        "SELECT 0 AS kind, seq, version, checksum, undo_checksum, outcome AS what, ended_at AS at_ms, 0 AS step \
+        "SELECT 0 AS kind, seq, version, checksum, undo_checksum, outcome AS what, ended_at AS at_ms, 0 AS step, \
+         description AS about \
          FROM {place}.{history} UNION ALL \
-         SELECT 1 AS kind, seq, version, state, NULL, direction, changed_at, step \
+         SELECT 1 AS kind, seq, version, state, NULL, direction, changed_at, step, NULL \
          FROM {place}.{journal} WHERE unfinished = 1 ORDER BY 1, 2"
     )
 }
@@ -207,6 +259,7 @@ pub(super) fn read<'a>(rows: impl Iterator<Item = &'a QueryResult>) -> Result<Hi
             checksum: read(checksum)?,
             undo_checksum: read(column(row, "undo_checksum")?)?,
             outcome: outcome(&what)?,
+            description: column(row, "about")?,
             at_ms: u64::try_from(column::<i64>(row, "at_ms")?).unwrap_or(0),
         });
     }
@@ -227,10 +280,7 @@ pub(super) fn version(text: &str) -> Result<SchemaVersion, Error> {
 }
 
 fn outcome(text: &str) -> Result<Outcome, Error> {
-    [Outcome::Applied, Outcome::Baseline, Outcome::Undone, Outcome::Failed]
-        .into_iter()
-        .find(|outcome| outcome.as_str() == text)
-        .ok_or_else(|| {
-            Error::Corrupt(format!("`{}` is no outcome", text.chars().take(32).collect::<String>()))
-        })
+    Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or_else(|| {
+        Error::Corrupt(format!("`{}` is no outcome", text.chars().take(32).collect::<String>()))
+    })
 }

@@ -68,7 +68,11 @@ fn unusable(why: &str) -> Error {
 
 /// PostgreSQL's options. All settings of ours travel with the start of the session: they are what RESET leads back to, and
 /// a pooler, which lends sessions that others have begun, cannot pass them on.
-fn postgres_options(target: &Target, timeouts: &Timeouts, tag: &str) -> Result<PgConnectOptions, Error> {
+pub(super) fn postgres_options(
+    target: &Target,
+    timeouts: &Timeouts,
+    tag: &str,
+) -> Result<PgConnectOptions, Error> {
     let (Server { host, port, user, password, database }, url) = server(target)?;
     let Encryption { strength, authority, certificate, key } = url.encryption;
     let mut options = PgConnectOptions::new_without_pgpass()
@@ -109,7 +113,7 @@ fn millis((name, time): (&'static str, std::time::Duration)) -> (&'static str, S
     (name, time.as_millis().to_string())
 }
 
-fn mysql_options(target: &Target) -> Result<MySqlConnectOptions, Error> {
+pub(super) fn mysql_options(target: &Target) -> Result<MySqlConnectOptions, Error> {
     let (Server { host, port, user, password, database }, url) = server(target)?;
     let DatabaseUrl { encryption, charset, collation, .. } = url;
     // Files are written for the server's own mode and time zone.

@@ -24,6 +24,10 @@ pub(super) struct Session {
     pub(super) role: String,
 }
 
+/// That a transaction was verified, and may be committed.
+#[must_use]
+pub(crate) struct Verified(());
+
 /// What is found in place of it.
 enum Found {
     /// The same.
@@ -171,6 +175,15 @@ impl Connection {
         made
     }
 
+    /// As [`Self::verify`], after the last statement of a file and before the migrator's own, which a file that has led
+    /// elsewhere would let fail for reasons that tell nothing.
+    pub(crate) async fn verified(&self, on: &impl ConnectionTrait) -> Result<Verified, Error> {
+        if self.lock.is_some() {
+            self.verify(on).await?;
+        }
+        Ok(Verified(()))
+    }
+
     /// Finds out whether `on` is still the session that was begun, holds the lock, works where it began and as whom, and, if
     /// it is a transaction, has changed nothing of another tenant.
     ///
@@ -216,10 +229,12 @@ impl Connection {
                      AND classid::bigint = {high} AND objid::bigint = {low}) AS held{touched}"
                 ))
             }
+            // Another text each time: a statement that was prepared before runs in the database in which it was.
             Some(Lock::Named { kept, working, keeper, .. }) => Some(format!(
-                "SELECT CAST(CONNECTION_ID() AS SIGNED) AS number, DATABASE() AS path, {role} AS role, \
+                "/* {nonce} */ SELECT CAST(CONNECTION_ID() AS SIGNED) AS number, DATABASE() AS path, {role} AS role, \
                  CAST(COALESCE(IS_USED_LOCK('{kept}') = {keeper} AND IS_USED_LOCK('{working}') = CONNECTION_ID(), 0) \
                  AS SIGNED) AS held",
+                nonce = self.proofs.fetch_add(1, Ordering::Relaxed),
                 role = self.mysql_role()
             )),
             Some(Lock::Beside) => None,
@@ -314,6 +329,10 @@ fn session(row: Option<&QueryResult>) -> Result<Session, Error> {
 
 fn refused(error: Error) -> Error {
     match error {
+        Error::Statement { attempted, .. } if error.is_lock_timeout() => {
+            let why = "another process holds the lock on the SQLite file".to_owned();
+            Error::Unreachable { attempted, why }
+        }
         Error::Statement { attempted, message, .. } => Error::Refused { attempted, why: message },
         other => other,
     }

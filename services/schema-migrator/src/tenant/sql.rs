@@ -61,6 +61,14 @@ impl Sql {
         }
     }
 
+    /// The table definitions' type of a text that may be long.
+    pub(crate) fn long_text(self) -> &'static str {
+        match self.0 {
+            Dialect::MySql => "MEDIUMTEXT",
+            Dialect::Postgres | Dialect::Sqlite => "TEXT",
+        }
+    }
+
     /// What ends a table definition: transactions must hold for it.
     pub(crate) fn engine(self) -> &'static str {
         match self.0 {

@@ -107,7 +107,7 @@ async fn an_operator_gains_nothing_by_asking_through_the_control_plane() {
     assert_eq!((&pinned["principal"], &pinned["reason"]), (&principal, &json!("wave 2")), "{pinned}");
     assert_eq!(pinned["cause"], format!("upgrade/{id}"));
 
-    std::fs::write(pair.files.path().join("shop/V1.3__drop.sql"), "DROP TABLE notes;").unwrap();
+    std::fs::write(pair.files.path().join("shop/V1.3__clear.sql"), "DELETE FROM notes;").unwrap();
     let start = "/tenants/acme/schema-upgrade";
     let accepting = json!({"service": "shop", "options": {"accept": ["destructive"]}});
     let (status, answer) = pair.ask("otto", Method::POST, start, accepting.clone()).await;

@@ -7,7 +7,7 @@ use grey_schema_migrator::files::Dialect;
 use grey_schema_migrator::plan::{Facts, History, Target};
 use grey_schema_migrator::run::{Goal, Job, MigrateError, Migration, Outcome, Progress, Tooling, migrate};
 use grey_schema_migrator::tenant::{
-    self, Declared, Error, Repair, Stop, baseline, flyway, read_many, repair,
+    self, Baseline, Declared, Error, Repair, Stop, baseline, flyway, read_many, repair,
 };
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -113,10 +113,13 @@ async fn what_flyway_has_migrated_is_taken_over() {
         )
         .await;
         let mut connection = world.open().await;
-        assert_eq!(flyway(&connection).await.unwrap(), Some(version("1")), "{dialect}");
+        assert_eq!(flyway(&connection).await.unwrap(), Some([version("1")].into()), "{dialect}");
         connection.lock(&stop()).await.unwrap();
-        assert_eq!(baseline(&connection, None, "test", "b1").await.unwrap(), version("1"), "{dialect}");
-        let again = baseline(&connection, Some(&version("2")), "test", "b2").await.unwrap_err();
+        let (scripts_of_it, second) = (scripts(dialect), version("2"));
+        let wanted =
+            |schema| Baseline { schema, scripts: &scripts_of_it, skip: &[], actor: "test", id: "b1" };
+        assert_eq!(baseline(&connection, &wanted(None)).await.unwrap().schema, version("1"), "{dialect}");
+        let again = baseline(&connection, &wanted(Some(&second))).await.unwrap_err();
         assert!(matches!(again, Error::Conflict(_)), "{dialect}: {again:?}");
         drop(connection);
         assert_eq!(world.history().await, ["1 baseline"], "{dialect}");
@@ -132,10 +135,12 @@ async fn a_flyway_history_that_failed_or_is_missing_is_not_taken_over() {
         let world = World::new(dialect).await;
         let mut connection = world.open().await;
         connection.lock(&stop()).await.unwrap();
-        let error = baseline(&connection, None, "test", "b1").await.unwrap_err();
+        let scripts = scripts(dialect);
+        let wanted = Baseline { schema: None, scripts: &scripts, skip: &[], actor: "test", id: "b1" };
+        let error = baseline(&connection, &wanted).await.unwrap_err();
         assert!(error.to_string().contains("no Flyway history"), "{dialect}: {error}");
         flyway_table(&world, "(1, '1', 'items', 'SQL', 'V1__items.sql', 1, FALSE)").await;
-        let error = baseline(&connection, None, "test", "b1").await.unwrap_err();
+        let error = baseline(&connection, &wanted).await.unwrap_err();
         assert!(error.to_string().contains("migration 1 failed"), "{dialect}: {error}");
         assert!(connection.history().await.unwrap().entries.is_empty(), "{dialect}");
     }

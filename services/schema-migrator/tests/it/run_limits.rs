@@ -134,7 +134,9 @@ async fn only_a_lost_connection_is_tried_again() {
             _ => false,
         };
         assert_eq!(told.iter().filter(third).count(), 1, "{dialect}: {told:?}");
-        assert_eq!(door.opened(), 1, "{dialect}");
+        // In the MySQL family the lock has a connection of its own, and so has each file that is run or undone.
+        let sessions = if dialect == Dialect::MySql { 5 } else { 1 };
+        assert_eq!(door.opened(), sessions, "{dialect}");
         // A login that is refused is not repeated, which could lock the account.
         let door = Door::to(Some(server(dialect).await)).await;
         let refused =

@@ -113,6 +113,13 @@ impl World {
         Connection::open(&self.target, &patient()).await.unwrap()
     }
 
+    /// A session of someone else, who may hold what the migrator wants.
+    pub(crate) async fn holder(&self) -> sea_orm::DatabaseConnection {
+        let mut options = sea_orm::ConnectOptions::new(self.target.url.expose());
+        options.max_connections(1);
+        Database::connect(options).await.unwrap()
+    }
+
     /// Runs SQL that is not the migrator's; rows are text, a line each.
     pub(crate) async fn sql(&self, sql: &str) -> String {
         match self.dialect {

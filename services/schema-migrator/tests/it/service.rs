@@ -210,7 +210,7 @@ async fn a_plan_shows_the_exact_sql_and_runs_nothing() {
         tenant: "acme".into(),
         service: "shop".into(),
         target: to_version("1.5"),
-        options: None,
+        ..PlanRequest::default()
     };
     let plan = replica.grpc().plan(request).await.unwrap().into_inner().plan.unwrap();
     assert_eq!((plan.to_schema.as_str(), plan.refused, plan.steps.len()), ("1.1", false, 1));
@@ -228,7 +228,7 @@ async fn a_baseline_is_declared_and_where_databases_are_is_told() {
     stage.sqlite("acme").await;
     stage.sqlite("other").await;
     let (tenant, service, schema) = ("acme".to_owned(), "shop".to_owned(), "1.1".to_owned());
-    let request = BaselineRequest { tenant, service, schema, reason: String::new() };
+    let request = BaselineRequest { tenant, service, schema, ..BaselineRequest::default() };
     let declared = replica.grpc().baseline(request.clone()).await.unwrap().into_inner().schema.unwrap();
     assert_eq!((declared.schema.as_str(), declared.pending), ("1.1", 1));
     assert_eq!(reason(replica.grpc().baseline(request).await), Reason::MigrationRefused);
@@ -282,7 +282,7 @@ async fn roles_say_who_may_upgrade_and_who_may_accept() {
     let queued = plain.up("acme").await;
     plain.ended(&queued.id).await;
     plain.stop().await;
-    stage.write("V1.3__drop.sql", "DROP TABLE notes;");
+    stage.write("V1.3__clear.sql", "DELETE FROM notes;");
     let mut config = stage.config();
     for role in ["viewer", "operator", "admin"] {
         let token = Token { name: format!("the-{role}"), role: role.into(), sha256: TokenHash::of(role) };
@@ -304,6 +304,9 @@ async fn roles_say_who_may_upgrade_and_who_may_accept() {
     let options = UpgradeOptions { accept: vec!["destructive".into()], ..UpgradeOptions::default() };
     let accepting = StartUpgradeRequest { options: Some(options), ..up("acme") };
     assert_eq!(reason(send("operator", accepting.clone()).await), Reason::Denied);
+    let contract = UpgradeOptions { contract: vec!["V1.3__clear.sql".into()], ..UpgradeOptions::default() };
+    let contracting = StartUpgradeRequest { options: Some(contract), ..up("acme") };
+    assert_eq!(reason(send("operator", contracting).await), Reason::Denied);
     // The token may, and whoever it asks for may not.
     let refused = from_status(&send_for("operator", "admin", accepting.clone()).await.unwrap_err());
     assert_eq!((refused.reason, refused.get("principal")), (Reason::Denied, Some("ann")));

@@ -5,14 +5,20 @@ use crate::service_world::{PLAIN, Replica, SOON, Stage, sqlite_ask, unique};
 use grey_core::error::Reason;
 use grey_proto::control::DatabaseKind;
 use grey_proto::schema::{
-    ListSchemasRequest, ListUpgradesRequest, StartUpgradesRequest, StartUpgradesResponse, UpgradeState,
+    ListSchemasRequest, ListUpgradesRequest, StartUpgradesRequest, StartUpgradesResponse, UpgradeOptions,
+    UpgradeState,
 };
 use grey_testkit::eventually;
 
 async fn start(replica: &Replica, tenants: &[String]) -> StartUpgradesResponse {
+    start_with(replica, tenants, UpgradeOptions::default()).await
+}
+
+async fn start_with(replica: &Replica, tenants: &[String], options: UpgradeOptions) -> StartUpgradesResponse {
     let request = StartUpgradesRequest {
         tenants: tenants.to_vec(),
         service: "shop".into(),
+        options: Some(options),
         ..StartUpgradesRequest::default()
     };
     replica.grpc().start_upgrades(request).await.unwrap().into_inner()
@@ -28,7 +34,8 @@ async fn one_tenant_that_fails_among_fifty_touches_no_other() {
     }
     let odd = stage.folder.path().join("t17.db");
     sqlite_ask(&odd, "CREATE TABLE tags (mine TEXT)").await;
-    let started = start(&replica, &tenants).await.upgrades;
+    let options = UpgradeOptions { accept: vec!["not-empty".into()], ..UpgradeOptions::default() };
+    let started = start_with(&replica, &tenants, options).await.upgrades;
     assert!(started.iter().all(|it| it.upgrade.is_some()), "{started:?}");
     for it in &started {
         let ended = replica.ended(&it.upgrade.as_ref().unwrap().id).await;
