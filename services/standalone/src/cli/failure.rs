@@ -109,6 +109,12 @@ pub enum Failure {
         /// Whose.
         tenants: Vec<String>,
     },
+    /// Databases are not as their last upgrades have left them; what differs was printed.
+    #[error("{} databases have drifted: {}", .tenants.len(), few(.tenants))]
+    Drifted {
+        /// Whose.
+        tenants: Vec<String>,
+    },
     /// Upgrades are not waited for any longer.
     #[error("{why}, but {running} upgrades may go on; see `grey migrate status`")]
     Unwatched {
@@ -141,7 +147,9 @@ impl Failure {
             | Self::Mirror { .. }
             | Self::Unended { .. }
             | Self::Unwatched { .. } => Reason::Unavailable,
-            Self::Upgrades { .. } | Self::PlansRefused { .. } => Reason::MigrationRefused,
+            Self::Upgrades { .. } | Self::PlansRefused { .. } | Self::Drifted { .. } => {
+                Reason::MigrationRefused
+            }
             Self::Several(failures) => failures.first().map_or(Reason::Internal, Self::reason),
             Self::Output(_) | Self::Server(_) | Self::Touched { .. } => Reason::Internal,
         }

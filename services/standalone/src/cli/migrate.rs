@@ -3,6 +3,7 @@
 mod baseline;
 mod each;
 mod follow;
+mod history;
 mod plan;
 mod progress;
 mod repair;
@@ -40,7 +41,11 @@ pub enum Command {
     Validate(validate::Validate),
     /// Declare that databases are at a schema already, such as those that Flyway has migrated
     Baseline(baseline::Baseline),
-    /// Show what is half done, and declare what became of it after mending databases by hand
+    /// Tell what was done to a tenant's databases: files that ran, and upgrades that were asked for
+    History(history::History),
+    /// Tell which databases are not as their last upgrade has left them
+    Drift(history::Drift),
+    /// Show what is half done, and declare what became of it after mending databases by hand; or accept a changed file
     Repair(repair::Repair),
     /// Schemas of views, by which two versions of a service work on the same tables at once
     #[command(subcommand)]
@@ -78,6 +83,10 @@ pub(super) struct Allowed {
     /// Accept the refusals of this rule; may be given several times
     #[arg(long, value_name = "RULE")]
     accept: Vec<String>,
+    /// Do not stop before this file, which contracts: nothing runs any more that needs what it takes away; may be given
+    /// several times
+    #[arg(long, value_name = "FILE")]
+    contract: Vec<String>,
     /// Run migrations that are older than the newest applied one
     #[arg(long)]
     out_of_order: bool,
@@ -120,6 +129,8 @@ impl Command {
             Self::Undo(args) => args.run(session).await,
             Self::Validate(args) => args.run(session).await,
             Self::Baseline(args) => args.run(session).await,
+            Self::History(args) => args.run(session).await,
+            Self::Drift(args) => args.run(session).await,
             Self::Repair(args) => args.run(session).await,
             Self::Views(command) => command.run(session).await,
             Self::Watch(args) => args.run(session).await,
@@ -142,6 +153,7 @@ impl Allowed {
         Some(UpgradeOptions {
             out_of_order: self.out_of_order,
             accept: self.accept.clone(),
+            contract: self.contract.clone(),
             backup: self.backup,
             timeout: self.limit.map(Into::into),
         })
@@ -165,17 +177,39 @@ impl Consent {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return Err(Failure::Input(format!("{attempted}: {what}; agree by --yes")));
         }
-        let asked = write!(io::stderr(), "{attempted}: {what}. Go on? [y/N] ");
-        asked.and_then(|()| io::stderr().flush()).map_err(Failure::Output)?;
-        let mut answer = String::new();
-        io::stdin()
-            .read_line(&mut answer)
-            .map_err(|source| Failure::Read { path: "standard input".into(), source })?;
-        match answer.trim() {
+        match answer(&format!("{attempted}: {what}. Go on? [y/N] "))?.as_str() {
             "y" | "Y" | "yes" => Ok(()),
             _ => Err(Failure::Input(format!("{attempted}: not agreed to"))),
         }
     }
+}
+
+/// Has the tenants named again before everything they have is taken away: by `confirmed`, or by the person at the terminal.
+fn named_again(attempted: &str, selected: &Selected, confirmed: &[String]) -> Result<(), Failure> {
+    let missing: Vec<_> = selected.tenants.iter().filter(|tenant| !confirmed.contains(tenant)).collect();
+    let input = |why: String| Err(Failure::Input(format!("{attempted}: {why}")));
+    match missing.as_slice() {
+        [] => Ok(()),
+        [tenant] if io::stdin().is_terminal() && io::stderr().is_terminal() => {
+            let question =
+                format!("{attempted}: all that was migrated goes. Type the tenant's name to go on: ");
+            if answer(&question)? == **tenant { Ok(()) } else { input("not agreed to".to_owned()) }
+        }
+        [tenant, ..] => {
+            input(format!("all that was migrated goes; name each tenant again, by --confirm {tenant}"))
+        }
+    }
+}
+
+/// Asks the person at the terminal.
+fn answer(question: &str) -> Result<String, Failure> {
+    let asked = write!(io::stderr(), "{question}");
+    asked.and_then(|()| io::stderr().flush()).map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|source| Failure::Read { path: "standard input".into(), source })?;
+    Ok(answer.trim().to_owned())
 }
 
 impl Dialect {

@@ -74,9 +74,9 @@ async fn tenants_are_upgraded_by_selector_and_undone() {
     world.migrate(&up).await.refused(2, "--yes");
     let done = world.migrate(&[&up[..], &["--yes", "--to", "1.1"]].concat()).await.ok();
     assert!(done.out.contains("acme                     succeeded, nothing -> 1.1 in"), "{done}");
-    assert!(done.out.ends_with("2 succeeded, of 2 tenants\n"), "{done}");
+    assert!(done.out.ends_with("2 succeeded, of 2 databases\n"), "{done}");
     let all = world.migrate(&["up", "orders", "--tenants", "all", "--yes", "--version", "v1.2"]).await.ok();
-    assert!(all.out.ends_with("3 succeeded, 1 without a database, of 4 tenants\n"), "{all}");
+    assert!(all.out.ends_with("3 succeeded, of 3 databases; 1 tenant has none\n"), "{all}");
     assert_eq!(world.schema_of("bluth").await, "1.2");
 
     let done = world.migrate(&["status", "orders", "--live"]).await.ok();
@@ -182,4 +182,57 @@ async fn what_is_not_there_is_refused_by_its_reason() {
     run(&["migrate", "up", "orders"], &[], "").await.refused(2, "--tenants");
     let nowhere = ["migrate", "status", "--migrator", "http://127.0.0.1:1"];
     run(&nowhere, &[], "").await.refused(1, "--migrator");
+}
+
+#[tokio::test]
+async fn all_is_undone_only_where_the_tenant_is_named_again() {
+    let world = World::start().await;
+    world.migrate(&["up", "orders", "--tenants", "acme"]).await.ok();
+    let shown = world.migrate(&["undo", "orders", "--tenants", "acme", "--to", "0", "--dry-run"]).await.ok();
+    assert!(shown.out.contains("DROP TABLE orders"), "{shown}");
+    assert_eq!(world.schema_of("acme").await, "1.2");
+    let undo = ["undo", "orders", "--tenants", "acme", "--to", "0", "--yes"];
+    world.migrate(&undo).await.refused(2, "--confirm acme");
+    world.migrate(&[&undo[..], &["--confirm", "bluth"]].concat()).await.refused(2, "--confirm acme");
+    assert_eq!(world.schema_of("acme").await, "1.2");
+    world.migrate(&[&undo[..], &["--confirm", "acme"]].concat()).await.ok();
+    assert_eq!(world.schema_of("acme").await, Value::Null);
+}
+
+#[tokio::test]
+async fn what_was_done_what_drifted_and_what_is_accepted_is_told() {
+    let world = World::start().await;
+    world.migrate(&["up", "orders", "--tenants", "acme", "--reason", "wave 1"]).await.ok();
+    let told = world.migrate(&["history", "acme"]).await.ok();
+    assert!(told.out.starts_with("acme orders\nSCHEMA  OUTCOME"), "{told}");
+    assert!(told.out.contains("1.2     applied") && told.out.contains("wave 1"), "{told}");
+    world.migrate(&["history", "nobase"]).await.refused(2, "has no database");
+
+    let drift = ["drift", "orders", "--tenants", "acme"];
+    let well = world.migrate(&drift).await.ok();
+    assert!(well.out.contains("acme orders at 1.2: as it was left"), "{well}");
+    let url = format!("sqlite://{}/acme.db", world.dir.path().display());
+    let database = sea_orm::Database::connect(url).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&database, "CREATE TABLE by_hand (id INT)").await.unwrap();
+    let drifted = world.migrate(&drift).await;
+    assert_eq!(drifted.code, 1, "{drifted}");
+    assert!(
+        drifted.out.contains("added    by_hand") && drifted.err.contains("have drifted: acme"),
+        "{drifted}"
+    );
+    world.migrate(&[&drift[..], &["--accept", "--yes", "--reason", "needed"]].concat()).await.ok();
+    world.migrate(&drift).await.ok();
+
+    let folder = world.dir.path().join("migrations/orders");
+    let name = "V1.1__create_orders.sqlite.sql";
+    let text = std::fs::read_to_string(folder.join(name)).unwrap();
+    file(&folder, name, &format!("{text}\n-- tidied\n"));
+    let up = world.migrate(&["up", "orders", "--tenants", "acme"]).await;
+    assert!(up.err.contains(&format!("--accept-checksum {name}")), "{up}");
+    let accept = ["repair", "orders", "--tenants", "acme", "--accept-checksum", name];
+    world.migrate(&accept).await.refused(2, "--reason");
+    world.migrate(&[&accept[..], &["--reason", "only a comment"]].concat()).await.ok();
+    world.migrate(&["up", "orders", "--tenants", "acme"]).await.ok();
+    let told = world.migrate(&["history", "acme", "orders"]).await.ok();
+    assert!(told.out.contains("accepted") && told.out.contains("only a comment"), "{told}");
 }

@@ -28,7 +28,7 @@ async fn several_tenants_are_upgraded_only_if_the_person_agrees() {
         assert_eq!(stage.schema_of("acme").await, Value::Null);
     }
     let done = stage.migrate_in_terminal(&up, "y\n").await.ok();
-    assert!(done.out.contains("2 succeeded, of 2 tenants"), "{done}");
+    assert!(done.out.contains("2 succeeded, of 2 databases"), "{done}");
     for tenant in TENANTS {
         assert_eq!(stage.schema_of(tenant).await, "1.2");
     }

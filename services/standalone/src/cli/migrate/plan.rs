@@ -53,8 +53,12 @@ impl Plan {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let Self { service, tenants, goal, allowed } = self;
         let selected = tenants.tenants.resolve(session).await?;
-        let request =
-            PlanRequest { tenant: String::new(), service, target: goal.target(), options: allowed.options() };
+        let request = PlanRequest {
+            service,
+            target: goal.target(),
+            options: allowed.options(),
+            ..PlanRequest::default()
+        };
         let (plans, failures) = ask(session, &selected, &request).await?;
         show(session, plans, failures)
     }
@@ -100,7 +104,15 @@ pub(super) async fn ask(
     Ok((plans, failures))
 }
 
-fn show(session: &Session, plans: Vec<UpgradePlan>, failures: Vec<(String, Failure)>) -> Result<(), Failure> {
+/// Prints plans.
+///
+/// # Errors
+/// One of them is refused, or a tenant has none.
+pub(super) fn show(
+    session: &Session,
+    plans: Vec<UpgradePlan>,
+    failures: Vec<(String, Failure)>,
+) -> Result<(), Failure> {
     if plans.is_empty() && failures.is_empty() {
         return Err(Failure::Input("none of the tenants has a database for the service".to_owned()));
     }
@@ -176,6 +188,7 @@ mod tests {
             steps: if from == "1.2" { Vec::new() } else { vec![step] },
             findings: Vec::new(),
             refused: false,
+            stopped_before: String::new(),
         }
     }
 

@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 
 use clap::{Args, ValueEnum};
 use grey_proto::schema::{
-    GetJournalRequest, GetJournalResponse, HalfDone, JournalStep, ListSchemasResponse, RepairOutcome,
-    RepairRequest, StepState, UpgradeDirection,
+    AcceptFileRequest, GetJournalRequest, GetJournalResponse, HalfDone, JournalStep, ListSchemasResponse,
+    RepairOutcome, RepairRequest, StepState, UpgradeDirection,
 };
 
 use super::super::Failure;
@@ -32,6 +32,9 @@ pub struct Repair {
     /// The migration, where more than one is half done
     #[arg(long, value_name = "SCHEMA")]
     schema: Option<String>,
+    /// Accept that this applied file was changed or is gone; the history keeps that, who said so and why
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["outcome", "schema"])]
+    accept_checksum: Option<String>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -47,8 +50,11 @@ enum Outcome {
 
 impl Repair {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Self { service, tenants, outcome, schema, consent } = self;
+        let Self { service, tenants, outcome, schema, accept_checksum, consent } = self;
         let selected = tenants.tenants.resolve(session).await?;
+        if let Some(file) = accept_checksum {
+            return accept(session, &service, &selected, &file, &consent).await;
+        }
         let mut told = journals(session, &service, &selected).await?;
         let mut half_done: Vec<_> = told.answers.drain(..).flat_map(|answer| answer.half_done).collect();
         half_done.retain(|it| schema.as_ref().is_none_or(|schema| it.schema == *schema));
@@ -84,6 +90,38 @@ impl Repair {
         }
         told.end()
     }
+}
+
+/// Accepts a file as it is now, in each database.
+async fn accept(
+    session: &Session,
+    service: &str,
+    selected: &Selected,
+    file: &str,
+    consent: &Consent,
+) -> Result<(), Failure> {
+    if consent.reason.trim().is_empty() {
+        let text = format!("accept {file}: say why, by --reason; the history keeps it");
+        return Err(Failure::Input(text));
+    }
+    consent.ask(&format!("accept {file}"), selected)?;
+    let client = session.schemas().await?;
+    let accept = |tenant: String| {
+        let (mut client, service) = (client.clone(), service.to_owned());
+        let (file, reason) = (file.to_owned(), consent.reason.clone());
+        async move {
+            let attempted = format!("accept {file} for `{tenant}`'s {service}");
+            let request = AcceptFileRequest { tenant, service, file, reason };
+            session.call(&attempted, client.accept_file(session.request(request))).await
+        }
+    };
+    let mut told = each(selected, accept).await?;
+    let schemas = told.answers.drain(..).filter_map(|answer| answer.schema).collect();
+    let response = ListSchemasResponse { schemas, next_page_token: String::new() };
+    if !response.schemas.is_empty() || session.json() {
+        session.show(&response, || text::schemas(&response.schemas, text::now()))?;
+    }
+    told.end()
 }
 
 impl Outcome {

@@ -7,8 +7,8 @@ use clap::Args;
 use futures::StreamExt as _;
 use grey_core::error::Reason;
 use grey_proto::schema::{
-    CancelUpgradeRequest, RollbackRequest, StartUpgradeRequest, StartUpgradesRequest, StartUpgradesResponse,
-    StartedUpgrade, Upgrade, UpgradeState,
+    CancelUpgradeRequest, PlanRequest, RollbackRequest, StartUpgradeRequest, StartUpgradesRequest,
+    StartUpgradesResponse, StartedUpgrade, Target, Upgrade, UpgradeDirection, UpgradeState,
 };
 
 use super::super::output::table;
@@ -16,7 +16,7 @@ use super::super::session::Session;
 use super::super::{Failure, output};
 use super::progress::{Progress, line};
 use super::select::Selected;
-use super::{Allowed, Consent, Goal, Tenants, follow, text};
+use super::{Allowed, Consent, Goal, Tenants, follow, named_again, plan, text};
 
 /// Tenants that one request may name.
 const CHUNK: usize = 1_000;
@@ -50,9 +50,15 @@ pub struct Undo {
     service: String,
     #[command(flatten)]
     tenants: Tenants,
-    /// Back to this schema; 0: before the first migration
+    /// Back to this schema; 0: before the first migration, for which the tenant has to be named again
     #[arg(long, value_name = "SCHEMA")]
     to: String,
+    /// Print what would be undone, without undoing anything
+    #[arg(long)]
+    dry_run: bool,
+    /// The tenant once more, where all of its migrations are undone; may be given several times
+    #[arg(long, value_name = "TENANT")]
+    confirm: Vec<String>,
     #[command(flatten)]
     allowed: Allowed,
     #[command(flatten)]
@@ -114,9 +120,24 @@ impl Up {
 
 impl Undo {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Self { service, tenants, to: schema, allowed, consent, detach } = self;
+        let Self { service, tenants, to: schema, dry_run, confirm, allowed, consent, detach } = self;
         let selected = tenants.tenants.resolve(session).await?;
-        consent.ask(&format!("undo {service} to {schema}"), &selected)?;
+        if dry_run {
+            let request = PlanRequest {
+                tenant: String::new(),
+                service,
+                target: Some(Target { schema, service_version: String::new() }),
+                options: allowed.options(),
+                direction: UpgradeDirection::Down.into(),
+            };
+            let (plans, failures) = plan::ask(session, &selected, &request).await?;
+            return plan::show(session, plans, failures);
+        }
+        let attempted = format!("undo {service} to {schema}");
+        if schema == "0" {
+            named_again(&attempted, &selected, &confirm)?;
+        }
+        consent.ask(&attempted, &selected)?;
         let client = session.schemas().await?;
         let undo = |tenant: String| {
             let (mut client, service, schema) = (client.clone(), service.clone(), schema.clone());
@@ -240,11 +261,14 @@ fn summary(started: &[StartedUpgrade], without: usize) -> String {
         };
         counts.entry(order).or_insert((what, 0)).1 += 1;
     }
-    let mut parts: Vec<_> = counts.into_values().map(|(what, count)| format!("{count} {what}")).collect();
-    if without > 0 {
-        parts.push(format!("{without} without a database"));
-    }
-    format!("{}, of {} tenants\n", parts.join(", "), started.len() + without)
+    let parts: Vec<_> = counts.into_values().map(|(what, count)| format!("{count} {what}")).collect();
+    // Those without a database for the service have nothing to upgrade.
+    let none = match without {
+        0 => String::new(),
+        1 => "; 1 tenant has none".to_owned(),
+        without => format!("; {without} tenants have none"),
+    };
+    format!("{}, of {} databases{none}\n", parts.join(", "), started.len())
 }
 
 #[cfg(test)]
@@ -286,7 +310,7 @@ mod tests {
         ];
         assert_eq!(
             summary(&started, 3),
-            "2 succeeded, 1 FAILED, 1 refused, 3 without a database, of 7 tenants\n"
+            "2 succeeded, 1 FAILED, 1 refused, of 4 databases; 3 tenants have none\n"
         );
         let failure = refused(&started).unwrap_err();
         insta::assert_snapshot!(failure, @"2 of 4 upgrades did not succeed: b, c");

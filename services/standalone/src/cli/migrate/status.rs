@@ -1,7 +1,7 @@
 //! `grey migrate status`: where databases are.
 
 use clap::Args;
-use grey_proto::schema::{ListSchemasRequest, ListSchemasResponse};
+use grey_proto::schema::{ListSchemasRequest, ListSchemasResponse, TenantSchema, UpgradeState};
 
 use super::super::Failure;
 use super::super::session::{Session, pages};
@@ -25,7 +25,7 @@ pub struct Status {
     /// Ask each database, instead of telling what was seen last
     #[arg(long)]
     live: bool,
-    /// Only databases that lack migrations, or could not be asked
+    /// Only databases that lack migrations, whose last upgrade failed, or that could not be asked
     #[arg(long)]
     pending: bool,
 }
@@ -56,9 +56,15 @@ impl Status {
             schemas.extend(more);
         }
         if pending {
-            schemas.retain(|schema| schema.pending > 0 || !schema.error.is_empty());
+            let lacks = |schema: &TenantSchema| {
+                schema.pending > 0
+                    || !schema.error.is_empty()
+                    || schema.last_state() != UpgradeState::Unspecified
+            };
+            schemas.retain(lacks);
         }
         let response = ListSchemasResponse { schemas, next_page_token: String::new() };
-        session.show(&response, || text::schemas(&response.schemas, text::now()))
+        let schemas = &response.schemas;
+        session.show(&response, || text::schemas(schemas, text::now()) + &text::standings(schemas))
     }
 }

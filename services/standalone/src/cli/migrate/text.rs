@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grey_proto::schema::{
-    Finding, FindingLevel, PlannedStep, TenantSchema, Upgrade, UpgradeDirection, UpgradePlan, UpgradeState,
-    UpgradeStep,
+    Finding, FindingLevel, PlannedStep, StepState, TenantSchema, Upgrade, UpgradeDirection, UpgradePlan,
+    UpgradeState, UpgradeStep,
 };
 use pbjson_types::Timestamp;
 
@@ -29,7 +29,16 @@ pub(super) fn outcome(upgrade: &Upgrade) -> String {
         "" => String::new(),
         error => format!(": {error}"),
     };
-    plain(&format!("{state}, {way}{took}{backup}{error}"))
+    let stopped = match stopped(upgrade) {
+        Some(step) if ended(upgrade) => format!("; {}", step.error),
+        _ => String::new(),
+    };
+    plain(&format!("{state}, {way}{took}{backup}{error}{stopped}"))
+}
+
+/// The step that the upgrade stops before.
+fn stopped(upgrade: &Upgrade) -> Option<&UpgradeStep> {
+    upgrade.steps.iter().find(|step| step.state() == StepState::Waiting && !step.error.is_empty())
 }
 
 /// A state as people read it; the ones that a person must not overlook in capitals.
@@ -48,7 +57,6 @@ pub(super) fn ended(upgrade: &Upgrade) -> bool {
 
 /// The step that runs, with its number, or none.
 pub(super) fn running(upgrade: &Upgrade) -> Option<(usize, &UpgradeStep)> {
-    use grey_proto::schema::StepState;
     upgrade.steps.iter().enumerate().find(|(_, step)| step.state() == StepState::Running)
 }
 
@@ -93,7 +101,12 @@ pub(super) fn plan(tenants: &[String], plan: &UpgradePlan) -> String {
 fn planned(text: &mut String, step: &PlannedStep) {
     let PlannedStep { schema, description, file, .. } = step;
     let transaction = if step.transactional { "one transaction" } else { "no transaction" };
-    let undo = if step.undoable { "can be undone" } else { "cannot be undone" };
+    let undo = match (schema.as_str(), step.undoable) {
+        ("", _) => "run whenever it changes",
+        (_, true) => "can be undone",
+        (_, false) => "cannot be undone",
+    };
+    let schema = if schema.is_empty() { "repeatable" } else { schema.as_str() };
     let checksum: String = step.checksum.chars().take(12).collect();
     text.push_str(&plain(&format!("-- {schema} {description}: {file} {checksum}, {transaction}, {undo}")));
     text.push('\n');
@@ -158,12 +171,39 @@ pub(super) fn schemas(schemas: &[TenantSchema], now: i64) -> String {
             schema.service.clone(),
             schema.schema.clone(),
             schema.pending.to_string(),
+            standing(schema),
             seen.unwrap_or_else(|| "never".to_owned()),
-            schema.upgrade.clone(),
-            schema.error.clone(),
+            if schema.upgrade.is_empty() { schema.last_upgrade.clone() } else { schema.upgrade.clone() },
+            if schema.error.is_empty() { schema.last_error.clone() } else { schema.error.clone() },
         ]
     });
-    table(["TENANT", "SERVICE", "SCHEMA", "PENDING", "SEEN", "UPGRADE", "ERROR"], rows)
+    table(["TENANT", "SERVICE", "SCHEMA", "PENDING", "STATE", "SEEN", "UPGRADE", "ERROR"], rows)
+}
+
+/// How a database stands, in a word or two.
+fn standing(schema: &TenantSchema) -> String {
+    match schema.last_state() {
+        _ if !schema.upgrade.is_empty() => "upgrading".to_owned(),
+        failed @ (UpgradeState::Failed | UpgradeState::NeedsRepair) => state(failed),
+        _ if !schema.error.is_empty() => "not known".to_owned(),
+        _ if schema.seen_at.is_none() => "never seen".to_owned(),
+        _ if schema.pending > 0 => "behind".to_owned(),
+        _ => "up to date".to_owned(),
+    }
+}
+
+/// How many databases stand how.
+pub(super) fn standings(schemas: &[TenantSchema]) -> String {
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for schema in schemas {
+        *counts.entry(standing(schema)).or_default() += 1;
+    }
+    let parts: Vec<_> = counts.into_iter().map(|(standing, count)| format!("{count} {standing}")).collect();
+    match schemas.len() {
+        0 => "no databases\n".to_owned(),
+        1 => format!("1 database: {}\n", parts.join(", ")),
+        count => format!("{count} databases: {}\n", parts.join(", ")),
+    }
 }
 
 /// Seconds since 1970.
@@ -189,5 +229,51 @@ fn listed(tenants: &[String]) -> String {
     match tenants.len().saturating_sub(8) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_whose_last_upgrade_failed_says_so_and_why() {
+        let schema = |tenant: &str| TenantSchema {
+            tenant: tenant.to_owned(),
+            service: "shop".to_owned(),
+            schema: "1.1".to_owned(),
+            seen_at: Some(Timestamp { seconds: 50, nanos: 0 }),
+            ..TenantSchema::default()
+        };
+        let mut failed = TenantSchema { pending: 1, ..schema("b") };
+        failed.set_last_state(UpgradeState::Failed);
+        (failed.last_upgrade, failed.last_error) = ("u-1".to_owned(), "V2__x.sql: line 3: no".to_owned());
+        let running = TenantSchema { upgrade: "u-2".to_owned(), ..failed.clone() };
+        let all = [schema("a"), failed, running];
+        insta::assert_snapshot!(schemas(&all, 60), @"
+        TENANT  SERVICE  SCHEMA  PENDING  STATE       SEEN     UPGRADE  ERROR
+        a       shop     1.1     0        up to date  10s ago  -        -
+        b       shop     1.1     1        FAILED      10s ago  u-1      V2__x.sql: line 3: no
+        b       shop     1.1     1        upgrading   10s ago  u-2      V2__x.sql: line 3: no
+        ");
+        assert_eq!(standings(&all), "3 databases: 1 FAILED, 1 up to date, 1 upgrading\n");
+    }
+
+    #[test]
+    fn an_upgrade_that_stops_before_a_step_says_so() {
+        let step = UpgradeStep {
+            schema: "1.2".to_owned(),
+            state: StepState::Waiting.into(),
+            error: "stopped before 1.2, which contracts".to_owned(),
+            ..UpgradeStep::default()
+        };
+        let upgrade = Upgrade {
+            state: UpgradeState::Succeeded.into(),
+            from_schema: "1.1".to_owned(),
+            schema: "1.1".to_owned(),
+            steps: vec![step],
+            ..Upgrade::default()
+        };
+        assert_eq!(outcome(&upgrade), "succeeded, at 1.1; stopped before 1.2, which contracts");
     }
 }

@@ -20,7 +20,7 @@ use super::{Dialect, text};
 pub struct Validate {
     /// The service
     service: String,
-    /// Only as this kind of database reads them; else as each does
+    /// Only as this kind of database reads them; else as those do that are registered for the service
     #[arg(long, value_enum)]
     dialect: Option<Dialect>,
     /// Accept the refusals of this rule; may be given several times
@@ -122,7 +122,10 @@ fn validate_text(service: &str, response: &ValidateResponse) -> String {
     let mut text: String =
         response.findings.iter().map(|finding| format!("{}\n", text::finding(finding))).collect();
     let (migrations, findings) = (response.migrations, response.findings.len());
-    text.push_str(&format!("{migrations} migrations of {service} read, {findings} findings\n"));
+    let dialects = response.dialects.join(" and ");
+    text.push_str(&format!(
+        "{migrations} migrations of {service} read for {dialects}, {findings} findings\n"
+    ));
     text
 }
 
@@ -144,14 +147,15 @@ mod tests {
             finding(FindingLevel::Refusal, "destructive"),
             finding(FindingLevel::Error, "name"),
         ];
-        let response = ValidateResponse { findings, migrations: 3 };
+        let dialects = vec!["postgres".to_owned(), "mysql".to_owned()];
+        let response = ValidateResponse { findings, migrations: 3, dialects };
         assert_eq!(against(&response.findings, &[]), 2);
         assert_eq!(against(&response.findings, &["destructive".to_owned(), "name".to_owned()]), 1);
         insta::assert_snapshot!(validate_text("orders", &response), @"
         warning: V1.2__drop.sql:4: drops a column [missing_undo]
         refused: V1.2__drop.sql:4: drops a column [destructive]
         ERROR: V1.2__drop.sql:4: drops a column [name]
-        3 migrations of orders read, 3 findings
+        3 migrations of orders read for postgres and mysql, 3 findings
         ");
     }
 }
