@@ -58,6 +58,7 @@ operations! {
     ListSealedDatabases: Operator, "list sealed databases";
     RotateKeys: Admin, "rotate keys";
     StartUpgrade: Operator, "upgrade databases";
+    Provision: Admin, "provision databases";
     GetUpgrade: Viewer, "read upgrades";
     ListUpgrades: Viewer, "list upgrades";
     WatchUpgrade: Viewer, "watch upgrades";

@@ -8,8 +8,8 @@ use grey_proto::convert::InvalidMessage;
 use grey_proto::schema::schema_service_client::SchemaServiceClient;
 use grey_proto::schema::{
     CancelUpgradeRequest, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse,
-    GetUpgradeRequest, ListUpgradesRequest, ListUpgradesResponse, StartUpgradeRequest, Upgrade,
-    WatchUpgradeRequest,
+    GetUpgradeRequest, ListUpgradesRequest, ListUpgradesResponse, ProvisionRequest, ProvisionResponse,
+    StartUpgradeRequest, Upgrade, WatchUpgradeRequest,
 };
 use grey_proto::status::ApiError;
 use tonic::{Request, Response, Status};
@@ -48,6 +48,21 @@ impl Migrator {
         let mut schemas = self.schemas.clone();
         let answer = self.ask(schemas.start_upgrade(on_behalf(caller, request))).await?;
         upgrade(answer.upgrade)
+    }
+
+    /// Queues the making of a tenant's database; or tells what would be made.
+    pub(crate) async fn provision(
+        &self,
+        caller: &Caller,
+        request: ProvisionRequest,
+    ) -> Result<ProvisionResponse, ApiError> {
+        let dry_run = request.dry_run;
+        let mut schemas = self.schemas.clone();
+        let answer = self.ask(schemas.provision(on_behalf(caller, request))).await?;
+        if dry_run {
+            return Ok(answer);
+        }
+        Ok(ProvisionResponse { upgrade: Some(upgrade(answer.upgrade)?), ..answer })
     }
 
     /// Reads one upgrade.

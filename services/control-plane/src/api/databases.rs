@@ -5,6 +5,8 @@ use std::sync::Arc;
 use grey_core::change::Change;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::key::{Fact, Key};
+use grey_core::schema::{Observation, SchemaVersion};
+use grey_core::tenant::{Tenant, TenantStatus};
 use grey_edge::Caller;
 use grey_proto::control::{
     self, DatabaseKind, DeleteDatabaseRequest, DeleteDatabaseResponse, ListDatabasesRequest,
@@ -19,16 +21,17 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Select};
 
 use super::pairs::{self, Pairs};
 use super::{Api, Written, command, cut, id, invalid, optional_id, page_size, unavailable, wait};
-use crate::command::{Command, Credentials, Intent, Proposed};
+use crate::command::{Command, Credentials, Intent, Proposed, now_ms, unknown_tenant};
 use crate::entity::tenant_databases::{Column, Entity};
-use crate::entity::tenant_keys;
+use crate::entity::{tenant_keys, tenants, unsigned};
 use crate::registered;
 
 /// Most tenants that one listing may name.
 const MAX_TENANTS: usize = 1_000;
 
 impl Api {
-    /// Registers a tenant's database for a service, or replaces it.
+    /// Registers a tenant's database for a service, or replaces it; by the same event, the schema that was seen in it is
+    /// recorded and the tenant becomes active, as the request says.
     ///
     /// # Errors
     /// As for every write, or a malformed or contradictory registration, an unknown tenant or service, or no master key
@@ -54,8 +57,20 @@ impl Api {
         let credentials = Some(Credentials { url, direct_url, vault: Arc::clone(self.vault()?) });
         let options = request.write.unwrap_or_default();
         let wait = wait(options.wait, "write.wait")?;
+        // First, since what comes after belongs to the tenant and is of the event's revision.
+        let mut changes = Vec::new();
+        if request.activate {
+            changes.extend(self.activation(&tenant).await?);
+        }
+        let observed: Option<SchemaVersion> = optional_id("observed_schema", &request.observed_schema)?;
+        let seen = observed.map(|schema| {
+            let seen = Observation { schema, at_ms: now_ms() };
+            Change::Put(Fact::Schema(tenant.clone(), service.clone(), seen))
+        });
         let change = Change::Put(Fact::Database(tenant, service, database));
-        let intent = Intent::Changes(vec![Proposed { change, expected: options.expected_revision }]);
+        changes.push(Proposed { change, expected: options.expected_revision });
+        changes.extend(seen.map(|change| Proposed { change, expected: None }));
+        let intent = Intent::Changes(changes);
         let command = Command { credentials, ..command(caller, options, intent)? };
         let (committed, result) = self.run(command, wait).await?;
         if !result.dry_run {
@@ -71,6 +86,21 @@ impl Api {
         }
         told.actor = caller.to_string();
         Ok(PutDatabaseResponse { database: Some(told), result: Some(result) })
+    }
+
+    /// The change that makes a tenant active, if nobody changes it in between; none if it is active.
+    async fn activation(&self, tenant: &TenantId) -> Result<Option<Proposed>, ApiError> {
+        let database = &self.0.database;
+        let row = tenants::dated(tenants::Entity::find_by_id(tenant.as_str())).one(database.readers());
+        let found = database.read("read a tenant", row).await?;
+        let found = found.ok_or_else(|| unknown_tenant(tenant.as_str()))?;
+        let present = found.row.tenant()?;
+        if present.status == TenantStatus::Active {
+            return Ok(None);
+        }
+        let expected = Some(unsigned("tenants", found.revision)?);
+        let active = Tenant { status: TenantStatus::Active, ..present };
+        Ok(Some(Proposed { change: Change::Put(Fact::Tenant(Box::new(active))), expected }))
     }
 
     /// Lists registered databases, without credentials, by tenant and service.

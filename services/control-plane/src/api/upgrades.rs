@@ -11,7 +11,7 @@ use grey_edge::Caller;
 use grey_proto::control;
 use grey_proto::schema::{
     Flip, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse, ListUpgradesRequest,
-    ListUpgradesResponse, StartUpgradeRequest, Target, Upgrade,
+    ListUpgradesResponse, ProvisionRequest, ProvisionResponse, StartUpgradeRequest, Target, Upgrade,
 };
 use grey_proto::status::ApiError;
 
@@ -35,15 +35,7 @@ impl Api {
     ) -> Result<Upgrade, ApiError> {
         let tenant: TenantId = id("tenant", &request.tenant)?;
         let service: ServiceId = id("service", &request.service)?;
-        if let Some(target) = &mut request.target {
-            optional_id::<SchemaVersion>("schema", &target.schema)?;
-            // In the one spelling that versions have everywhere else.
-            let version: Option<Version> = optional_id("version", &target.service_version)?;
-            target.service_version = version.as_ref().map_or_else(String::new, ToString::to_string);
-        }
-        if request.reason.len() > MAX_REASON {
-            return Err(invalid("reason", format!("must have at most {MAX_REASON} bytes")));
-        }
+        check_order(request.target.as_mut(), &request.reason)?;
         if request.idempotency_key.len() > MAX_IDEMPOTENCY_KEY {
             return Err(invalid("idempotencyKey", format!("must have at most {MAX_IDEMPOTENCY_KEY} bytes")));
         }
@@ -56,6 +48,32 @@ impl Api {
             "queued an upgrade"
         );
         Ok(upgrade)
+    }
+
+    /// Queues the making of a database for a tenant; or, as a dry run, tells what would be made.
+    ///
+    /// # Errors
+    /// A malformed request, no migrator is configured or it does not answer, or what it refuses: a database is registered
+    /// already, something is there under its name, the migrations do not allow it.
+    pub async fn provision(
+        &self,
+        caller: &Caller,
+        mut request: ProvisionRequest,
+    ) -> Result<ProvisionResponse, ApiError> {
+        let tenant: TenantId = id("tenant", &request.tenant)?;
+        let service: ServiceId = id("service", &request.service)?;
+        check_order(request.target.as_mut(), &request.reason)?;
+        let answer = self.migrator()?.provision(caller, request).await?;
+        if let Some(upgrade) = &answer.upgrade {
+            tracing::info!(
+                tenant.id = %tenant,
+                service.id = %service,
+                upgrade.id = upgrade.id,
+                actor = %caller,
+                "queued the provisioning of a database"
+            );
+        }
+        Ok(answer)
     }
 
     /// Upgrades a tenant's database to what the pin's version needs, and pins once that has succeeded.
@@ -176,6 +194,19 @@ impl Api {
             )
         })
     }
+}
+
+/// Checks where an upgrade should lead and why, and writes the version in the one spelling that it has everywhere else.
+fn check_order(target: Option<&mut Target>, reason: &str) -> Result<(), ApiError> {
+    if let Some(target) = target {
+        optional_id::<SchemaVersion>("schema", &target.schema)?;
+        let version: Option<Version> = optional_id("version", &target.service_version)?;
+        target.service_version = version.as_ref().map_or_else(String::new, ToString::to_string);
+    }
+    if reason.len() > MAX_REASON {
+        return Err(invalid("reason", format!("must have at most {MAX_REASON} bytes")));
+    }
+    Ok(())
 }
 
 fn upgrade_id(id: &str) -> Result<String, ApiError> {

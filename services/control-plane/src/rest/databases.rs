@@ -57,7 +57,13 @@ async fn write(State(api): State<Api>, input: Input) -> Answer<PutDatabaseRespon
     let database = TenantDatabase { tenant, service, kind, schema, ..TenantDatabase::default() };
     let direct_url = direct_url.map(|url| url.expose().to_owned()).unwrap_or_default();
     let url = url.expose().to_owned();
-    let request = PutDatabaseRequest { database: Some(database), url, write, direct_url };
+    let request = PutDatabaseRequest {
+        database: Some(database),
+        url,
+        write,
+        direct_url,
+        ..PutDatabaseRequest::default()
+    };
     let response = api.put_database(&caller, request).await?;
     let tag = tag_of(response.result.as_ref(), response.database.as_ref().map(|database| database.revision));
     Ok(Reply::tagged(response, tag))

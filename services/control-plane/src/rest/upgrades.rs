@@ -14,8 +14,8 @@ use grey_edge::Failure;
 use grey_proto::convert::InvalidMessage;
 use grey_proto::schema::{
     CancelUpgradeResponse, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse,
-    GetUpgradeResponse, ListUpgradesRequest, ListUpgradesResponse, StartUpgradeRequest, Target, Upgrade,
-    UpgradeOptions, UpgradeState,
+    GetUpgradeResponse, ListUpgradesRequest, ListUpgradesResponse, Provision, ProvisionRequest,
+    ProvisionResponse, StartUpgradeRequest, Target, Upgrade, UpgradeOptions, UpgradePlan, UpgradeState,
 };
 use grey_proto::status::{ApiError, ErrorBody};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/api/tenants/{id}/schema-upgrade", post(start))
         .route("/api/grey-router/upgrade-schema/{id}/{version}", post(start_for_version))
+        .route("/api/tenants/{id}/services/{service}/provision", post(provision))
         .route("/api/tenants/{id}/services/{service}/schema-history", get(history))
         .route("/api/tenants/{id}/services/{service}/schema-drift", get(drift))
         .route("/api/upgrades", get(list))
@@ -53,6 +54,31 @@ struct Wanted {
     options: Option<UpgradeOptions>,
     reason: String,
     idempotency_key: String,
+}
+
+/// What a database is asked for with.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+struct Provisioned {
+    site: String,
+    schema: String,
+    #[serde(alias = "targetVersion", alias = "serviceVersion")]
+    version: String,
+    inactive: bool,
+    reason: String,
+    dry_run: bool,
+}
+
+/// A database is made, or would be.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Making {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    upgrade_id: String,
+    provision: Option<Provision>,
+    plan: Option<UpgradePlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade: Option<Upgrade>,
 }
 
 /// An upgrade was queued.
@@ -108,6 +134,26 @@ impl Wanted {
 fn started(upgrade: Upgrade) -> Reply<Started> {
     let (upgrade_id, location) = (upgrade.id.clone(), place(&upgrade.id));
     Reply::accepted(Started { upgrade_id, upgrade }, location)
+}
+
+async fn provision(State(api): State<Api>, input: Input) -> Answer<Making> {
+    let caller = input.admit(Operation::Provision)?;
+    input.allow(&[])?;
+    let Provisioned { site, schema, version, inactive, reason, dry_run } = input.object()?;
+    let request = ProvisionRequest {
+        tenant: input.path("id"),
+        service: input.path("service"),
+        site,
+        target: Some(Target { schema, service_version: version }),
+        inactive,
+        reason,
+        dry_run,
+    };
+    let ProvisionResponse { provision, plan, upgrade } = api.provision(&caller, request).await?;
+    let upgrade_id = upgrade.as_ref().map(|upgrade| upgrade.id.clone()).unwrap_or_default();
+    let location = place(&upgrade_id);
+    let making = Making { upgrade_id, provision, plan, upgrade };
+    Ok(if making.upgrade.is_some() { Reply::accepted(making, location) } else { Reply::new(making) })
 }
 
 async fn list(State(api): State<Api>, input: Input) -> Answer<ListUpgradesResponse> {

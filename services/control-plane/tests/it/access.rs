@@ -50,7 +50,7 @@ const METHODS: [(&str, usize); 32] = [
 ];
 
 /// The least role of each route.
-pub(crate) const ROUTES: [(Method, &str, usize); 42] = [
+pub(crate) const ROUTES: [(Method, &str, usize); 43] = [
     (Method::GET, "/api/tenants", 0),
     (Method::GET, "/api/tenants/acme", 0),
     (Method::PUT, "/api/tenants/acme", 2),
@@ -64,6 +64,7 @@ pub(crate) const ROUTES: [(Method, &str, usize); 42] = [
     (Method::GET, "/api/databases?tenant=acme&service=payment", 0),
     (Method::POST, "/api/databases/rotate-keys", 2),
     (Method::POST, "/api/tenants/acme/schema-upgrade", 1),
+    (Method::POST, "/api/tenants/acme/services/payment/provision", 2),
     (Method::POST, "/api/grey-router/upgrade-schema/acme/payment:v1.0", 1),
     (Method::GET, "/api/tenants/acme/services/payment/schema-history", 0),
     (Method::GET, "/api/tenants/acme/services/payment/schema-drift", 0),

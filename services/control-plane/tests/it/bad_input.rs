@@ -104,8 +104,7 @@ async fn wrong_values_are_refused_by_every_method(plane: Plane) {
             let put = PutDatabaseRequest {
                 database: Some(database(tenant, service)),
                 url: URL.into(),
-                write: None,
-                direct_url: String::new(),
+                ..PutDatabaseRequest::default()
             };
             assert_eq!(reason(plane.databases().put_database(put).await), bad, "{id}");
             let delete =
@@ -200,12 +199,8 @@ async fn out_of_range(plane: &Plane) {
         assert_eq!(reason(plane.databases().list_sealed_databases(list).await), bad);
     }
     let unheard_of = TenantDatabase { kind: 9, ..database("acme", "payment") };
-    let put = PutDatabaseRequest {
-        database: Some(unheard_of),
-        url: URL.into(),
-        write: None,
-        direct_url: String::new(),
-    };
+    let put =
+        PutDatabaseRequest { database: Some(unheard_of), url: URL.into(), ..PutDatabaseRequest::default() };
     assert_eq!(reason(plane.databases().put_database(put).await), bad);
     let list = ListEventsRequest { limit: 1001, ..Default::default() };
     assert_eq!(reason(plane.history().list_events(list).await), bad);

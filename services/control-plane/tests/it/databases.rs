@@ -11,7 +11,8 @@ use grey_proto::control::change::Change as Kind;
 use grey_proto::control::{
     self as control, DatabaseKind, DatabaseRemoved, DeleteDatabaseRequest, DeleteServiceRequest,
     DeleteTenantRequest, ListDatabasesRequest, ListDatabasesResponse, ListSealedDatabasesRequest,
-    PutDatabaseRequest, RotateKeysRequest, RotateKeysResponse, SealedDatabase, TenantDatabase, WriteOptions,
+    PutDatabaseRequest, PutTenantRequest, RotateKeysRequest, RotateKeysResponse, SealedDatabase, Tenant,
+    TenantDatabase, TenantStatus, WriteOptions,
 };
 use grey_state::State;
 use grey_testkit::eventually;
@@ -24,7 +25,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::fixture::{
-    Backend, Plane, SOON, Store, config, expecting, fact, on_both, reason, revision, vault,
+    Backend, Plane, SOON, Store, config, expecting, fact, on_both, reason, revision, tenant, vault,
 };
 
 pub(crate) const PASSWORD: &str = "hunter2-Zw9";
@@ -34,6 +35,7 @@ on_both! {
     a_database_is_registered_replaced_and_forgotten
     a_database_needs_its_tenant_and_service
     the_log_tells_who_registered_what_and_why
+    a_database_its_schema_and_an_active_tenant_are_one_event
     a_database_is_written_over_what_was_seen_only
     only_the_master_keys_open_what_is_listed_sealed
     a_direct_url_is_sealed_for_migrations_alone
@@ -49,12 +51,8 @@ pub(crate) fn database(tenant: &str, service: &str) -> TenantDatabase {
 }
 
 async fn put(plane: &Plane, database: TenantDatabase, url: &str) -> Result<TenantDatabase, Status> {
-    let request = PutDatabaseRequest {
-        database: Some(database),
-        url: url.to_owned(),
-        write: None,
-        direct_url: String::new(),
-    };
+    let request =
+        PutDatabaseRequest { database: Some(database), url: url.to_owned(), ..PutDatabaseRequest::default() };
     Ok(plane.databases().put_database(request).await?.into_inner().database.unwrap())
 }
 
@@ -127,7 +125,7 @@ async fn the_log_tells_who_registered_what_and_why(plane: Plane) {
         database: Some(database("acme", "payment")),
         url: URL.into(),
         write: write("moved"),
-        direct_url: String::new(),
+        ..PutDatabaseRequest::default()
     };
     let answer = plane.databases().put_database(request).await.unwrap().into_inner();
     let (registered, at) = (answer.database.unwrap(), revision(answer.result));
@@ -155,6 +153,38 @@ async fn the_log_tells_who_registered_what_and_why(plane: Plane) {
     plane.put_pin("acme", "payment", "1.0").await.unwrap();
 }
 
+async fn a_database_its_schema_and_an_active_tenant_are_one_event(plane: Plane) {
+    plane.acme().await;
+    let suspended = Tenant { status: TenantStatus::Suspended.into(), ..tenant("acme") };
+    let put = PutTenantRequest { tenant: Some(suspended), ..PutTenantRequest::default() };
+    plane.tenants().put_tenant(put).await.unwrap();
+    let before = plane.revision().await;
+    let request = |observed_schema: &str, dry_run| PutDatabaseRequest {
+        database: Some(database("acme", "payment")),
+        url: URL.into(),
+        write: Some(WriteOptions { dry_run, ..expecting(0).unwrap() }),
+        observed_schema: observed_schema.into(),
+        activate: true,
+        ..PutDatabaseRequest::default()
+    };
+    let refused = plane.databases().put_database(request("one", false)).await;
+    assert_eq!(reason(refused), Reason::InvalidArgument);
+    plane.databases().put_database(request("1.2", true)).await.unwrap();
+    assert_eq!(plane.revision().await, before);
+    let answer = plane.databases().put_database(request("1.2", false)).await.unwrap().into_inner();
+    assert_eq!(revision(answer.result), before + 1);
+    let event = plane.events().await.pop().unwrap();
+    let kinds: Vec<_> = event.changes.into_iter().map(|change| change.change.unwrap()).collect();
+    let [Kind::TenantPut(active), Kind::DatabasePut(_), Kind::SchemaObserved(seen)] = kinds.as_slice() else {
+        panic!("{kinds:?}")
+    };
+    assert_eq!((active.status(), seen.schema.as_str()), (TenantStatus::Active, "1.2"));
+    // Who is active stays so, and what was seen is no news.
+    let again = PutDatabaseRequest { write: None, ..request("1.2", false) };
+    plane.databases().put_database(again).await.unwrap();
+    assert!(matches!(newest(&plane).await.1, Some(Kind::DatabasePut(_))));
+}
+
 async fn a_database_is_written_over_what_was_seen_only(plane: Plane) {
     plane.acme().await;
     let put = async |url: &str, write| {
@@ -162,7 +192,7 @@ async fn a_database_is_written_over_what_was_seen_only(plane: Plane) {
             database: Some(database("acme", "payment")),
             url: url.into(),
             write,
-            direct_url: String::new(),
+            ..PutDatabaseRequest::default()
         };
         Ok::<_, Status>(plane.databases().put_database(request).await?.into_inner())
     };
@@ -224,7 +254,7 @@ async fn a_direct_url_is_sealed_for_migrations_alone(plane: Plane) {
         database: Some(database("acme", "payment")),
         url: URL.into(),
         direct_url: DIRECT.into(),
-        write: None,
+        ..PutDatabaseRequest::default()
     };
     let told = plane.databases().put_database(request).await.unwrap().into_inner().database.unwrap();
     assert_eq!((told.server.as_str(), told.direct_server.as_str()), ("db:6000", "[2001:db8::7]:5433"));

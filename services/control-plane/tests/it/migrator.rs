@@ -12,10 +12,11 @@ use grey_proto::schema::{
     DropViewsResponse, GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse,
     GetJournalRequest, GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse, HistoryEntry,
     HistoryOutcome, ListSchemasRequest, ListSchemasResponse, ListUpgradesRequest, ListUpgradesResponse,
-    ListViewsRequest, ListViewsResponse, PlanRequest, PlanResponse, RepairRequest, RepairResponse,
-    RollbackRequest, RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest,
-    StartUpgradesResponse, SwitchViewsRequest, SwitchViewsResponse, Upgrade, UpgradeState, ValidateRequest,
-    ValidateResponse, WatchUpgradeRequest, WatchUpgradeResponse,
+    ListViewsRequest, ListViewsResponse, PlanRequest, PlanResponse, Provision, ProvisionRequest,
+    ProvisionResponse, RepairRequest, RepairResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest,
+    StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse, SwitchViewsRequest,
+    SwitchViewsResponse, Upgrade, UpgradeState, ValidateRequest, ValidateResponse, WatchUpgradeRequest,
+    WatchUpgradeResponse,
 };
 use grey_proto::status::ApiError;
 use tokio::net::TcpListener;
@@ -33,6 +34,8 @@ const NOWHERE: &str = "http://127.0.0.1:1";
 pub(crate) struct Script {
     /// Every upgrade that was asked for.
     pub started: Vec<StartUpgradeRequest>,
+    /// Every database that was asked for.
+    pub provisioned: Vec<ProvisionRequest>,
     /// Every listing that was asked for.
     pub listed: Vec<ListUpgradesRequest>,
     /// Whom it heard of, in which role, and with which token, call by call.
@@ -133,6 +136,16 @@ impl SchemaService for Answers {
         self.take(request, |script, asked| script.started.push(asked.clone())).await?;
         let upgrade = Some(upgrade("up-1", UpgradeState::Queued));
         Ok(Response::new(StartUpgradeResponse { upgrade }))
+    }
+
+    async fn provision(
+        &self,
+        request: Request<ProvisionRequest>,
+    ) -> Result<Response<ProvisionResponse>, Status> {
+        let asked = self.take(request, |script, asked| script.provisioned.push(asked.clone())).await?;
+        let provision = Some(Provision { site: asked.site, ..Provision::default() });
+        let upgrade = (!asked.dry_run).then(|| upgrade("up-1", UpgradeState::Queued));
+        Ok(Response::new(ProvisionResponse { provision, plan: None, upgrade }))
     }
 
     async fn get_upgrade(

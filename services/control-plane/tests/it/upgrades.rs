@@ -15,12 +15,14 @@ use crate::fixture::{Backend, Plane, SOON, Store, config};
 use crate::migrator::{Migrator, upgrade};
 
 const START: &str = "/api/tenants/acme/schema-upgrade";
+const PROVISION: &str = "/api/tenants/acme/services/payment/provision";
 const EVENTS: &str = "/api/upgrades/up-1/events";
 
 /// Every request that the migrator is asked for, with a body that is taken.
-fn requests() -> [(Method, &'static str, Value); 8] {
+fn requests() -> [(Method, &'static str, Value); 9] {
     [
         (Method::POST, START, json!({"service": "payment"})),
+        (Method::POST, PROVISION, json!({})),
         (Method::POST, "/api/grey-router/upgrade-schema/acme/payment:v2.0", json!({})),
         (Method::GET, "/api/tenants/acme/services/payment/schema-history", Value::Null),
         (Method::GET, "/api/tenants/acme/services/payment/schema-drift", Value::Null),
@@ -76,6 +78,27 @@ async fn an_upgrade_is_asked_for_on_behalf_of_the_caller() {
         script.callers,
         [["Ann%20%C3%96.", "operator", "Bearer secret-of-control"].map(str::to_owned)]
     );
+}
+
+#[tokio::test]
+async fn a_database_is_asked_for_by_tenant_and_service_or_only_told_of() {
+    let migrator = Migrator::start().await;
+    let plane = plane(&migrator).await;
+    let body = json!({"site": "main", "version": "2.0", "reason": "new customer"});
+    let answer = plane.send(Method::POST, PROVISION, body, &[]).await;
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    assert_eq!(answer.headers()["location"], "/api/upgrades/up-1");
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!((&answer["upgradeId"], &answer["provision"]["site"]), (&json!("up-1"), &json!("main")));
+    let asked = migrator.script().provisioned.pop().unwrap();
+    assert_eq!((asked.tenant.as_str(), asked.service.as_str()), ("acme", "payment"));
+    assert_eq!(asked.target, Some(Target { schema: String::new(), service_version: "v2.0".to_owned() }));
+    assert!(!asked.inactive && asked.reason == "new customer");
+    let dry = json!({"dryRun": true, "inactive": true});
+    let (code, answer) = plane.call(Method::POST, PROVISION, dry).await;
+    assert_eq!((code, answer.get("upgradeId"), answer.get("upgrade")), (StatusCode::OK, None, None));
+    let asked = migrator.script().provisioned.pop().unwrap();
+    assert!(asked.dry_run && asked.inactive);
 }
 
 #[tokio::test]

@@ -137,8 +137,7 @@ async fn declare(ann: &Client, database: &str) -> Result<(), ApiError> {
     let request = PutDatabaseRequest {
         database: Some(registered),
         url: database.into(),
-        write: None,
-        direct_url: String::new(),
+        ..PutDatabaseRequest::default()
     };
     ann.call(databases.put_database(request)).await.map(drop)
 }

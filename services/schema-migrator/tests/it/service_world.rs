@@ -168,7 +168,7 @@ impl Plane {
         };
         let mut databases = DatabaseServiceClient::new(self.channel.clone());
         let (url, direct_url) = (url.to_owned(), direct_url.to_owned());
-        let request = PutDatabaseRequest { database: Some(database), url, write: None, direct_url };
+        let request = PutDatabaseRequest { database: Some(database), url, direct_url, ..Default::default() };
         databases.put_database(request).await.unwrap();
     }
 

@@ -132,7 +132,13 @@ async fn put(session: &Session, args: Put) -> Result<(), Failure> {
     let database = TenantDatabase { tenant, service, kind, schema, ..TenantDatabase::default() };
     let url = url.expose().to_owned();
     let direct_url = direct_url.map(|url| url.expose().to_owned()).unwrap_or_default();
-    let request = PutDatabaseRequest { database: Some(database), url, write: write.options(), direct_url };
+    let request = PutDatabaseRequest {
+        database: Some(database),
+        url,
+        write: write.options(),
+        direct_url,
+        ..PutDatabaseRequest::default()
+    };
     let mut client = session.databases().await?;
     let patience = write.patience();
     let request = session.request_waiting(request, patience);

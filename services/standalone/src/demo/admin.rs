@@ -148,8 +148,7 @@ impl Admin {
             kind: DatabaseKind::File.into(),
             ..TenantDatabase::default()
         };
-        let request =
-            PutDatabaseRequest { database: Some(database), url, write: None, direct_url: String::new() };
+        let request = PutDatabaseRequest { database: Some(database), url, ..PutDatabaseRequest::default() };
         self.databases.clone().put_database(request).await.map_err(refused)?;
         Ok(())
     }

@@ -223,8 +223,7 @@ async fn register(channel: Channel, url: &str, tenants: &[String]) -> Result<()>
         let request = PutDatabaseRequest {
             database: Some(database),
             url: url.to_owned(),
-            write: None,
-            direct_url: String::new(),
+            ..PutDatabaseRequest::default()
         };
         async move { databases.put_database(request).await.context("register a database") }
     };
