@@ -29,7 +29,7 @@ impl MigrationTrait for Migration {
                  lease_until_ms BIGINT NOT NULL, lease_token BIGINT NOT NULL, flip {text}, \
                  flip_state {text} NOT NULL, flip_claim_ms BIGINT NOT NULL, backup {text} NOT NULL, \
                  cancelling BOOLEAN NOT NULL, idempotency_key {text}, request_hash {text} NOT NULL, \
-                 change BIGINT NOT NULL)"
+                 change BIGINT NOT NULL, provision {text})"
             ),
             // One upgrade of a database at a time.
             "CREATE UNIQUE INDEX upgrades_busy ON upgrades (tenant, service) \

@@ -45,7 +45,8 @@ impl App {
         let tooling = config.tooling();
         let options = config.migrations.options();
         let guard = Guard::new(config.tenant_databases.clone(), [config.database.url.expose()]);
-        let grounds = Grounds::new(control, vault, folder, config.tenants, options, tooling, guard);
+        let grounds = Grounds::new(control, vault, folder, config.tenants, options, tooling, guard)
+            .with_sites(config.provisioning.clone());
         Ok(Self { config, telemetry, queue: Queue::new(database), grounds, ports })
     }
 

@@ -5,6 +5,7 @@ use crate::external::Tools;
 use crate::files::Placeholders;
 use crate::jobs::{self, DatabaseOptions};
 use crate::lint::Policy;
+use crate::provision::Sites;
 use crate::run::Tooling;
 use crate::tenant::Timeouts;
 use crate::{backup, plan};
@@ -51,6 +52,9 @@ pub struct Config {
     pub tenant_databases: grey_database_url::Rules,
     /// The files.
     pub migrations: Migrations,
+    /// Where databases are made for tenants; none: none are.
+    #[serde(default)]
+    pub provisioning: Sites,
     /// How upgrades are run.
     pub jobs: jobs::Options,
     /// How long is waited for tenants' databases.
@@ -165,6 +169,7 @@ impl Validate for Config {
             let (name, why) = fault.split_once(": ").unwrap_or(("", fault.as_str()));
             faults.add(&format!("migrations.placeholders.{name}"), why);
         }
+        faults.section("provisioning", &self.provisioning);
         faults.section("jobs", &self.jobs);
         for (key, value) in [
             ("tenants.connect", self.tenants.connect),

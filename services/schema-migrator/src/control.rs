@@ -13,8 +13,9 @@ use grey_proto::control::change::Change as Kind;
 use grey_proto::control::database_service_client::DatabaseServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
 use grey_proto::control::{
-    ApplyChangeSetRequest, Change, GetServiceRequest, ListPinsRequest, ListSealedDatabasesRequest,
-    ObservedSchema, Pin, ProposedChange, PutPinRequest, SealedDatabase, WriteOptions,
+    ApplyChangeSetRequest, Change, GetServiceRequest, GetServiceResponse, ListPinsRequest,
+    ListSealedDatabasesRequest, ObservedSchema, Pin, ProposedChange, PutDatabaseRequest, PutPinRequest,
+    SealedDatabase, WriteOptions,
 };
 use grey_proto::convert::InvalidMessage;
 use grey_proto::status::ApiError;
@@ -113,11 +114,18 @@ impl Control {
     /// # Errors
     /// The service is not declared, or the control plane does not answer.
     pub async fn versions(&self, service: &ServiceId) -> Result<Vec<ServiceVersion>, ApiError> {
+        let known = self.service(service).await?.versions.into_iter().map(ServiceVersion::try_from);
+        known.collect::<Result<_, _>>().map_err(|fault| answered(&fault))
+    }
+
+    /// A service with its default, its versions and its overlays.
+    ///
+    /// # Errors
+    /// The service is not declared, or the control plane does not answer.
+    pub async fn service(&self, service: &ServiceId) -> Result<GetServiceResponse, ApiError> {
         let mut catalog = self.catalog.clone();
         let call = catalog.get_service(GetServiceRequest { id: service.to_string() });
-        let answer = self.ask("read the service", call).await?;
-        let known = answer.versions.into_iter().map(ServiceVersion::try_from);
-        known.collect::<Result<_, _>>().map_err(|fault| answered(&fault))
+        self.ask("read the service", call).await
     }
 
     /// The schemas that a service version works on.
@@ -154,6 +162,15 @@ impl Control {
         let request = PutPinRequest { pin: Some(pin), write: Some(write), ..PutPinRequest::default() };
         let request = on_behalf_of(asker, request);
         self.ask("pin the tenant", self.pins.clone().put_pin(request)).await.map(drop)
+    }
+
+    /// Registers a database on behalf of `asker`, whose role is judged as well as this service's own.
+    ///
+    /// # Errors
+    /// What the control plane says, or that it does not answer.
+    pub async fn register(&self, asker: &Principal, request: PutDatabaseRequest) -> Result<(), ApiError> {
+        let request = on_behalf_of(asker, request);
+        self.ask("register the database", self.databases.clone().put_database(request)).await.map(drop)
     }
 
     /// The tenant's pin for a service.

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod plan;
 pub mod prepare;
 pub mod progress;
+pub mod provision;
 pub mod run;
 pub mod service;
 pub mod tenant;

@@ -4,6 +4,7 @@ use crate::control::{Control, answered};
 use crate::files::{Dialect, FilesError, Folder, Repeatable, Scripts};
 use crate::lint::{Finding, Level, Rule};
 use crate::plan::{self, Plan, Refused, Stopped, rules};
+use crate::provision::Sites;
 use crate::run::{Goal, Tooling, plan_on};
 use crate::tenant::{self, Connection, Timeouts};
 use grey_core::error::Reason;
@@ -37,6 +38,7 @@ pub struct Grounds {
     options: plan::Options,
     tooling: Arc<Tooling>,
     guard: Guard,
+    sites: Arc<Sites>,
 }
 
 impl Grounds {
@@ -52,7 +54,20 @@ impl Grounds {
         guard: Guard,
     ) -> Self {
         let tooling = Arc::new(tooling);
-        Self { control, vault: vault.map(Arc::new), folder, timeouts, options, tooling, guard }
+        let (vault, sites) = (vault.map(Arc::new), Arc::default());
+        Self { control, vault, folder, timeouts, options, tooling, guard, sites }
+    }
+
+    /// With sites that databases can be made at.
+    #[must_use]
+    pub fn with_sites(self, sites: Sites) -> Self {
+        Self { sites: Arc::new(sites), ..self }
+    }
+
+    /// Where databases can be made.
+    #[must_use]
+    pub fn sites(&self) -> &Sites {
+        &self.sites
     }
 
     /// The control plane.

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod history;
+mod provision;
 mod repair;
 mod schemas;
 mod start;
@@ -21,9 +22,10 @@ use grey_proto::schema::{
     GetDriftRequest, GetDriftResponse, GetHistoryRequest, GetHistoryResponse, GetJournalRequest,
     GetJournalResponse, GetUpgradeRequest, GetUpgradeResponse, ListSchemasRequest, ListSchemasResponse,
     ListUpgradesRequest, ListUpgradesResponse, ListViewsRequest, ListViewsResponse, PlanRequest,
-    PlanResponse, RepairRequest, RepairResponse, RollbackRequest, RollbackResponse, StartUpgradeRequest,
-    StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse, SwitchViewsRequest,
-    SwitchViewsResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest, WatchUpgradeResponse,
+    PlanResponse, ProvisionRequest, ProvisionResponse, RepairRequest, RepairResponse, RollbackRequest,
+    RollbackResponse, StartUpgradeRequest, StartUpgradeResponse, StartUpgradesRequest, StartUpgradesResponse,
+    SwitchViewsRequest, SwitchViewsResponse, ValidateRequest, ValidateResponse, WatchUpgradeRequest,
+    WatchUpgradeResponse,
 };
 use grey_proto::status::{ApiError, to_status};
 use std::pin::Pin;
@@ -127,6 +129,7 @@ answer! {
     plan: Viewer, "plan upgrades", (PlanRequest) -> PlanResponse,
     start_upgrade: Operator, "upgrade databases", (StartUpgradeRequest) -> StartUpgradeResponse,
     start_upgrades: Operator, "upgrade databases", (StartUpgradesRequest) -> StartUpgradesResponse,
+    provision: Admin, "provision databases", (ProvisionRequest) -> ProvisionResponse,
     rollback: Operator, "undo migrations", (RollbackRequest) -> RollbackResponse,
     get_upgrade: Viewer, "read upgrades", (GetUpgradeRequest) -> GetUpgradeResponse,
     list_upgrades: Viewer, "list upgrades", (ListUpgradesRequest) -> ListUpgradesResponse,

@@ -30,6 +30,7 @@ pub use baseline::{Baseline, Declared as DeclaredBaseline, baseline, flyway};
 pub use catalog::Catalog;
 pub(crate) use classify::is_missing_object;
 pub use connect::Connection;
+pub(crate) use connect::column;
 pub use drift::{Change, Difference, Drift};
 pub use fleet::{facts_of_many, read_many};
 pub use history::{Entered, entered};

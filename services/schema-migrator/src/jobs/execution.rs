@@ -1,5 +1,7 @@
 //! One upgrade on this replica: run while its lease is kept, saved as it goes on, and ended.
 
+mod provision;
+
 use super::lease::{Ended, Lease, Progress, Taken};
 use super::observed::Seen;
 use super::queue::Queue;
@@ -16,7 +18,7 @@ use crate::tenant::{Error, Stop};
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_core::schema::SchemaVersion;
-use grey_proto::schema::{UpgradeDirection, UpgradeState};
+use grey_proto::schema::{Upgrade, UpgradeDirection, UpgradeState};
 use grey_proto::status::ApiError;
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -198,7 +200,16 @@ impl Execution {
         let asked = self.job.options.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
         let timeout = asked.unwrap_or(options.timeout).min(options.max_timeout);
         let stop = Stop::within(timeout, self.token.clone());
-        let found = match self.find(&stop).await {
+        match &self.job.upgrade.provision {
+            None => self.upgrade(&stop, None).await,
+            Some(provision) => Box::pin(self.provision(provision.clone(), &stop)).await,
+        }
+    }
+
+    /// Upgrades the database that is registered, or one that was `made` and is not registered yet.
+    async fn upgrade(&self, stop: &Stop, made: Option<&Registered>) -> Verdict {
+        let options = &self.around.options;
+        let found = match self.find(stop, made).await {
             Ok(found) => found,
             Err(verdict) => return *verdict,
         };
@@ -233,9 +244,9 @@ impl Execution {
     }
 
     /// Finds database, files and goal; the control plane may be away for a while.
-    async fn find(&self, stop: &Stop) -> Result<Found, Box<Verdict>> {
+    async fn find(&self, stop: &Stop, made: Option<&Registered>) -> Result<Found, Box<Verdict>> {
         loop {
-            let error = match Box::pin(self.find_once()).await {
+            let error = match Box::pin(self.find_once(made)).await {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
@@ -259,17 +270,26 @@ impl Execution {
         }
     }
 
-    async fn find_once(&self) -> Result<Found, ApiError> {
+    async fn find_once(&self, made: Option<&Registered>) -> Result<Found, ApiError> {
         let (upgrade, grounds) = (&self.job.upgrade, &self.around.grounds);
-        let unreadable = |why: String| ApiError::new(Reason::Internal, why);
-        let tenant = TenantId::new(&upgrade.tenant).map_err(|error| unreadable(error.to_string()))?;
-        let service = ServiceId::new(&upgrade.service).map_err(|error| unreadable(error.to_string()))?;
-        let registered = grounds.registered(&tenant, &service).await?;
+        let (tenant, service) = self.names()?;
+        let registered = match made {
+            Some(made) => made.clone(),
+            None => grounds.registered(&tenant, &service).await?,
+        };
         let scripts = grounds.scripts(&service, registered.target.dialect).await?.for_tenant(&tenant);
         let target = upgrade.target.clone().unwrap_or_default();
         let goal = grounds.goal(&service, upgrade.direction(), &target).await?;
         let options = grounds.options(&self.job.options)?;
         Ok(Found { registered, scripts, goal, options })
+    }
+
+    /// Whose database it is.
+    fn names(&self) -> Result<(TenantId, ServiceId), ApiError> {
+        let unreadable = |why: String| ApiError::new(Reason::Internal, why);
+        let Upgrade { tenant, service, .. } = &self.job.upgrade;
+        let tenant = TenantId::new(tenant).map_err(|error| unreadable(error.to_string()))?;
+        Ok((tenant, ServiceId::new(service).map_err(|error| unreadable(error.to_string()))?))
     }
 
     fn nothing_done(&self, error: &ApiError) -> Verdict {
@@ -330,7 +350,9 @@ impl Execution {
     async fn end(&self, verdict: Verdict, took: Duration) {
         let Surroundings { queue, options, metrics, .. } = &*self.around;
         let mut progress = self.tracker.finish(verdict.schema.as_ref());
-        if verdict.seen.is_some() && verdict.schema.is_none() {
+        // One that was made for it and did not come to be used is gone.
+        let known = verdict.seen.is_some() || self.job.upgrade.provision.is_some();
+        if known && verdict.schema.is_none() {
             progress.schema.clear();
         }
         let ended = Ended {

@@ -6,7 +6,7 @@ use super::observed::Seen;
 use super::queue::{Queue, refused_flip};
 use super::record::{Job, flip_word, json, read, state_word};
 use grey_core::error::Reason;
-use grey_proto::schema::{UpgradeState, UpgradeStep};
+use grey_proto::schema::{Provision, UpgradeState, UpgradeStep};
 use sea_orm::{DbBackend, Value};
 use std::time::Duration;
 
@@ -152,6 +152,20 @@ impl Queue {
             progress.backup.as_str().into(),
         ];
         let rows = self.database.rows("save how far an upgrade is", sql, values).await?;
+        let Some(row) = rows.first() else { return Ok(false) };
+        self.tell(&read(row)?);
+        Ok(true)
+    }
+
+    /// Writes how far the database is that is made for it; false: the lease is lost.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn save_provision(&self, lease: &Lease, provision: &Provision) -> Result<bool, Error> {
+        let sql = "UPDATE upgrades SET provision = $3, change = change + 1 \
+                   WHERE id = $1 AND lease_token = $2 AND state = 'running' RETURNING *";
+        let values: [Value; 3] = [lease.id.as_str().into(), lease.token.into(), json(provision).into()];
+        let rows = self.database.rows("save how far a database is", sql, values).await?;
         let Some(row) = rows.first() else { return Ok(false) };
         self.tell(&read(row)?);
         Ok(true)

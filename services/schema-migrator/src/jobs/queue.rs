@@ -6,7 +6,7 @@ use grey_core::change::Principal;
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_proto::schema::{
-    Flip, Target, Upgrade, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep,
+    Flip, Provision, Target, Upgrade, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep,
 };
 use grey_proto::status::ApiError;
 use sea_orm::{DatabaseTransaction, DbBackend, Value};
@@ -58,6 +58,8 @@ pub struct Wanted {
     pub server: String,
     /// What to pin afterwards.
     pub flip: Option<Flip>,
+    /// The database that is made first; none: it is one that is registered.
+    pub provision: Option<Provision>,
     /// A key of the caller's; empty: none.
     pub idempotency_key: String,
 }
@@ -269,13 +271,13 @@ impl Queue {
             "INSERT INTO upgrades (id, tenant, service, direction, target_schema, target_version, options, state, \
              from_schema, schema_now, steps, error, reason_code, asker, asker_role, asker_via, reason, server, created_ms, \
              started_ms, ended_ms, attempts, worker, lease_until_ms, lease_token, flip, flip_state, flip_claim_ms, backup, \
-             cancelling, idempotency_key, request_hash, change) \
+             cancelling, idempotency_key, request_hash, change, provision) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, '', '', $11, $12, $13, $14, $15, {now}, {started}, \
-             {ended}, 0, '', 0, 0, $16, $17, 0, '', false, $18, $19, 1) {on_conflict} RETURNING *"
+             {ended}, 0, '', 0, 0, $16, $17, 0, '', false, $18, $19, 1, $20) {on_conflict} RETURNING *"
         );
         let direction = if wanted.direction == UpgradeDirection::Down { "down" } else { "up" };
         let key = (!wanted.idempotency_key.is_empty()).then(|| wanted.idempotency_key.clone());
-        let values: [Value; 19] = [
+        let values: [Value; 20] = [
             uuid::Uuid::now_v7().to_string().into(),
             wanted.tenant.to_string().into(),
             wanted.service.to_string().into(),
@@ -295,6 +297,7 @@ impl Queue {
             flip_word(wanted.flip.as_ref()).into(),
             key.into(),
             wanted.hash().into(),
+            wanted.provision.as_ref().map(json).into(),
         ];
         let rows = self.database.rows_in(transaction, "queue an upgrade", &sql, values).await?;
         rows.first().map(read).transpose()

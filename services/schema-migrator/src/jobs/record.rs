@@ -3,7 +3,7 @@
 use super::database::{Error, column};
 use grey_core::change::Principal;
 use grey_proto::schema::{
-    Flip, FlipState, Target, Upgrade, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep,
+    Flip, FlipState, Provision, Target, Upgrade, UpgradeDirection, UpgradeOptions, UpgradeState, UpgradeStep,
 };
 use pbjson_types::Timestamp;
 use sea_orm::QueryResult;
@@ -83,6 +83,13 @@ fn parsed<T: DeserializeOwned>(row: &QueryResult, name: &str) -> Result<T, Error
         .map_err(|error| Error::Corrupt { table: TABLE, why: format!("column {name}: {error}") })
 }
 
+fn parsed_if_any<T: DeserializeOwned>(row: &QueryResult, name: &str) -> Result<Option<T>, Error> {
+    let text: Option<String> = column(row, TABLE, name)?;
+    let corrupt =
+        |error: serde_json::Error| Error::Corrupt { table: TABLE, why: format!("column {name}: {error}") };
+    text.map(|text| serde_json::from_str(&text).map_err(corrupt)).transpose()
+}
+
 /// Milliseconds since the epoch as a message.
 pub(crate) fn timestamp(ms: i64) -> Timestamp {
     let nanos = i32::try_from(ms.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
@@ -100,10 +107,8 @@ pub(super) fn read(row: &QueryResult) -> Result<Job, Error> {
         "down" => UpgradeDirection::Down,
         _ => UpgradeDirection::Up,
     };
-    let flip = match column::<Option<String>>(row, TABLE, "flip")? {
-        None => None,
-        Some(text) => Some(serde_json::from_str::<Flip>(&text).map_err(|error| corrupt(error.to_string()))?),
-    };
+    let flip: Option<Flip> = parsed_if_any(row, "flip")?;
+    let provision: Option<Provision> = parsed_if_any(row, "provision")?;
     let attempts: i32 = column(row, TABLE, "attempts")?;
     let steps: Vec<UpgradeStep> = parsed(row, "steps")?;
     let asker = Principal { id: text("asker")?, role: text("asker_role")?, via: text("asker_via")? };
@@ -129,6 +134,7 @@ pub(super) fn read(row: &QueryResult) -> Result<Job, Error> {
         flip,
         cancelling: column(row, TABLE, "cancelling")?,
         error_reason: text("reason_code")?,
+        provision,
     };
     Ok(Job {
         upgrade,

@@ -116,6 +116,7 @@ impl Api {
             steps: Vec::new(),
             server: String::new(),
             flip: None,
+            provision: None,
             idempotency_key: String::new(),
         })
     }
@@ -378,7 +379,7 @@ fn pending_flip(mut flip: Flip, wanted: &Wanted) -> Result<Flip, ApiError> {
     Ok(flip)
 }
 
-fn tell(upgrade: &Upgrade) {
+pub(super) fn tell(upgrade: &Upgrade) {
     tracing::info!(
         upgrade.id = upgrade.id,
         tenant.id = upgrade.tenant,

@@ -198,6 +198,12 @@ impl Connection {
         Ok(result.rows_affected())
     }
 
+    /// Runs one of the migrator's own statements as it is, without preparing it. PostgreSQL takes several, which are one
+    /// transaction.
+    pub(crate) async fn command(&self, attempted: &'static str, sql: &str) -> Result<(), Error> {
+        self.own(attempted, OWN_DEADLINE, self.db.execute_unprepared(sql)).await.map(drop)
+    }
+
     /// Runs one of the migrator's own queries.
     pub(crate) async fn rows(
         &self,
@@ -362,7 +368,7 @@ impl Connection {
 }
 
 /// A column of a row of one of the migrator's own queries.
-pub(super) fn column<T: sea_orm::TryGetable>(row: Option<&QueryResult>, name: &str) -> Result<T, Error> {
+pub(crate) fn column<T: sea_orm::TryGetable>(row: Option<&QueryResult>, name: &str) -> Result<T, Error> {
     let row = row.ok_or_else(|| Error::Corrupt(format!("a query for {name} gave no row")))?;
     row.try_get("", name).map_err(|_| Error::Corrupt(format!("column {name} is not as it was written")))
 }

@@ -64,6 +64,31 @@ impl Connection {
         }
     }
 
+    /// Takes a lock of the server that only whoever makes or removes something of this name wants, waiting at most the lock
+    /// timeout. It goes with the session.
+    ///
+    /// # Errors
+    /// With [`Error::Locked`] when another session holds it for longer.
+    pub(crate) async fn lock_name(&self, name: &str) -> Result<(), Error> {
+        let (attempted, waited) = ("lock the name of what is made", self.timeouts.lock);
+        match self.target.dialect {
+            Dialect::Postgres => {
+                let key = names::number(&["grey-provision", name]).cast_signed();
+                let lock = format!("SELECT pg_catalog.pg_advisory_lock({key})");
+                match self.command(attempted, &lock).await {
+                    Err(error) if error.is_lock_timeout() => Err(Error::Locked { waited }),
+                    locked => locked,
+                }
+            }
+            Dialect::MySql => {
+                let lock = format!("grey-provision-{}", names::short_hash(&[name]));
+                let locked = self.get_working(&lock, waited.as_secs().max(1)).await?;
+                if locked { Ok(()) } else { Err(Error::Locked { waited }) }
+            }
+            Dialect::Sqlite => Ok(()),
+        }
+    }
+
     async fn try_lock(&self) -> Result<Option<Lock>, Error> {
         let attempted = "lock the migration history";
         match self.target.dialect {

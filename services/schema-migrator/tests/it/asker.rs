@@ -141,6 +141,7 @@ async fn a_tenant_is_not_pinned_for_somebody_who_may_not_pin() {
         steps: Vec::new(),
         server: String::new(),
         flip: Some(Flip { pin: Some(pin), state: FlipState::Pending.into(), ..Flip::default() }),
+        provision: None,
         idempotency_key: String::new(),
     };
     let id = queue.enqueue(&wanted).await.unwrap().upgrade.id;

@@ -57,6 +57,7 @@ fn wanted(tenant: &str, server: &str) -> Wanted {
         steps: vec![UpgradeStep { schema: "1.1".to_owned(), ..UpgradeStep::default() }],
         server: server.to_owned(),
         flip: None,
+        provision: None,
         idempotency_key: String::new(),
     }
 }

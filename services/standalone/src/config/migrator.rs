@@ -107,7 +107,8 @@ impl Links {
         config.migrator.token = self.shown();
         config.migrator.tls.clone_from(&self.tls);
         config.vault.clone_from(&self.vault);
-        config.access = self.access(&config.access, MIGRATOR, "operator");
+        // It registers what it makes, on behalf of whoever may.
+        config.access = self.access(&config.access, MIGRATOR, "admin");
     }
 
     fn url(&self, addr: SocketAddr) -> String {
@@ -231,7 +232,7 @@ mod tests {
             access.tokens.iter().any(|known| known.sha256 == hash && known.role == role)
         };
         assert!(known(&migrator.access, &control.migrator.token, "admin"));
-        assert!(known(&control.access, &migrator.control.token, "operator"));
+        assert!(known(&control.access, &migrator.control.token, "admin"));
         assert_eq!((migrator.access.tokens.len(), control.access.tokens.len()), (2, 2));
     }
 
