@@ -6,6 +6,7 @@ mod follow;
 mod history;
 mod plan;
 mod progress;
+mod provision;
 mod repair;
 mod run;
 mod select;
@@ -25,6 +26,7 @@ use super::{Failure, positive};
 use select::{Selected, Selector};
 
 pub(super) use follow::pinned;
+pub(super) use provision::Provision;
 
 /// What to do with schemas.
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ use grey_proto::control::{
 use super::output::{fields, pairs, plain, table, word};
 use super::session::{Session, pages};
 use super::write::{self, Write};
-use super::{Failure, pair};
+use super::{Failure, migrate, pair};
 
 /// What to do with tenants.
 #[derive(Debug, Subcommand)]
@@ -33,6 +33,8 @@ pub enum Command {
     Activate(One),
     /// Record the schema seen in a tenant's database
     Observe(Observe),
+    /// Make a tenant's database for a service, migrate and register it, and activate the tenant; or leave nothing behind
+    Provision(Box<migrate::Provision>),
 }
 
 /// Which tenants.
@@ -178,6 +180,7 @@ impl Command {
             Self::Suspend(args) => set_status(session, args, TenantStatus::Suspended, "suspended").await,
             Self::Activate(args) => set_status(session, args, TenantStatus::Active, "activated").await,
             Self::Observe(args) => observe(session, args).await,
+            Self::Provision(args) => Box::pin(args.run(session)).await,
         }
     }
 }

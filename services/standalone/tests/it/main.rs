@@ -7,6 +7,7 @@ mod instances;
 mod migrate;
 mod migrate_stage;
 mod progress;
+mod provision;
 mod reads;
 mod refusals;
 mod repair;

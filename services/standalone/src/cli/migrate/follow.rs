@@ -70,7 +70,7 @@ pub(in super::super) async fn pinned(
 }
 
 /// Follows one upgrade.
-async fn alone(session: &Session, id: &str) -> Result<Upgrade, Failure> {
+pub(super) async fn alone(session: &Session, id: &str) -> Result<Upgrade, Failure> {
     let mut client = session.schemas().await?;
     let progress = Progress::new(session, 1);
     let ended = tokio::select! {

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::super::session::Session;
 use super::super::{Failure, output};
-use super::text;
+use super::{provision, text};
 
 /// A step's share of a bar.
 const STEP: u64 = 1_000;
@@ -90,6 +90,8 @@ impl Row<'_> {
         bar.set_position(done);
         if let Some((_, step)) = text::running(upgrade) {
             bar.set_message(text::step(upgrade.direction(), step));
+        } else if let Some(stage) = provision::stage(upgrade) {
+            bar.set_message(stage);
         }
     }
 
