@@ -276,6 +276,8 @@ impl Connection {
     ) -> Result<(), Error> {
         let attempted = "look for other tenants' schemas";
         let mut schemas: Option<String> = column(row, "touched")?;
+        // A session that sees what the transaction has dropped, histories of migrations among it.
+        let mut beside = None;
         if let Some(gone) = column::<Option<String>>(row, "gone")? {
             // What the transaction has dropped is there for others until it commits.
             let query = format!(
@@ -287,6 +289,7 @@ impl Connection {
             let other = pool(&self.target, &self.timeouts, "look", &Arc::default()).await?;
             let rows = self.rows(&other, attempted, self.sql().plain(query)).await?;
             let dropped: Option<String> = column(rows.first(), "touched")?;
+            beside = Some(other);
             schemas = match (schemas, dropped) {
                 (Some(one), Some(other)) => Some(format!("{one}\n{other}")),
                 (one, other) => one.or(other),
@@ -300,7 +303,10 @@ impl Connection {
              ON c.relnamespace = n.oid AND c.relname LIKE 'grey\\_schema\\_history\\_%' WHERE n.nspname IN ({})",
             list.join(", ")
         );
-        let rows = self.rows(on, attempted, sql.plain(query)).await?;
+        let rows = match &beside {
+            Some(other) => self.rows(other, attempted, sql.plain(query)).await?,
+            None => self.rows(on, attempted, sql.plain(query)).await?,
+        };
         match column::<Option<String>>(rows.first(), "name")? {
             None => Ok(()),
             Some(name) => Err(Error::Conflict(format!(

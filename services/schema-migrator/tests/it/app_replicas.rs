@@ -16,7 +16,11 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 /// A replica as a process of its own, and how to talk to it.
-async fn process(config: &Config, folder: &Path) -> (Spawned, SchemaServiceClient<Channel>) {
+pub(crate) async fn process(
+    config: &Config,
+    folder: &Path,
+    env: &[(&str, &str)],
+) -> (Spawned, SchemaServiceClient<Channel>) {
     let file = folder.join("replica.toml");
     let mut config = config.clone();
     config.telemetry.log_filter = "info".to_owned();
@@ -24,14 +28,16 @@ async fn process(config: &Config, folder: &Path) -> (Spawned, SchemaServiceClien
     std::fs::write(&file, grey_runtime::config::to_toml(&config).unwrap()).unwrap();
     let key = config.vault.keys.first().unwrap();
     let keys = format!("[{{id=\"{}\",secret=\"{}\"}}]", key.id, key.secret.expose());
-    let spawned = Spawned::builder(env!("CARGO_BIN_EXE_grey-schema-migrator"))
+    let mut builder = Spawned::builder(env!("CARGO_BIN_EXE_grey-schema-migrator"))
         .arg("--config")
         .arg(&file)
         .env("GREY__DATABASE__URL", config.database.url.expose())
         .env("GREY__CONTROL__TOKEN", "\"\"")
-        .env("GREY__VAULT__KEYS", keys)
-        .start()
-        .unwrap();
+        .env("GREY__VAULT__KEYS", keys);
+    for (name, value) in env {
+        builder = builder.env(name, value);
+    }
+    let spawned = builder.start().unwrap();
     let line = spawned.wait_for_line("grpc.address", SOON).await.unwrap();
     let address = line.split("grpc.address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
@@ -48,7 +54,7 @@ async fn the_upgrade_of_a_killed_replica_is_taken_over_and_finished() {
     let gate = hold(&name).await;
     let mut config = stage.config();
     config.tenants.lock = Duration::from_secs(60);
-    let (first, mut client) = process(&config, stage.folder.path()).await;
+    let (first, mut client) = process(&config, stage.folder.path(), &[]).await;
     let queued = client.start_upgrade(up("acme")).await.unwrap().into_inner().upgrade.unwrap();
     let second = Replica::start(config).await;
     eventually(SOON, "the held step runs", async || runs(&second, &queued.id, "1.3").await).await;

@@ -28,6 +28,11 @@ pub(crate) fn load(dialect: Dialect, files: &[(&str, &str)]) -> Scripts {
     load_from(folder(files).path(), dialect).unwrap()
 }
 
+/// The same, unless they are refused.
+pub(crate) fn try_load(dialect: Dialect, files: &[(&str, &str)]) -> Result<Scripts, FilesError> {
+    load_from(folder(files).path(), dialect)
+}
+
 fn faults_in(root: &Path, dialect: Dialect) -> String {
     match load_from(root, dialect) {
         Err(FilesError::Faulty { faults, .. }) => {

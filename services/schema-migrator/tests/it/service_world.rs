@@ -138,7 +138,10 @@ impl Plane {
     }
 
     pub(crate) async fn put_tenant(&self, id: &str) {
-        let tenant = Tenant { id: id.into(), ..Tenant::default() };
+        self.put(Tenant { id: id.into(), ..Tenant::default() }).await;
+    }
+
+    pub(crate) async fn put(&self, tenant: Tenant) {
         let mut tenants = TenantServiceClient::new(self.channel.clone());
         tenants
             .put_tenant(PutTenantRequest { tenant: Some(tenant), write: None, update_mask: Vec::new() })
@@ -170,6 +173,20 @@ impl Plane {
         let (url, direct_url) = (url.to_owned(), direct_url.to_owned());
         let request = PutDatabaseRequest { database: Some(database), url, direct_url, ..Default::default() };
         databases.put_database(request).await.unwrap();
+    }
+
+    pub(crate) async fn tenant(&self, id: &str) -> Tenant {
+        let mut tenants = TenantServiceClient::new(self.channel.clone());
+        let answer = tenants.get_tenant(GetTenantRequest { id: id.into() }).await.unwrap().into_inner();
+        answer.tenant.unwrap()
+    }
+
+    pub(crate) fn databases(&self) -> DatabaseServiceClient<Channel> {
+        DatabaseServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn catalog(&self) -> CatalogServiceClient<Channel> {
+        CatalogServiceClient::new(self.channel.clone())
     }
 
     /// The schema that the control plane knows of; empty: none.
