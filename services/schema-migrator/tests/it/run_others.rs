@@ -283,7 +283,7 @@ fn tenants_that_share_a_postgres_database_do_not_meet() {
             run(&target, &texts, case.patience).await
         });
         let refused = ran.as_ref().is_none_or(Result::is_err);
-        prop_assert!(case.way == 0 || refused, "through a pooler: {:?}", ran);
+        prop_assert!(case.way == 0 || refused, "through a pooler: {ran:?}");
         prop_assert_eq!(runtime.block_on(world.sql(IN_SCHEMAS)), before.clone());
         if case.way > 0 {
             let left = runtime.block_on(left_behind(&poolers[case.way - 1], &world.name));

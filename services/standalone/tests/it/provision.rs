@@ -72,7 +72,10 @@ async fn a_tenant_without_a_database_is_routed_to_once_it_is_provisioned() {
     assert!(dry.out.contains("3. register it for shop, and make acme active\n"), "{dry}");
     assert!(dry.out.contains("ALTER TABLE notes DROP COLUMN body;"), "{dry}");
     assert!(world.tenants_folder_is_empty());
-    world.grey.run(&["route", "acme", "shop"]).await.refused(1, "TENANT_SUSPENDED");
+    eventually(DEADLINE, "the tenant is suspended", async || {
+        world.grey.run(&["route", "acme", "shop"]).await.err.contains("TENANT_SUSPENDED")
+    })
+    .await;
 
     let done = world.provision(&["--reason", "new customer"]).await.ok();
     assert!(done.out.contains("succeeded, nothing -> 1.2"), "{done}");
