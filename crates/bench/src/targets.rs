@@ -37,9 +37,9 @@ const fn target(name: &'static str, field: &'static str, limit: Limit) -> Target
 
 /// All promises.
 pub(crate) const TARGETS: &[Target] = &[
-    target("route_vs_echo", "ratio", Limit::AtLeast(0.95)),
+    target("route_vs_echo", "ratio", Limit::AtLeast(1.15)),
     target("route_vs_default_echo", "ratio", Limit::AtLeast(1.4)),
-    target("route_vs_lua", "ratio", Limit::AtLeast(3.5)),
+    target("route_vs_lua", "ratio", Limit::AtLeast(4.5)),
     target("route_vs_lua", "p99_ratio", Limit::AtMost(0.35)),
     target("stream_vs_unary", "ratio", Limit::AtLeast(3.0)),
     target("mixed_tail", "ratio", Limit::AtMost(5.0)),
@@ -59,6 +59,6 @@ pub(crate) const TARGETS: &[Target] = &[
     target("registry_to_router", "nacos_cpu_ratio", Limit::AtMost(1.5)),
     target("tenant_sync_100k", "ratio", Limit::AtMost(2.0)),
     target("tenant_sync_100k", "first_ratio", Limit::AtMost(3.0)),
-    target("migrate_fleet", "ratio", Limit::AtLeast(10.0)),
+    target("migrate_fleet", "ratio", Limit::AtLeast(15.0)),
     target("migrate_overhead", "ratio", Limit::AtMost(1.15)),
 ];

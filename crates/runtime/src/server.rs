@@ -55,7 +55,7 @@ pub struct Options {
     pub max_requests: usize,
     /// Connections of all threads together; beyond them one makes room on which nothing is under way, first those that never
     /// had a call; else the one whose client has asked and taken nothing for longest, for a second at least. While there is
-    /// none, newcomers are closed at once.
+    /// none, newcomers wait, and are closed after a second.
     pub max_connections: usize,
     /// Size of all headers of one call, in bytes as HTTP/2 counts them.
     pub max_header_list_bytes: u32,
