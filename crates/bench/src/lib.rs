@@ -12,6 +12,7 @@ mod targets;
 mod yardsticks;
 
 mod blast;
+mod chain;
 mod cores;
 mod programs;
 mod report;

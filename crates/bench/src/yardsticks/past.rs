@@ -2,6 +2,7 @@
 
 use super::change::{channel, declare};
 use super::route::{redis_options, router_settings};
+use crate::chain::Chain;
 use crate::programs::{self, Program, Service};
 use crate::report::{Measurement, rounded, say};
 use crate::rounds::Figures;
@@ -13,7 +14,6 @@ use grey_core::key::{Fact, Key};
 use grey_core::policy::{Failover, Policy};
 use grey_core::service::Pin;
 use grey_core::version::Version;
-use grey_proto::codec;
 use grey_proto::control::ExplainAtRequest;
 use grey_proto::control::history_service_client::HistoryServiceClient;
 use grey_proto::control::pin_service_client::PinServiceClient;
@@ -87,7 +87,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn add(&mut self, revision: u64, change: Change) -> Result<()> {
+    fn add(&mut self, revision: u64, change: Change, chain: &mut Chain) -> Result<()> {
         let key = change.key();
         let at = i64::try_from(revision)?;
         let mut name = |kind, id: Option<&str>| {
@@ -112,11 +112,10 @@ impl Rows {
             ..Event::default()
         };
         self.revisions.push(at);
-        self.bodies.push(codec::encode_event(&event));
+        self.bodies.push(chain.add(event));
         Ok(())
     }
 
-    /// The events are not linked to one another, which only a verification of the log would notice.
     async fn write(self, database: &DatabaseConnection) -> Result<()> {
         let pool = database.get_postgres_connection_pool();
         let head = self.revisions.last().zip(self.bodies.last()).context("write no events")?;
@@ -141,9 +140,9 @@ async fn seed(control: &str, declared: u64) -> Result<(u64, u64)> {
     let database = Database::connect(options).await.context("connect to the control plane's database")?;
     let seed = Seed::new()?;
     let (first, events) = (declared + 1, BEFORE + BACK);
-    let mut rows = Rows::default();
+    let (mut rows, mut chain) = (Rows::default(), Chain::of(&database).await?);
     for at in 0..events {
-        rows.add(first + at, seed.change(at)?)?;
+        rows.add(first + at, seed.change(at)?, &mut chain)?;
         if rows.revisions.len() == AT_ONCE || at + 1 == events {
             std::mem::take(&mut rows).write(&database).await?;
         }

@@ -1,6 +1,7 @@
 //! Pins on their way from the log to a router, one commit after another.
 
 use super::change::Stage;
+use crate::chain::Chain;
 use crate::programs::{self, Program};
 use crate::report::{Measurement, rounded, say};
 use crate::rounds::Figures;
@@ -11,7 +12,6 @@ use grey_core::ids::{ServiceId, TenantId};
 use grey_core::key::Fact;
 use grey_core::service::Pin;
 use grey_core::version::Version;
-use grey_proto::codec;
 use grey_proto::router::RouteRequest;
 use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement, TransactionTrait as _,
@@ -34,8 +34,7 @@ const BARE: &str = "CREATE SCHEMA bare; \
      CREATE TABLE bare.pins (LIKE public.pins INCLUDING ALL); \
      CREATE TABLE bare.record_history (LIKE public.record_history INCLUDING ALL)";
 
-/// What the control plane commits for a command that pins tenants to a version, but for what it reads before. The
-/// events are not linked to one another, which only a verification of the log would notice.
+/// What the control plane commits for a command that pins tenants to a version, but for what it reads before.
 const COMMIT: [&str; 4] = [
     "UPDATE log_head SET revision = $1, hash = sha256($2) WHERE id = 1",
     "INSERT INTO events (revision, at_ms, principal, reason, body) VALUES ($1, 1, 'bench', '', $2)",
@@ -52,7 +51,7 @@ struct Commit(Vec<Statement>);
 
 impl Commit {
     /// Some tenants are pinned to another version of a service than by the commit before.
-    fn new(revision: u64, size: usize, database: &DatabaseConnection) -> Result<Self> {
+    fn new(revision: u64, size: usize, chain: &mut Chain, database: &DatabaseConnection) -> Result<Self> {
         let at = usize::try_from(revision)?;
         let tenants: Vec<String> =
             (0..size).map(|tenant| World::tenant((at * size + tenant) % USUAL.tenants)).collect();
@@ -68,7 +67,7 @@ impl Commit {
             changes: tenants.iter().map(fact).collect::<Result<_>>()?,
             ..Event::default()
         };
-        let body = codec::encode_event(&event);
+        let body = chain.add(event);
         let (revision, tenants) = (i64::try_from(revision)?, serde_json::to_string(&tenants)?);
         let values: [Vec<Value>; 4] = [
             vec![revision.into(), body.clone().into()],
@@ -139,11 +138,13 @@ async fn arrived(stage: &mut Stage, revision: u64) -> Result<()> {
 async fn round(stage: &mut Stage, logs: &Logs, size: usize, commits: usize) -> Result<(f64, f64)> {
     let first = stage.revision + 1;
     let last = stage.revision + commits as u64;
-    let prepare = |database| {
-        (first..=last).map(|revision| Commit::new(revision, size, database)).collect::<Result<Vec<_>>>()
+    let prepare = async |database| {
+        let mut chain = Chain::of(database).await?;
+        let commits = (first..=last).map(|revision| Commit::new(revision, size, &mut chain, database));
+        commits.collect::<Result<Vec<_>>>()
     };
-    let bare = commit_all(prepare(&logs.bare)?, &logs.bare).await?;
-    let prepared = prepare(&logs.published)?;
+    let bare = commit_all(prepare(&logs.bare).await?, &logs.bare).await?;
+    let prepared = prepare(&logs.published).await?;
     let begin = Instant::now();
     commit_all(prepared, &logs.published).await?;
     arrived(stage, last).await?;
