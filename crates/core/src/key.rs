@@ -173,7 +173,7 @@ pub enum Fact {
     /// That a tenant's calls of a service are refused while it is moved.
     Hold(TenantId, ServiceId, Hold),
     /// Where a tenant's database is.
-    Database(TenantId, ServiceId, Database),
+    Database(TenantId, ServiceId, Box<Database>),
 }
 
 impl Fact {

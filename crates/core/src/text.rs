@@ -46,7 +46,8 @@ fn characters(text: &str) -> impl Iterator<Item = (char, bool)> {
             None => is_unfit(character),
             Some(shaping) => !shaping.fits(before, rest.peek().copied()),
         };
-        before = Some(character);
+        // What is cleaned stands as a space before what follows.
+        before = Some(if is_unfit { ' ' } else { character });
         Some((character, is_unfit))
     })
 }
@@ -188,6 +189,9 @@ mod tests {
             assert!(!is_plain(&format!("{name}{joiner}{joiner}я")), "{name:?}");
         }
         assert_eq!(plain("ann\u{200d}"), "ann ");
+        for text in ["a\u{fe0f}\u{200d}я", "я\u{fe0f}\u{fe0f}\u{200d}я"] {
+            assert!(!is_plain(text) && is_plain(&plain(text)), "{text:?}");
+        }
         assert!(!is_plain("an\u{200d}n") && !is_plain("ann\u{fe0f}") && !is_plain("я\u{fe0f}\u{fe0f}"));
         assert!(is_plain("PDF\u{200c}ها") && is_plain("1\u{fe0f}\u{20e3}"));
     }

@@ -335,8 +335,11 @@ pub fn fact() -> impl Strategy<Value = Fact> {
             .prop_map(|(tenant, service, seen)| Fact::Schema(tenant, service, seen)),
         (tenant_id(), service_id(), hold())
             .prop_map(|(tenant, service, hold)| Fact::Hold(tenant, service, hold)),
-        (tenant_id(), service_id(), database())
-            .prop_map(|(tenant, service, database)| Fact::Database(tenant, service, database)),
+        (tenant_id(), service_id(), database()).prop_map(|(tenant, service, database)| Fact::Database(
+            tenant,
+            service,
+            Box::new(database)
+        )),
     ]
 }
 

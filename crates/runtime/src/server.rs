@@ -54,7 +54,7 @@ pub struct Options {
     /// they are there: of those, so many may be waited for on each thread. What is more is refused.
     pub max_requests: usize,
     /// Connections of all threads together; beyond them one makes room on which nothing is under way, first those that never
-    /// had a call; else the one whose client has asked and taken nothing for longest, for a second at least. While there is
+    /// had a call; else one whose client leaves an answer waiting, else one that asked and took nothing for a second. While there is
     /// none, newcomers wait, and are closed after a second.
     pub max_connections: usize,
     /// Size of all headers of one call, in bytes as HTTP/2 counts them.

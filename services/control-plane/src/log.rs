@@ -18,7 +18,10 @@ use grey_core::change::{Epoch, Event, Position, Revision};
 use grey_core::record::Record;
 use grey_state::FencingToken;
 use grey_state::publisher::{EventLog, Following, LogError, Snapshot, Tip};
-use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select,
+    StreamTrait,
+};
 use tokio::sync::mpsc;
 
 use crate::database::{Database, Error, head_with_hash};
@@ -33,14 +36,14 @@ impl Database {
     /// # Errors
     /// When the database is away or an event does not read back.
     pub async fn events(&self, after: Revision, limit: usize) -> Result<Vec<Event>, Error> {
-        let rows = self.event_rows(rows_after(after, limit), MAX_BYTES).await?;
+        let rows = self.event_rows(self.readers(), rows_after(after, limit), MAX_BYTES).await?;
         rows.iter().map(events::Model::event).collect()
     }
 
     /// The same after a tip, if the log holds what it names. Nothing of it is read again: the next event has its hash, and
     /// while there is none, the log's head has.
     async fn events_after_tip(&self, tip: &Tip, limit: usize) -> Result<Option<Following>, Error> {
-        let rows = self.event_rows(rows_after(tip.revision, limit), MAX_BYTES).await?;
+        let rows = self.event_rows(self.readers(), rows_after(tip.revision, limit), MAX_BYTES).await?;
         let events = rows.iter().map(events::Model::event).collect::<Result<Vec<_>, _>>()?;
         let (Some(first), Some(last), Some(row)) = (events.first(), events.last(), rows.last()) else {
             let (head, hash) = self.read("read the log's head", head_with_hash(self.readers())).await?;
@@ -56,14 +59,15 @@ impl Database {
     }
 
     /// The first rows that a query finds; fewer than all once they have more than `max_bytes`.
-    async fn event_rows(
+    async fn event_rows<C: ConnectionTrait + StreamTrait + Send + Sync>(
         &self,
+        from: &C,
         query: Select<events::Entity>,
         max_bytes: usize,
     ) -> Result<Vec<events::Model>, Error> {
         let read = async {
             let (mut rows, mut bytes) = (Vec::new(), 0);
-            let mut stream = query.stream(self.readers()).await?;
+            let mut stream = query.stream(from).await?;
             while bytes < max_bytes
                 && let Some(row) = stream.try_next().await?
             {

@@ -233,7 +233,7 @@ fn some_fact() -> impl Strategy<Value = Fact> {
             .prop_map(|((tenant, service), seen)| Fact::Schema(tenant, service, seen)),
         1 => (held(), some_hold()).prop_map(|((tenant, service), hold)| Fact::Hold(tenant, service, hold)),
         1 => (held(), some_database())
-            .prop_map(|((tenant, service), database)| Fact::Database(tenant, service, database)),
+            .prop_map(|((tenant, service), database)| Fact::Database(tenant, service, Box::new(database))),
     ]
 }
 

@@ -69,7 +69,7 @@ proptest! {
             Fact::Pin(ids().0, ids().1, pin),
             Fact::Schema(ids().0, ids().1, seen),
             Fact::Hold(ids().0, ids().1, hold),
-            Fact::Database(ids().0, ids().1, database),
+            Fact::Database(ids().0, ids().1, Box::new(database)),
             Fact::Version(Box::new(version)),
             Fact::Tenant(Box::new(tenant.clone())),
             Fact::Service(service.clone()),

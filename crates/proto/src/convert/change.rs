@@ -80,7 +80,7 @@ fn put(fact: &Fact) -> change::Change {
         }
         Fact::Hold(tenant, service, hold) => change::Change::HoldPut((tenant, service, hold).into()),
         Fact::Database(tenant, service, database) => {
-            change::Change::DatabasePut((tenant, service, database).into())
+            change::Change::DatabasePut((tenant, service, &**database).into())
         }
     }
 }
@@ -162,7 +162,7 @@ pub fn change_at(message: control::Change, now_ms: u64) -> Result<Change, Invali
         }
         change::Change::DatabasePut(database) => {
             let (tenant, service, database) = convert_required("database_put", Some(database))?;
-            Change::Put(Fact::Database(tenant, service, database))
+            Change::Put(Fact::Database(tenant, service, Box::new(database)))
         }
         change::Change::TenantRemoved(gone) => {
             Change::Removed(Key::Tenant(read("tenant_removed.tenant", &gone.tenant)?))

@@ -71,7 +71,7 @@ impl Pages {
     /// A page of another origin may have sent it.
     pub fn check(self, uri: &Uri, headers: &HeaderMap) -> Result<(), RefusedPage> {
         self.check_name(uri, headers).inspect_err(|refused| {
-            tracing::warn!(request.path = uri.path(), why = ?refused, "refused a request of a page of another origin");
+            tracing::debug!(request.path = uri.path(), why = ?refused, "refused a request of a page of another origin");
         })
     }
 

@@ -181,7 +181,7 @@ impl Share {
     /// Whether the request was more than the budget had left, or had to make room.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.0.refused.load(Relaxed)
+        self.0.refused.load(Relaxed) || self.0.pace.has_lost()
     }
 
     fn take(&self, bytes: usize) -> Result<(), OverBudget> {
@@ -214,9 +214,9 @@ impl Share {
 impl Held {
     /// Gives back all that it holds and tells whoever waits for the rest of it.
     fn lose(&self) {
-        self.refused.store(true, Relaxed);
-        self.budget.give_back(self.bytes.swap(0, Relaxed));
-        self.pace.lose();
+        if self.pace.lose() {
+            self.budget.give_back(self.bytes.swap(0, Relaxed));
+        }
     }
 }
 
@@ -272,8 +272,12 @@ impl Counting {
     }
 
     /// All of the body has come: it makes room no more.
-    pub fn ended(&mut self) {
+    ///
+    /// # Errors
+    /// It has made room before; it must be given up.
+    pub fn ended(&mut self) -> Result<(), OverBudget> {
         self.place = None;
+        if self.share.0.pace.come() { Ok(()) } else { Err(OverBudget) }
     }
 }
 

@@ -50,12 +50,13 @@ const SEND_BUFFER: usize = 64 << 10;
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Open connections; beyond them one makes room on which nothing is under way, a request whose body is still to come
-    /// included; else the one whose client has asked and taken nothing for longest, for a second at least. While there is
-    /// none, newcomers are closed at once.
+    /// included; else one whose client leaves an answer waiting, else one that asked and took nothing for a second. While there is
+    /// none, newcomers wait, and are closed after a second.
     pub max_connections: usize,
     /// HTTP/2 calls in flight on one connection.
     pub max_concurrent_streams: u32,
-    /// Requests under way, of all connections together, until all of their answers was taken; checks of health do not count.
+    /// Requests under way, of all connections together, until the last of their answers was handed to
+    /// their connections, which hold it until it is taken; checks of health do not count.
     /// What is more is refused.
     pub max_requests: usize,
     /// Size of all headers of one request in bytes.

@@ -1,4 +1,5 @@
-//! How many requests of a port are under way at once: from when they are waited for until all of their answer was sent.
+//! How many requests of a port are under way at once: from when they are waited for until the last of their
+//! answer was handed to the connection.
 
 use std::{
     pin::Pin,

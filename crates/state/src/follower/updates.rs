@@ -80,7 +80,9 @@ impl Updates {
         unread.push(step);
         // Nobody may be listening, which is fine.
         let _listeners = self.sender.send(update);
-        unread.trim(self.sender.len());
+        // Whoever is furthest behind may just have taken out the update before those that it has not read.
+        let taken_out = usize::from(self.sender.receiver_count() > 0);
+        unread.trim(self.sender.len() + taken_out);
     }
 }
 
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_everyone_has_read_is_not_kept() {
+    fn of_what_everyone_has_read_the_last_alone_is_kept() {
         let updates = Updates::default();
         updates.announce_step(step(1, 1));
         assert!(updates.unread.lock().unwrap().steps.is_empty(), "nobody listens");
@@ -156,6 +158,14 @@ mod tests {
         assert_eq!(read(&mut other), (2, true));
         updates.announce_step(step(3, 1));
         let unread = updates.unread.lock().unwrap();
-        assert_eq!((unread.steps.len(), unread.changes), (2, 1));
+        assert_eq!((unread.steps.len(), unread.changes), (3, 2));
+        drop(unread);
+        for updates in [&mut one, &mut other] {
+            assert!(matches!(updates.try_recv(), Ok(Update::Instances(_))));
+            assert_eq!(read(updates), (3, true));
+        }
+        updates.announce_step(step(4, 1));
+        let unread = updates.unread.lock().unwrap();
+        assert_eq!((unread.steps.len(), unread.changes), (2, 2));
     }
 }

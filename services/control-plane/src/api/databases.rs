@@ -67,7 +67,7 @@ impl Api {
             let seen = Observation { schema, at_ms: now_ms() };
             Change::Put(Fact::Schema(tenant.clone(), service.clone(), seen))
         });
-        let change = Change::Put(Fact::Database(tenant, service, database));
+        let change = Change::Put(Fact::Database(tenant, service, Box::new(database)));
         changes.push(Proposed { change, expected: options.expected_revision });
         changes.extend(seen.map(|change| Proposed { change, expected: None }));
         let intent = Intent::Changes(changes);

@@ -62,7 +62,7 @@ impl Database {
         let query = events::Entity::find()
             .filter(events::Column::Revision.is_in(named.iter().copied()))
             .order_by(events::Column::Revision, Order::Asc);
-        let rows = self.event_rows(query, bytes).await?;
+        let rows = self.event_rows(self.readers(), query, bytes).await?;
         let mut found = rows.iter().map(|row| row.revision);
         match named.iter().take(rows.len().max(1)).find(|named| found.next() != Some(**named)) {
             None => {

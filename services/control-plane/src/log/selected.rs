@@ -140,7 +140,7 @@ impl Database {
             query = query.filter(events::Column::AtMs.lt(signed(to)));
         }
         let limit = if selection.is_of_some() { DECODED } else { limit };
-        let rows = self.event_rows(query.limit(limit), MAX_BYTES).await?;
+        let rows = self.event_rows(self.readers(), query.limit(limit), MAX_BYTES).await?;
         let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
         let is_cut = bytes >= MAX_BYTES || u64::try_from(rows.len()).is_ok_and(|read| read >= limit);
         let mut wanted = rows.iter().map(in_place).collect::<Result<Vec<Event>, _>>()?;

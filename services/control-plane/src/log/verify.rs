@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::database::{Database, Error, head_with_hash};
 use crate::entity::{events, record_history, signed};
 
-/// Rows read at once: each may hold a thousand changes.
+/// Rows read at once; fewer where they are large.
 const CHUNK: usize = 50;
 /// Rows of the index looked for at once: each is three of the parameters that a statement may have.
 const ROWS: usize = 5_000;
@@ -57,7 +57,7 @@ impl Database {
                 .filter(events::Column::Revision.lte(signed(until.0)))
                 .order_by_asc(events::Column::Revision)
                 .limit(u64::try_from(CHUNK).unwrap_or(u64::MAX));
-            let rows = self.read("read events", rows.all(&snapshot)).await?;
+            let rows = self.event_rows(&snapshot, rows, super::MAX_BYTES).await?;
             if rows.is_empty() {
                 fault = Some(Fault { revision: chain.reached.next(), why: MISSING });
             }

@@ -62,9 +62,10 @@ pub(crate) struct Services<H, R> {
 pub(crate) struct Bounds {
     /// Bytes of requests that may be held.
     budget: Budget,
-    /// Those of checks of health, and of reflection, which nobody known need have sent: they keep nobody out, nor others them.
+    /// Those of checks of health, and of what else nobody known need have sent, watched health and reflection: they keep
+    /// nobody out, nor others them.
     health: Budget,
-    reflection: Budget,
+    open: Budget,
     /// Calls under way.
     requests: Requests,
     failures: Failures,
@@ -74,10 +75,10 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn new(options: &server::Options, failures: Failures, pages: Option<Pages>) -> Self {
-        let (health, reflection) = (Budget::open(), Budget::open());
+        let (health, open) = (Budget::open(), Budget::open());
         let requests = Requests::new(options.max_requests);
         let budget = Budget::new(options.body_budget_bytes);
-        Self { budget, health, reflection, requests, failures, pages }
+        Self { budget, health, open, requests, failures, pages }
     }
 }
 
@@ -212,13 +213,13 @@ where
                 services.health.clone().call(request)
             }),
             Target::Health => {
-                self.open(request, deadline, (&bounds.reflection, Some(&bounds.requests)), |request| {
+                self.open(request, deadline, (&bounds.open, Some(&bounds.requests)), |request| {
                     services.health.clone().call(request)
                 })
             }
             // Its caller may go on asking.
             Target::Reflection => {
-                self.open(request, None, (&bounds.reflection, Some(&bounds.requests)), |request| {
+                self.open(request, None, (&bounds.open, Some(&bounds.requests)), |request| {
                     services.reflection.clone().call(request)
                 })
             }

@@ -78,7 +78,8 @@ pub(crate) enum Answering<B> {
     Ready(Response<AnswerBody>),
     /// A call of Route whose message arrives.
     Arriving(Arriving<B>),
-    /// Tonic makes it; the request's bytes count until then, and the call until all of it was sent, unless it need not.
+    /// Tonic makes it; the request's bytes count until then, and the call until the last of it was handed to the connection,
+    /// unless it need not.
     Served(BoxFuture<Response<tonic::body::Body>, Infallible>, Share, Option<UnderWay>),
     /// Nobody known asked; telling so may take a while.
     Refused(Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>),

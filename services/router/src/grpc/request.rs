@@ -209,8 +209,9 @@ where
         }
         if (frame.is_none() || this.has_come())
             && let Some(counting) = &mut this.counting
+            && let Err(over) = counting.ended()
         {
-            counting.ended();
+            return Poll::Ready(Some(Err(over_budget(over).into())));
         }
         Poll::Ready(frame)
     }

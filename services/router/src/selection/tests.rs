@@ -28,7 +28,7 @@ fn nobody_is_told_where_databases_are() {
     let (server, name, schema) = ("db:5432".to_owned(), "acme".to_owned(), String::new());
     let database = Database { kind, dialect, server, name, schema, direct_server: String::new() };
     let unpinned = Change::Removed(Key::Pin(tenant.clone(), payment.clone()));
-    let changes = vec![Change::Put(Fact::Database(tenant, payment, database)), unpinned.clone()];
+    let changes = vec![Change::Put(Fact::Database(tenant, payment, Box::new(database))), unpinned.clone()];
     let event = Event { changes, ..Event::default() };
     for selection in [Selection::default(), selection(&["payment"], &[], ""), selection(&[], &["acme"], "")] {
         let told = selection.event(&event, None).unwrap();

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll},
 };
@@ -25,6 +25,10 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// Where any of those make room that fall behind, they make at least one part of so many of all, so that others need not
 /// look for more at once.
 const ROOM: usize = 16;
+
+/// Ends of a body: of a call that was carried out nobody says that it made room.
+const LOST: u8 = 1;
+const COME: u8 = 2;
 
 /// The bodies of a budget and its parts that are waited for.
 #[derive(Debug)]
@@ -51,20 +55,29 @@ pub(super) struct Place {
 pub(super) struct Pace {
     /// Until when it has paid, in microseconds after the origin; 0 as long as it was never waited for.
     paid_us: AtomicU64,
-    /// It has made room.
-    has_lost: AtomicBool,
+    /// 0, or what came first: it has made room ([`LOST`]), or all of it has come ([`COME`]).
+    fate: AtomicU8,
     /// Whoever waits for it.
     waker: AtomicWaker,
 }
 
 impl Pace {
     pub(super) fn has_lost(&self) -> bool {
-        self.has_lost.load(SeqCst)
+        self.fate.load(SeqCst) == LOST
     }
 
-    pub(super) fn lose(&self) {
-        self.has_lost.store(true, SeqCst);
-        self.waker.wake();
+    /// Has it make room; false if it has already, or if all of it has come.
+    pub(super) fn lose(&self) -> bool {
+        let loses = self.fate.compare_exchange(0, LOST, SeqCst, SeqCst).is_ok();
+        if loses {
+            self.waker.wake();
+        }
+        loses
+    }
+
+    /// All of it has come; false if it has made room before.
+    pub(super) fn come(&self) -> bool {
+        self.fate.compare_exchange(0, COME, SeqCst, SeqCst) != Err(LOST)
     }
 
     pub(super) fn poll_lost(&self, cx: &Context<'_>) -> Poll<OverBudget> {
@@ -216,6 +229,21 @@ mod tests {
         assert!(bodies[0].share().is_refused() && bodies[0].take(&[]).is_err());
         drop(bodies);
         assert_eq!(budget.held(), 1_000, "nothing is given back twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_come_or_has_made_room() {
+        let budget = Budget::new(MOST);
+        let mut bodies = [(); 4].map(|()| body(&budget));
+        for body in &mut bodies {
+            comes(body, MOST / 4);
+        }
+        advance(SECOND * 9).await;
+        bodies[0].ended().unwrap();
+        body(&budget).take(&[0; 1_000]).unwrap();
+        assert!(!bodies[0].share().is_refused());
+        let lost = bodies.iter_mut().skip(1).map(Counting::ended).filter(Result::is_err).count();
+        assert_eq!(lost, 1, "what is carried out was not refused");
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,6 +125,11 @@ impl Connections {
         self.take_at(Instant::now())
     }
 
+    /// Lets a connection in if there is a place; nobody makes room for it.
+    pub(super) fn take_free(&self) -> Option<Slot> {
+        (self.open() < self.0.limit).then(|| self.take()).flatten()
+    }
+
     fn take_at(&self, now: Instant) -> Option<Slot> {
         // A state counts itself out again if it was one too many.
         let before = self.0.open.fetch_add(1, Relaxed);

@@ -81,7 +81,9 @@ impl Body for Arriving {
         };
         if frame.is_none() || this.body.is_end_stream() {
             this.flight.begin();
-            this.counting.ended();
+            if let Err(over) = this.counting.ended() {
+                return Poll::Ready(Some(Err(over.into())));
+            }
         }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()

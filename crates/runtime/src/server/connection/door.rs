@@ -116,7 +116,7 @@ impl Door {
                 promised.extend(stream.map(|stream| Newcomer { stream, peer, since: Instant::now() }));
             }
         }
-        promised.into_iter().filter_map(|newcomer| newcomer.enter(connections.take()?)).collect()
+        promised.into_iter().filter_map(|newcomer| newcomer.enter(connections.take_free()?)).collect()
     }
 }
 
