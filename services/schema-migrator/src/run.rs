@@ -11,6 +11,7 @@ mod back;
 mod begin;
 mod check;
 mod commit_mode;
+mod invalid;
 mod mysql;
 mod repeat;
 mod script;

@@ -31,7 +31,7 @@ impl Worker<'_> {
         match Box::pin(self.half_back(script, &error)).await? {
             Half::Gone => {}
             Half::Left(records) => {
-                let parts = [left(&records), self.invalid_indexes(script).await?];
+                let parts = [left(&records), self.invalid_indexes(script, &records).await?];
                 let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
                 return self.ended(Outcome::NeedsRepair(failed(parts.join("; ")))).await;
             }
@@ -113,19 +113,13 @@ impl Worker<'_> {
     }
 
     /// Indexes that a failed build of `script` has left, in words.
-    async fn invalid_indexes(&self, script: &Script<'_>) -> Result<String, Error> {
-        let statements = script.steps.iter().filter_map(|step| match step {
-            Step::Sql(statement) => {
-                let sql = statement.sql.as_str();
-                Some(sql).filter(|sql| sql.to_ascii_uppercase().contains("CONCURRENTLY"))
-            }
-            _ => None,
-        });
+    async fn invalid_indexes(&self, script: &Script<'_>, records: &[Record]) -> Result<String, Error> {
         let mut names = Vec::new();
-        for sql in statements {
-            names.extend(
-                self.invalid_of(sql).await?.into_iter().map(|(place, name)| format!("{place}.{name}")),
-            );
+        for (step, number) in script.steps.iter().zip(1..) {
+            let Step::Sql(statement) = step else { continue };
+            let record = records.iter().find(|it| it.direction == script.direction && it.step == number);
+            let left = self.invalid_of(&statement.sql, record).await?;
+            names.extend(left.into_iter().map(|(place, name)| format!("{place}.{name}")));
         }
         names.dedup();
         Ok(match names.as_slice() {

@@ -1,6 +1,7 @@
 //! Applying one file: as one transaction, or step by step with a journal.
 
 use super::commit_mode::{CommitMode, Holdings, Probe, Setting, commit_mode, setting};
+use super::invalid::{self, Leaves};
 use super::script::Script;
 use super::{Progress, Worker};
 use crate::files::{Dialect, External, Statement, Step};
@@ -197,7 +198,7 @@ impl Worker<'_> {
             CommitMode::Transactional | CommitMode::Autocommit(Probe::Repeat) => Ok(false),
             CommitMode::Autocommit(Probe::Nothing) => Err(Error::Undecided { line: statement.line }),
             CommitMode::Autocommit(Probe::Catalog) => {
-                self.drop_invalid_indexes(&statement.sql).await?;
+                self.drop_invalid_indexes(&statement.sql, record).await?;
                 let now = self.connection.catalog().await?.fingerprint_of(&statement.sql, self.dialect());
                 Ok(record.fingerprint.as_ref() != Some(&now))
             }
@@ -292,6 +293,9 @@ impl Worker<'_> {
         if probe == Probe::Catalog {
             let catalog = self.connection.catalog().await?;
             record.fingerprint = Some(catalog.fingerprint_of(sql, self.dialect()));
+            if self.dialect() == Dialect::Postgres && matches!(Leaves::of(sql), Leaves::Unnamed(_)) {
+                record.reached = Some(invalid::before(&self.connection.invalid_indexes().await?));
+            }
         }
         self.connection.journal(db, &record).await?;
         match self.connection.execute(db, sql, *line, &self.stop).await {
@@ -313,31 +317,30 @@ impl Worker<'_> {
         }
     }
 
-    /// Drops indexes that a concurrent build has left behind, as far as `sql` names them or their table.
-    async fn drop_invalid_indexes(&self, sql: &str) -> Result<(), Error> {
+    /// Drops indexes that `sql`, a concurrent build, has left behind.
+    async fn drop_invalid_indexes(&self, sql: &str, record: &Record) -> Result<(), Error> {
         let own = self.connection.sql();
-        for (place, name) in self.invalid_of(sql).await? {
+        for (place, name) in self.invalid_of(sql, Some(record)).await? {
             let drop = format!("DROP INDEX CONCURRENTLY {}.{}", own.quoted(&place), own.quoted(&name));
             self.connection.execute(self.connection.db(), &drop, 0, &self.stop).await?;
         }
         Ok(())
     }
 
-    /// Invalid indexes that `sql` names, or whose table it names.
-    pub(super) async fn invalid_of(&self, sql: &str) -> Result<Vec<(String, String)>, Error> {
-        if self.dialect() != Dialect::Postgres {
+    /// Invalid indexes that `sql` has left behind; `record`: the one of its step.
+    pub(super) async fn invalid_of(
+        &self,
+        sql: &str,
+        record: Option<&Record>,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let leaves = Leaves::of(sql);
+        if self.dialect() != Dialect::Postgres || leaves == Leaves::Nothing {
             return Ok(Vec::new());
         }
-        let (pieces, _) = crate::files::pieces(sql, Dialect::Postgres);
-        let named = |name: &str| {
-            pieces.iter().any(|piece| match &piece.token {
-                sqlparser::tokenizer::Token::Word(word) => word.value.eq_ignore_ascii_case(name),
-                _ => false,
-            })
-        };
+        let before = record.and_then(|record| record.reached.as_deref());
         let all = self.connection.invalid_indexes().await?;
-        let named = all.into_iter().filter(|(_, name, table)| named(name) || named(table));
-        Ok(named.map(|(place, name, _)| (place, name)).collect())
+        let left = all.into_iter().filter(|(place, name, table)| leaves.has(place, name, table, before));
+        Ok(left.map(|(place, name, _)| (place, name)).collect())
     }
 
     /// Tells the history and finishes the journal, in one transaction.

@@ -56,7 +56,8 @@ pub struct Record {
     pub checksum: Option<Checksum>,
     /// What the catalog was like before: all of it with step 0, what the step names otherwise.
     pub fingerprint: Option<String>,
-    /// The last key that a backfill has done, in a form of its own.
+    /// The last key that a backfill has done, in a form of its own; of a build of an index without a name, the indexes that
+    /// were invalid before.
     pub reached: Option<String>,
     /// When the step was first begun, in milliseconds since the epoch.
     pub started_at_ms: i64,
