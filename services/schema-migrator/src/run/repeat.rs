@@ -33,7 +33,7 @@ impl Worker<'_> {
         };
         if it.transactional && self.rolls_back(&it.steps).await? {
             let transaction = self.connection.begin().await?;
-            match Box::pin(self.repeat_on(&transaction, it, &entry)).await {
+            match Box::pin(self.repeat_on(&transaction, it, &entry, false)).await {
                 Ok(verified) => self.connection.commit_verified(transaction, verified).await?,
                 Err(error) => {
                     self.connection.roll_back(transaction).await;
@@ -41,22 +41,28 @@ impl Worker<'_> {
                 }
             }
         } else {
-            let _verified = Box::pin(self.repeat_on(self.connection.db(), it, &entry)).await?;
+            let _verified = Box::pin(self.repeat_on(self.connection.db(), it, &entry, true)).await?;
         }
         self.tell(Progress::Repeated { description: it.description.clone(), error: None });
         Ok(())
     }
 
+    /// Runs its statements and tells the history. `apart`: each is a transaction of its own.
     async fn repeat_on(
         &self,
         on: &impl ConnectionTrait,
         it: &Repeatable,
         entry: &NewEntry<'_>,
+        apart: bool,
     ) -> Result<Verified, Error> {
         for step in &it.steps {
             let Step::Sql(statement) = step else {
                 return Err(Error::Conflict(format!("the step on line {} cannot be repeated", step.line())));
             };
+            if apart {
+                // The one before may have led elsewhere.
+                self.connection.verify_lock().await?;
+            }
             self.connection.execute(on, &statement.sql, statement.line, &self.stop).await?;
         }
         let verified = self.connection.verified(on).await?;
