@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use grey_core::service::MAX_SERVICES;
 use nacos_sdk::api::naming::{
     NamingChangeEvent, NamingEventListener, NamingService, NamingServiceBuilder, ServiceInstance,
 };
@@ -104,7 +105,7 @@ impl Client {
                     move || connection.naming.get_service_list(number, self.page, Some(group.to_owned()));
                 self.call(&what, list)
             };
-            if let Some(names) = whole(usize::try_from(self.page).unwrap_or(usize::MAX), page).await? {
+            if let Some(names) = whole(&what, usize::try_from(self.page).unwrap_or(usize::MAX), page).await? {
                 return Ok(names);
             }
         }
@@ -209,7 +210,7 @@ impl Client {
 /// Reads the pages of a list; none if they do not make a whole.
 ///
 /// The number that a server tells may be that of the page alone, so a full page is followed by another one.
-async fn whole<F>(size: usize, page: impl Fn(i32) -> F) -> Result<Option<BTreeSet<String>>, Fault>
+async fn whole<F>(what: &str, size: usize, page: impl Fn(i32) -> F) -> Result<Option<BTreeSet<String>>, Fault>
 where
     F: Future<Output = Result<(Vec<String>, i32), Fault>>,
 {
@@ -222,6 +223,9 @@ where
             Some((_, name)) => name.to_owned(),
             None => name,
         }));
+        if names.len() as u64 > MAX_SERVICES {
+            return Err(Fault::TooMany { what: what.to_owned(), most: MAX_SERVICES });
+        }
         if names.len() == before || (!is_full && names.len() >= told) {
             break;
         }
@@ -302,7 +306,14 @@ mod tests {
             let total = i32::try_from(total(names.len())).unwrap();
             async move { Ok((names, total)) }
         };
-        Some(whole(10, page).await.unwrap()?.len())
+        Some(whole("list", 10, page).await.unwrap()?.len())
+    }
+
+    #[tokio::test]
+    async fn a_list_without_an_end_is_refused() {
+        let page = |number: i32| async move { Ok((vec![format!("g@@s{number}")], i32::MAX)) };
+        let fault = whole("list", 1, page).await.unwrap_err();
+        assert_eq!(fault, Fault::TooMany { what: "list".to_owned(), most: MAX_SERVICES });
     }
 
     #[tokio::test]

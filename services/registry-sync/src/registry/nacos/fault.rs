@@ -31,6 +31,9 @@ pub(super) enum Fault {
     /// The pages of a list did not make a whole.
     #[error("{what}: the list changed while it was read, {tries} times")]
     Moving { what: String, tries: u32 },
+    /// More names than there may be services.
+    #[error("{what}: there are more than {most}, which is the most services that there may be")]
+    TooMany { what: String, most: u64 },
 }
 
 impl Fault {

@@ -23,6 +23,9 @@ const PATHS: [&str; 2] = ["/nacos/v1/auth/login", "/nacos/v3/auth/user/login"];
 /// The name under which a call carries the token.
 const TOKEN: &str = "accessToken";
 
+/// Longest time in seconds for which a token is used, whatever the server says.
+const MAX_GOOD_FOR: u64 = 86_400;
+
 /// Most of a refusal that is told.
 const MAX_REFUSAL: usize = 200;
 
@@ -94,7 +97,7 @@ impl Login {
             match self.ask(server).await {
                 Ok(granted) => {
                     // Renewed at half its life, so that no call carries one that has just expired.
-                    let good_for = Duration::from_secs(granted.token_ttl / 2);
+                    let good_for = Duration::from_secs((granted.token_ttl / 2).min(MAX_GOOD_FOR));
                     let token = Token {
                         value: Secret::new(granted.access_token),
                         stale_at: Instant::now() + good_for,
