@@ -42,7 +42,7 @@ pub use repair::{Declared, Repair, half_done, repair};
 pub(crate) use session::Verified;
 pub(crate) use sql::Sql;
 
-use crate::files::{Dialect, pieces};
+use crate::files::{Dialect, Piece, pieces};
 use grey_core::error::Reason;
 use grey_core::ids::{ServiceId, TenantId};
 use grey_runtime::Secret;
@@ -224,10 +224,17 @@ impl Error {
     /// The error, with the statement of a file that was refused.
     #[must_use]
     pub(crate) fn about(mut self, sql: &str, dialect: Dialect) -> Self {
-        if let Self::Statement { text, line, .. } = &mut self
+        if let Self::Statement { text, line, message, .. } = &mut self
             && *line > 0
         {
             *text = shortened(sql, dialect);
+            // Where servers quote the statement themselves.
+            if hides(sql, &pieces(sql, dialect).0)
+                && let Some(quote) =
+                    [" at or near ", " near "].into_iter().find_map(|near| message.find(near))
+            {
+                message.truncate(quote);
+            }
         }
         self
     }
@@ -279,9 +286,7 @@ const LONGEST_STATEMENT: usize = 160;
 /// A statement on one line, cut; texts in it are left out where one may be a password.
 fn shortened(sql: &str, dialect: Dialect) -> String {
     let (pieces, _) = pieces(sql, dialect);
-    let secret =
-        |word: &str| ["PASSWORD", "IDENTIFIED", "ENCRYPTED"].iter().any(|it| word.eq_ignore_ascii_case(it));
-    let hides = pieces.iter().any(|piece| piece.word().is_some_and(secret));
+    let hides = hides(sql, &pieces);
     let mut text = String::new();
     for piece in &pieces {
         let part = sql.get(piece.range.clone()).unwrap_or_default();
@@ -299,9 +304,27 @@ fn shortened(sql: &str, dialect: Dialect) -> String {
     if cut.len() < line.len() { format!("{cut}…") } else { cut }
 }
 
+/// Whether a text in a statement may be a password.
+fn hides(sql: &str, pieces: &[Piece]) -> bool {
+    let secret = |piece: &Piece| ["IDENTIFIED", "ENCRYPTED", "CONNECTION"].iter().any(|it| piece.is(it));
+    sql.to_ascii_lowercase().contains("password") || pieces.iter().any(secret)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_quotes_of_a_password_is_left_out() {
+        let told = |sql: &str| {
+            let message = "You have an error in your SQL syntax near 's3cret' at line 1".to_owned();
+            let (code, text) = ("1064".to_owned(), String::new());
+            let error = Error::Statement { attempted: "run a statement", code, message, line: 1, text };
+            error.about(sql, Dialect::MySql).to_string()
+        };
+        assert!(!told("CREATE USER a IDENTIFIED BY BY 's3cret'").contains("s3cret"));
+        assert!(told("INSERT INTO a VALUES VALUES ('s3cret')").contains("near 's3cret'"));
+    }
 
     #[test]
     fn a_statement_in_an_error_is_short_and_has_no_password() {
@@ -309,6 +332,12 @@ mod tests {
         assert_eq!(short("INSERT INTO a\n  -- why\n  VALUES ('x')"), "INSERT INTO a VALUES ('x')");
         let hidden = short("ALTER ROLE \"a\" PASSWORD 's3cret' VALID UNTIL $$s3cret$$");
         assert!(!hidden.contains("s3cret") && hidden.starts_with("ALTER ROLE"), "{hidden}");
+        for sql in [
+            "CREATE SUBSCRIPTION s CONNECTION 'host=a s3cret' PUBLICATION p",
+            "SELECT dblink('host=a password=s3cret')",
+        ] {
+            assert!(!short(sql).contains("s3cret"), "{sql}");
+        }
         assert_eq!(short(&"SELECT 1, ".repeat(100)).chars().count(), LONGEST_STATEMENT + 1);
     }
 }
