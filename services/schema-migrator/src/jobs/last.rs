@@ -6,7 +6,7 @@ use super::record::state_word;
 use grey_proto::schema::UpgradeState;
 use sea_orm::Value;
 
-/// An upgrade that did not succeed, after which none has.
+/// An upgrade that did not succeed, after which none has ended but by being cancelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfinished {
     /// The tenant.
@@ -37,7 +37,7 @@ impl Queue {
             "SELECT u.tenant, u.id, u.state, u.error FROM upgrades u WHERE u.service = $1 \
              AND u.state IN ('failed', 'needs_repair'){of} AND NOT EXISTS (SELECT 1 FROM upgrades later \
              WHERE later.tenant = u.tenant AND later.service = u.service AND later.id > u.id \
-             AND later.ended_ms IS NOT NULL)"
+             AND later.state IN ('succeeded', 'failed', 'needs_repair'))"
         );
         let rows = self.database.rows("read how upgrades ended", &sql, values).await?;
         let text = |row, name| column::<String>(row, "upgrades", name);
