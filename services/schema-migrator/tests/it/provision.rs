@@ -423,6 +423,26 @@ async fn what_is_registered_is_never_taken_away() {
 }
 
 #[tokio::test]
+async fn what_is_registered_by_another_role_is_never_taken_away() {
+    for kind in ["database", "schema", "family"] {
+        let world = World::new(kind, &[&PLAIN[..], &[FAILING]].concat()).await;
+        let (queue, planned) = (world.queue().await, world.planned());
+        let target = world.maker(&planned).await.make(false).await.unwrap();
+        let (how, schema) = (DatabaseKind::from(world.site.kind), target.schema.clone().unwrap_or_default());
+        let url = target.url.expose().replacen(&planned.role, "somebody", 1);
+        world.stage.plane.register(&world.tenant, how, &schema, &url).await;
+        let there = world.left(&planned).await;
+        let id = world.abandoned(&queue, &planned, ProvisionState::Made).await;
+        let replica = Replica::start(world.config()).await;
+        let ended = replica.ended(&id).await;
+        assert_ne!(ended.state(), UpgradeState::Succeeded, "{kind}");
+        assert_eq!(world.left(&planned).await, there, "{kind}");
+        assert!(world.is_registered().await, "{kind}");
+        replica.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_database_of_a_killed_replica_is_finished_or_taken_away() {
     for (rest, finishes) in [("SELECT 1;", true), ("SELECT nothing FROM nowhere;", false)] {
         let world = World::new("database", &PLAIN).await;

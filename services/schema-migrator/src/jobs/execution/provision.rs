@@ -29,6 +29,19 @@ enum Unregistered {
     Unknown(ApiError),
 }
 
+/// What is registered for the tenant's service.
+enum Holder {
+    /// Nothing, or another database.
+    Other,
+    /// The database that is made here, by its own role.
+    Ours {
+        /// The revision at which it was registered.
+        revision: u64,
+    },
+    /// A database of that name, by another role: somebody has registered it by hand.
+    Person,
+}
+
 impl Execution {
     /// Makes the database, upgrades it, registers it; or takes it away again.
     pub(super) async fn provision(&self, mut provision: Provision, stop: &Stop) -> Verdict {
@@ -75,7 +88,7 @@ impl Execution {
             return Err(ApiError::new(Reason::Unavailable, text));
         }
         stop.check().map_err(|error| database_error(&error))?;
-        let maker = maker.insert(self.open(provision).await?);
+        let maker = maker.insert(self.open_in_turn(provision, stop).await?);
         if !begun {
             maker.refuse_present().await.map_err(|error| database_error(&error))?;
             self.note(provision, ProvisionState::Making).await?;
@@ -85,6 +98,20 @@ impl Execution {
         self.note(provision, ProvisionState::Made).await?;
         tracing::info!(upgrade.id = self.lease.id, made = described(provision), "tenant's database is made");
         Ok(Some(Registered { target, server: self.job.server.clone() }))
+    }
+
+    /// As [`Self::open`], and waits for the session of the replica that died, which may still be there.
+    async fn open_in_turn(&self, provision: &Provision, stop: &Stop) -> Result<Maker, ApiError> {
+        loop {
+            match self.open(provision).await {
+                Err(error)
+                    if error.reason == Reason::UpgradeRunning && self.resumed && stop.check().is_ok() =>
+                {
+                    sleep(PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     async fn open(&self, provision: &Provision) -> Result<Maker, ApiError> {
@@ -111,9 +138,9 @@ impl Execution {
     /// Whether an attempt before this has registered it, once the control plane says so; it is noted then.
     async fn was_registered(&self, provision: &mut Provision, stop: &Stop) -> Result<bool, ApiError> {
         loop {
-            match self.registered_at(provision).await {
-                Ok(None) => return Ok(false),
-                Ok(Some(_)) => {
+            match self.holder(provision).await {
+                Ok(Holder::Other) => return Ok(false),
+                Ok(Holder::Ours { .. } | Holder::Person) => {
                     settle(provision);
                     self.note(provision, ProvisionState::Registered).await?;
                     return Ok(true);
@@ -127,27 +154,38 @@ impl Execution {
         }
     }
 
-    /// The revision at which the database was registered that is made here; none: it is not, though another may be.
-    async fn registered_at(&self, provision: &Provision) -> Result<Option<u64>, ApiError> {
+    /// What is registered in the place of the database that is made here.
+    async fn holder(&self, provision: &Provision) -> Result<Holder, ApiError> {
         let (tenant, service) = self.names()?;
         let grounds = &self.around.grounds;
         let sealed = match grounds.control().database(&tenant, &service).await {
             Ok(sealed) => sealed,
-            Err(error) if error.reason == Reason::UnknownDatabase => return Ok(None),
+            Err(error) if error.reason == Reason::UnknownDatabase => return Ok(Holder::Other),
             Err(error) => return Err(error),
         };
         let found = grounds.open(&sealed)?;
         let revision = sealed.database.map(|database| database.revision).unwrap_or_default();
         let url = DatabaseUrl::parse(found.target.url.expose());
         let url = url.map_err(|why| ApiError::new(Reason::DatabaseRefused, format!("the url {why}")))?;
-        let ours = match &url.place {
+        let schema = found.target.schema.unwrap_or_default();
+        Ok(match &url.place {
             // No other database has this role.
-            Place::Server(server) => server.user == provision.role,
-            Place::File { path, .. } => {
-                provision.kind() == DatabaseKind::File && path.as_os_str() == provision.server.as_str()
+            Place::Server(server) if server.user == provision.role => Holder::Ours { revision },
+            // A server goes by many names, so the host does not tell it from another one.
+            Place::Server(server)
+                if server.database == provision.database
+                    && (provision.schema.is_empty() || schema == provision.schema) =>
+            {
+                Holder::Person
             }
-        };
-        Ok(ours.then_some(revision))
+            Place::File { path, .. }
+                if provision.kind() == DatabaseKind::File
+                    && path.as_os_str() == provision.server.as_str() =>
+            {
+                Holder::Ours { revision }
+            }
+            Place::Server(_) | Place::File { .. } => Holder::Other,
+        })
     }
 
     /// Registers the database with its schema, and makes the tenant active.
@@ -169,11 +207,17 @@ impl Execution {
             if error.reason == Reason::RevisionMismatch && attempts < ATTEMPTS {
                 attempts += 1;
                 // An answer that was lost, or an attempt before this one that had another password.
-                match self.registered_at(provision).await {
-                    Ok(revision) => expected = revision.unwrap_or_default(),
-                    Err(error) if is_transient(&error) => sleep(PAUSE).await,
+                match self.holder(provision).await {
+                    Ok(Holder::Other) => expected = 0,
+                    Ok(Holder::Ours { revision }) => expected = revision,
+                    Ok(Holder::Person) => {
+                        let text = "a database of this name is registered by another role meanwhile";
+                        return Err(Unregistered::Unknown(ApiError::new(Reason::RevisionMismatch, text)));
+                    }
+                    Err(error) if is_transient(&error) => {}
                     Err(error) => return Err(Unregistered::Unknown(error)),
                 }
+                sleep(PAUSE).await;
             } else if !is_transient(&error) {
                 return Err(Unregistered::Refused(error));
             } else if self.has_to_go() || Instant::now() >= give_up {
