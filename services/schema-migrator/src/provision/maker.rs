@@ -5,6 +5,7 @@ use crate::files::Dialect;
 use crate::tenant::{Connection, Error, Target, Timeouts};
 use grey_core::ids::{ServiceId, TenantId};
 use grey_proto::schema::Provision;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What errors of this module say first.
 pub(super) const MAKE: &str = "make the tenant's database";
@@ -30,6 +31,8 @@ pub struct Maker {
     tenant: TenantId,
     service: ServiceId,
     on: On,
+    /// Whether this session has made a database of the MySQL family.
+    made: AtomicBool,
 }
 
 /// Where it is made.
@@ -60,7 +63,14 @@ impl Maker {
             if target.dialect == Dialect::Postgres { On::Postgres(connection) } else { On::MySql(connection) }
         };
         let (tenant, service) = (tenant.clone(), service.clone());
-        Ok(Self { site: site.clone(), provision: provision.clone(), tenant, service, on })
+        Ok(Self {
+            site: site.clone(),
+            provision: provision.clone(),
+            tenant,
+            service,
+            on,
+            made: AtomicBool::new(false),
+        })
     }
 
     /// Refuses what is there already.
@@ -79,7 +89,8 @@ impl Maker {
     /// # Errors
     /// Something else is there under the name, or the server refuses.
     pub async fn make(&self, proven: bool) -> Result<Target, Error> {
-        let password = format!("{}{}", random(), random());
+        // Also of the kinds of characters that servers may insist on.
+        let password = format!("{}-G{}", random(), random());
         let (site, provision) = (&self.site, &self.provision);
         let present = self.present().await?;
         if present == Present::Foreign && !self.is_ours(present, proven) {
@@ -88,7 +99,10 @@ impl Maker {
         let missing = present == Present::Nothing;
         match &self.on {
             On::Postgres(on) => postgres::make(on, site, provision, &password, missing).await?,
-            On::MySql(on) => mysql::make(on, site, provision, &password, missing).await?,
+            On::MySql(on) => {
+                let made = missing.then_some(&self.made);
+                mysql::make(on, site, provision, &password, made).await?;
+            }
             On::Folder => file::make(provision)?,
         }
         let schema = (site.kind == Kind::Schema).then(|| provision.schema.clone());
@@ -108,18 +122,20 @@ impl Maker {
         match &self.on {
             On::Postgres(on) => postgres::remove(on, &self.provision, ours).await,
             On::MySql(on) => {
-                mysql::remove(on, &self.site, &self.provision, ours, present).await?;
+                mysql::remove(on, &self.site, &self.provision, ours).await?;
                 // It may have been made in the moment of a crash.
-                let undecided = present == Present::Foreign && !ours && !on.is_mariadb();
+                let undecided = present == Present::Foreign && !ours && !on.marks_databases();
                 if undecided { Err(self.undecided()) } else { Ok(()) }
             }
             On::Folder => file::remove(&self.provision),
         }
     }
 
-    /// Whether what is there was made for the tenant. Only MySQL needs to be told.
+    /// Whether what is there was made for the tenant. Only where databases bear no mark it has to be `proven`, or this
+    /// session has made it.
     fn is_ours(&self, present: Present, proven: bool) -> bool {
-        let markless = matches!(&self.on, On::MySql(on) if !on.is_mariadb());
+        let markless = matches!(&self.on, On::MySql(on) if !on.marks_databases());
+        let proven = proven || self.made.load(Ordering::Relaxed);
         present == Present::Ours || (present == Present::Foreign && proven && markless)
     }
 

@@ -127,6 +127,12 @@ impl Connection {
         self.server.is_some_and(|server| server.mariadb)
     }
 
+    /// Whether the server keeps a comment with a database: MariaDB does since version 10.5.
+    #[must_use]
+    pub(crate) fn marks_databases(&self) -> bool {
+        self.server.is_some_and(|server| server.mariadb && (server.major, server.minor) >= (10, 5))
+    }
+
     /// A table of the migrator's own, wherever names without a schema may lead.
     pub(super) fn own_table(&self, name: &str) -> String {
         format!("{}.{name}", self.sql().quoted(&self.place))
@@ -185,6 +191,20 @@ impl Connection {
             self.lost.store(true, Ordering::Relaxed);
             tracing::debug!(error = %error, "rollback was not answered");
         }
+    }
+
+    /// Another session with the same database.
+    pub(super) async fn another(
+        &self,
+        attempted: &'static str,
+        tag: &str,
+    ) -> Result<DatabaseConnection, Error> {
+        let limit = OWN_DEADLINE + self.timeouts.connect;
+        let beside = Arc::<Beside>::default();
+        let opened = timeout(limit, Box::pin(pool(&self.target, &self.timeouts, tag, &beside))).await;
+        opened.unwrap_or_else(|_| {
+            Err(Error::Unreachable { attempted, why: format!("no answer within {limit:?}") })
+        })
     }
 
     /// Runs one of the migrator's own statements; returns the rows that it changed.
@@ -258,6 +278,7 @@ impl Connection {
         line: u32,
         stop: &Stop,
     ) -> Result<Option<QueryResult>, Error> {
+        self.used.store(true, Ordering::Relaxed);
         let running = Box::pin(on.query_one_raw(self.sql().plain(sql)));
         self.stoppable(running, line, stop).await.map_err(|error| error.about(sql, self.target.dialect))
     }

@@ -7,13 +7,13 @@
 //! all services of the file, of which only one can write at a time anyway.
 
 use super::connect::{OWN_DEADLINE, column};
-use super::pool::{pool, sqlite_file};
+use super::pool::sqlite_file;
 use super::{Connection, Error, Stop, names};
 use crate::files::Dialect;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection};
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -113,7 +113,7 @@ impl Connection {
         if column::<i64>(rows.first(), "free")? != 2 {
             return Ok(None);
         }
-        let session = pool(&self.target, &self.timeouts, "keep", &Arc::default()).await?;
+        let session = self.another(attempted, "keep").await?;
         // It has nothing else to say for as long as files run.
         let patience = session.execute_unprepared("SET SESSION wait_timeout = 31536000");
         self.own(attempted, OWN_DEADLINE, patience).await?;

@@ -6,11 +6,10 @@
 
 use super::connect::{Connection, OWN_DEADLINE, column};
 use super::lock::Lock;
-use super::pool::{TAG, pool, reconnect};
+use super::pool::{TAG, reconnect};
 use super::{Error, Timeouts};
 use crate::files::Dialect;
 use sea_orm::{ConnectionTrait, QueryResult};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What a session is like.
@@ -140,7 +139,7 @@ impl Connection {
     /// # Errors
     /// When the database does not answer.
     pub(crate) async fn renew(&self) -> Result<(), Error> {
-        if !self.used.swap(false, Ordering::Relaxed) {
+        if !self.used.load(Ordering::Relaxed) {
             return Ok(());
         }
         let attempted = "begin a session for a file";
@@ -156,6 +155,7 @@ impl Connection {
             }
             Dialect::Sqlite => self.exchange().await?,
         }
+        self.used.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -286,7 +286,7 @@ impl Connection {
                  AND n.nspname NOT LIKE 'pg\\_%'",
                 self.sql().literal(self.place())
             );
-            let other = pool(&self.target, &self.timeouts, "look", &Arc::default()).await?;
+            let other = self.another(attempted, "look").await?;
             let rows = self.rows(&other, attempted, self.sql().plain(query)).await?;
             let dropped: Option<String> = column(rows.first(), "touched")?;
             beside = Some(other);
