@@ -96,6 +96,7 @@ on_both! {
     whoever_lost_the_lease_can_write_no_more
     racing_replicas_take_each_upgrade_once
     what_waits_is_cancelled_at_once_and_what_runs_is_asked
+    a_failure_is_told_until_another_upgrade_has_run
     old_upgrades_are_forgotten_and_others_are_not
 }
 
@@ -224,6 +225,23 @@ mod test {
         let put_back = queue.cancel(&taken.lease.id).await.unwrap();
         assert_eq!(put_back.upgrade.state(), UpgradeState::Queued);
         assert!(queue.take("w", LONG, limits(99, 9)).await.unwrap().unwrap().job.upgrade.cancelling);
+    }
+
+    pub(super) async fn a_failure_is_told_until_another_upgrade_has_run(store: Store) {
+        let queue = store.queue().await;
+        let told = async || queue.unfinished("shop", &[]).await.unwrap().len();
+        queue.enqueue(&wanted("acme", "s")).await.unwrap();
+        let taken = queue.take("w", LONG, limits(99, 9)).await.unwrap().unwrap();
+        let failed = Ended { state: UpgradeState::Failed, seen: None, ..succeeded() };
+        assert!(queue.end(&taken.job, &taken.lease, &failed).await.unwrap());
+        assert_eq!(told().await, 1);
+        let waiting = queue.enqueue(&wanted("acme", "s")).await.unwrap().upgrade.id;
+        queue.cancel(&waiting).await.unwrap();
+        assert_eq!(told().await, 1);
+        queue.enqueue(&wanted("acme", "s")).await.unwrap();
+        let taken = queue.take("w", LONG, limits(99, 9)).await.unwrap().unwrap();
+        assert!(queue.end(&taken.job, &taken.lease, &succeeded()).await.unwrap());
+        assert_eq!(told().await, 0);
     }
 
     pub(super) async fn old_upgrades_are_forgotten_and_others_are_not(store: Store) {

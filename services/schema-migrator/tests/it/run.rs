@@ -232,6 +232,29 @@ async fn statements_outside_a_transaction_are_undone_too() {
 }
 
 #[tokio::test]
+async fn an_invalid_index_that_was_there_before_stays() {
+    let world = World::new(Dialect::Postgres).await;
+    let nameless = (
+        "V2__index.sql",
+        "-- grey: no-transaction\nINSERT INTO items VALUES (3, 'b');\n\
+         CREATE UNIQUE INDEX CONCURRENTLY ON items (name);\n",
+    );
+    let undo = ("U2__index.sql", "-- grey: no-transaction\nDELETE FROM items WHERE id = 3;\n");
+    let scripts = load(Dialect::Postgres, &[V1, U1, nameless, undo]);
+    let goal = Goal::Up(Target::Version(version("1")));
+    let stop = Stop::within(LONG, CancellationToken::new());
+    world.migrate_as("u0", &scripts, goal, stop, &mut |_| {}).await.unwrap();
+    world.sql("CREATE INDEX older ON items (name)").await;
+    world.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'older'::regclass").await;
+    // Two rows have the same name, so the build fails and leaves its own index invalid.
+    let ended = world.up(&scripts).await.unwrap();
+    let Outcome::Failed(failure) = &ended.outcome else { panic!("{ended:?}") };
+    assert!(matches!(failure.error, Error::Statement { line: 3, .. }), "{failure:?}");
+    let invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(world.sql(invalid).await, "older");
+}
+
+#[tokio::test]
 async fn rows_that_lose_what_they_refer_to_fail_a_migration_of_sqlite() {
     let world = World::new(Dialect::Sqlite).await;
     let parts = (
