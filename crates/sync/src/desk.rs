@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::api::MAX_WAIT;
-use crate::request::{Action, Found, Request};
+use crate::request::{Action, Request};
 use crate::status::{MAX_HANDLED, bound};
 use crate::time::timestamp;
 
@@ -32,6 +32,8 @@ struct Inner {
     state: State,
     service: &'static str,
     name: Name,
+    /// What is kept for the next leader.
+    memory: Name,
     replica: String,
     /// Newest first.
     handled: Mutex<VecDeque<HandledRequest>>,
@@ -53,6 +55,7 @@ impl Desk {
             state: state.clone(),
             service,
             name: Name::new(service).expect("a service is called by a valid name"),
+            memory: Name::new(&format!("{service}-memory")).expect("a service is called by a short name"),
             replica,
             handled: Mutex::default(),
             last_look: tokio::sync::Mutex::default(),
@@ -82,6 +85,22 @@ impl Desk {
         desk.state.statuses.publish(&desk.name, token, &status.encode_to_vec(), FORGOTTEN_AFTER).await
     }
 
+    /// Keeps for `ttl` what the next leader has to know, in place of what was kept before.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub async fn keep(&self, token: FencingToken, memory: &[u8], ttl: Duration) -> Result<(), Error> {
+        self.0.state.statuses.publish(&self.0.memory, token, memory, ttl).await
+    }
+
+    /// What a leader has kept.
+    ///
+    /// # Errors
+    /// [`Reason::Unavailable`] if the store is away.
+    pub async fn kept(&self) -> Result<Option<Vec<u8>>, ApiError> {
+        self.0.state.statuses.read(&self.0.memory).await.map_err(|error| unavailable(&error))
+    }
+
     /// Takes the requests that wait, oldest first, waiting up to `wait` for the first. For the leader alone: what it
     /// takes is given to nobody else.
     ///
@@ -90,11 +109,11 @@ impl Desk {
     pub async fn take(&self, wait: Duration) -> Result<Vec<Request>, Error> {
         let mut fresh: Vec<Request> = Vec::new();
         for bytes in self.0.state.requests.take(&self.0.name, wait).await? {
-            match Found::read(&bytes, SystemTime::now()) {
+            match Request::read(&bytes, SystemTime::now()) {
                 // A cluster's client may have left it twice.
-                Ok(Found::Fresh(request)) if fresh.contains(&request) || self.knows(&request) => {}
-                Ok(Found::Fresh(request)) => fresh.push(request),
-                Ok(Found::TooOld(request)) => {
+                Ok((request, _)) if fresh.contains(&request) || self.knows(&request) => {}
+                Ok((request, false)) => fresh.push(request),
+                Ok((request, true)) => {
                     tracing::warn!(request.id = %request.id, "request waited for too long, left aside");
                     self.handled(&request, Err("it waited for too long".to_owned()));
                 }

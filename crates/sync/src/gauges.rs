@@ -92,7 +92,7 @@ impl Gauges {
         let mut sources = BTreeMap::new();
         for source in status.sources.iter().take(MAX_LABELS) {
             let before = seen.sources.get(&source.name).map(|before| before.fresh_at);
-            let fresh_at = source.last_success.as_ref().map(system_time).or(before).unwrap_or(now);
+            let fresh_at = source.last_success.map(system_time).or(before).unwrap_or(now);
             sources.insert(source.name.clone(), Source { fresh_at, failures: source.failures });
         }
         seen.sources = sources;

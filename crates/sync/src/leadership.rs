@@ -166,22 +166,11 @@ impl Lead {
                 }
             };
             tokio::select! {
-                noted = self.held.changed() => {
-                    if noted.is_err() {
-                        over(held).await;
-                    }
-                }
+                // Once the campaign is over, nothing changes any more but that what is held runs out.
+                Ok(()) = self.held.changed() => {}
                 () = ends => {}
             }
         }
-    }
-}
-
-/// The campaign is over, so nothing changes any more but that what is held runs out.
-async fn over(held: Option<Held>) {
-    match held {
-        Some(held) => sleep_until(held.until).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Action {
 }
 
 /// A request to the leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Names the request.
     pub id: String,
@@ -32,36 +32,23 @@ pub struct Request {
 
 /// A request in the store: JSON, so that an operator can read it there.
 #[derive(Serialize, Deserialize)]
-struct Stored {
-    id: String,
-    action: Action,
-    by: String,
+struct Stored<R> {
+    #[serde(flatten)]
+    request: R,
     at_ms: u64,
-}
-
-/// What was found in the store.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// A request to carry out.
-    Fresh(Request),
-    /// A request that waited for too long.
-    TooOld(Request),
 }
 
 impl Request {
     pub(crate) fn to_bytes(&self, now: SystemTime) -> Vec<u8> {
-        let Self { id, action, by } = self.clone();
-        let stored = Stored { id, action, by, at_ms: millis(now) };
+        let stored = Stored { request: self, at_ms: millis(now) };
         serde_json::to_vec(&stored).expect("texts and numbers can be written as JSON")
     }
-}
 
-impl Found {
-    pub(crate) fn read(bytes: &[u8], now: SystemTime) -> Result<Self, serde_json::Error> {
-        let Stored { id, action, by, at_ms } = serde_json::from_slice(bytes)?;
-        let request = Request { id, action, by };
+    /// Reads what was left in the store, and whether it waited for too long.
+    pub(crate) fn read(bytes: &[u8], now: SystemTime) -> Result<(Self, bool), serde_json::Error> {
+        let Stored { request, at_ms } = serde_json::from_slice(bytes)?;
         let age = Duration::from_millis(millis(now).saturating_sub(at_ms));
-        Ok(if age > TOO_OLD { Self::TooOld(request) } else { Self::Fresh(request) })
+        Ok((request, age > TOO_OLD))
     }
 }
 
@@ -76,12 +63,12 @@ mod tests {
         for action in [Action::Trigger, Action::Accept("payment@dc-1/7".to_owned())] {
             let request = Request { id: "r1".to_owned(), action, by: "ops \"1\"".to_owned() };
             let bytes = request.to_bytes(now);
-            assert_eq!(Found::read(&bytes, now).unwrap(), Found::Fresh(request.clone()));
-            assert_eq!(Found::read(&bytes, now - TOO_OLD).unwrap(), Found::Fresh(request.clone()));
-            assert_eq!(Found::read(&bytes, now + TOO_OLD).unwrap(), Found::Fresh(request.clone()));
+            for at in [now, now - TOO_OLD, now + TOO_OLD] {
+                assert_eq!(Request::read(&bytes, at).unwrap(), (request.clone(), false));
+            }
             let later = now + TOO_OLD + Duration::from_secs(1);
-            assert_eq!(Found::read(&bytes, later).unwrap(), Found::TooOld(request));
+            assert_eq!(Request::read(&bytes, later).unwrap(), (request, true));
         }
-        assert!(Found::read(b"\xff", now).is_err());
+        assert!(Request::read(b"\xff", now).is_err());
     }
 }

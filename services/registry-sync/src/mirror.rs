@@ -30,10 +30,11 @@ use crate::registry::{Listing, Sighting};
 
 use classify::{Seen, classify, shown};
 use part::Settling;
+use report::Reason;
 use service::Service;
 
 pub use options::{Guard, Naming, Options, Source};
-pub use report::{Counts, Held, LeftOut, MAX_ITEMS, MAX_TOLD, Reason, SourceReport};
+pub use report::Clock;
 pub use service::FORMER;
 
 /// Most services of one source whose names cannot be taken that are remembered.

@@ -7,26 +7,25 @@
 mod follow;
 mod lead;
 mod requests;
-mod status;
 mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::{FutureExt as _, StreamExt as _};
 use grey_runtime::Health;
 use grey_state::{FencingToken, State};
-use grey_sync::{Desk, Gauges, Lead, Request, Tenure, stand_by};
+use grey_sync::{Desk, Gauges, Lead, Tenure, stand_by};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::follow::Followed;
 use self::lead::Leading;
-use self::requests::Requested;
-use self::work::Done;
+use self::work::Next;
 use crate::config::Pace;
 use crate::metrics::Metrics;
-use crate::mirror::Mirror;
+use crate::mirror::{Clock, Mirror};
 use crate::probe::Prober;
 use crate::registry::{Registry, Sighting};
 
@@ -36,6 +35,7 @@ const TICK: Duration = Duration::from_millis(250);
 const COALESCE: Duration = Duration::from_millis(10);
 /// Sightings taken in before anything else is looked at.
 const BURST: usize = 256;
+
 /// What the loop is made of.
 pub struct Parts {
     /// What is believed.
@@ -64,9 +64,7 @@ pub struct Parts {
 pub struct Sync {
     parts: Parts,
     followed: Followed,
-    work: JoinSet<Done>,
     leading: Option<Leading>,
-    requested: Requested,
     /// When changes that were seen are written.
     write_at: Option<Instant>,
     /// Shared state has answered.
@@ -77,15 +75,7 @@ impl Sync {
     /// A mirror that follows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self {
-            parts,
-            followed: Followed::default(),
-            work: JoinSet::new(),
-            leading: None,
-            requested: Requested::default(),
-            write_at: None,
-            reached: Arc::default(),
-        }
+        Self { parts, followed: Followed::default(), leading: None, write_at: None, reached: Arc::default() }
     }
 
     /// Mirrors until `token` is cancelled.
@@ -104,22 +94,14 @@ impl Sync {
             tokio::select! {
                 () = token.cancelled() => break,
                 lead = self.parts.lead.changed() => self.lead_changed(lead),
-                Some((source, sighting)) = sightings.recv() => {
+                Some((source, sighting)) = sightings.next() => {
                     self.seen(source, sighting);
                     for _ in 1..BURST {
-                        let Ok((source, sighting)) = sightings.try_recv() else { break };
+                        let Some(Some((source, sighting))) = sightings.next().now_or_never() else { break };
                         self.seen(source, sighting);
                     }
                 }
-                Some(done) = self.work.join_next() => match done {
-                    Ok(done) => self.done(done),
-                    Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-                    // Aborted with the lead.
-                    Err(_) => {}
-                },
-                requests = asked(&mut self.leading) => {
-                    requests.into_iter().for_each(|request| self.request(request, Instant::now()));
-                }
+                next = next(&mut self.leading) => self.take(next),
                 Some(()) = self.followed.ended() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -135,9 +117,8 @@ impl Sync {
             Sighting::Some(_) | Sighting::Unread { .. } => None,
         };
         self.parts.mirror.observe(source, sighting, now);
-        if let Some(answer) = answer {
-            self.requested.answered(source, &answer);
-            self.status_changed();
+        if let (Some(answer), Some(leading)) = (answer, &mut self.leading) {
+            leading.requested.answered(source, &answer);
         }
         self.changed(now);
     }
@@ -147,37 +128,26 @@ impl Sync {
         if !self.parts.mirror.is_written() {
             self.write_at.get_or_insert(now + COALESCE);
         }
-        self.status_changed();
-    }
-
-    /// The status that the leader publishes may have changed.
-    fn status_changed(&mut self) {
         if let Some(leading) = &mut self.leading {
             leading.news = true;
         }
     }
 
     fn lead_changed(&mut self, token: Option<FencingToken>) {
-        self.step_down();
-        if let Some(token) = token {
-            let Parts { desk, gauges, lead, mirror, .. } = &self.parts;
-            let status = status::of(mirror, Vec::new(), Instant::now());
-            self.leading = Some(Leading::new(Tenure::begin(desk, gauges, lead, token, status)));
-        }
-    }
-
-    fn step_down(&mut self) {
+        // One tenure ends before another begins.
         self.leading = None;
-        self.requested = Requested::default();
+        let Parts { desk, gauges, lead, mirror, .. } = &self.parts;
+        self.leading = token.map(|token| {
+            let status = mirror.status(Clock::at(Instant::now()));
+            Leading::new(Tenure::begin(desk, gauges, lead, token, status))
+        });
     }
 
     /// Starts whatever is due.
     fn advance(&mut self) {
         let now = Instant::now();
         let token = self.parts.lead.token();
-        if self.leading.as_ref().is_some_and(|leading| Some(leading.token()) != token) {
-            self.step_down();
-        }
+        self.leading.take_if(|leading| Some(leading.token()) != token);
         self.lead(now);
         self.ready();
     }
@@ -195,11 +165,11 @@ impl Sync {
     }
 }
 
-/// Waits for what is asked of the leader.
-async fn asked(leading: &mut Option<Leading>) -> Vec<Request> {
+/// Waits for what comes next under the lead.
+async fn next(leading: &mut Option<Leading>) -> Next {
     match leading {
-        Some(leading) if leading.has_adopted() => leading.tenure.asked().await,
-        _ => std::future::pending().await,
+        Some(leading) => leading.next().await,
+        None => std::future::pending().await,
     }
 }
 

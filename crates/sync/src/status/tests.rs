@@ -1,25 +1,6 @@
-use grey_proto::sync::{HeldChange, Quarantined, SyncRun, SyncSource};
+use grey_proto::sync::{HeldChange, SyncRun, SyncSource};
 
 use super::*;
-
-#[test]
-fn lists_are_cut_and_totals_kept() {
-    let held =
-        |n: usize| HeldChange { id: n.to_string(), items: vec!["x".into(); 60], ..HeldChange::default() };
-    let mut status = SyncStatus {
-        held: (0..MAX_HELD + 7).map(held).collect(),
-        quarantined: vec![Quarantined::default(); MAX_QUARANTINED + 9],
-        quarantined_total: 5_000,
-        runs: vec![SyncRun::default(); 30],
-        ..SyncStatus::default()
-    };
-    bound(&mut status);
-    assert_eq!((status.held.len(), status.held_total), (MAX_HELD, 1_007));
-    assert_eq!(status.held.last().map(|held| held.id.as_str()), Some("999"), "the oldest are listed");
-    assert!(status.held.iter().all(|held| held.items.len() == MAX_ITEMS));
-    assert_eq!((status.quarantined.len(), status.quarantined_total), (MAX_QUARANTINED, 5_000));
-    assert_eq!(status.runs.len(), MAX_RUNS);
-}
 
 #[test]
 fn texts_are_cut_between_characters() {

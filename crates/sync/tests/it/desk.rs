@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use grey_core::error::Reason;
 use grey_core::ids::Name;
-use grey_proto::sync::{HeldChange, Quarantined, SyncStatus};
+use grey_proto::sync::{HeldChange, Quarantined, SyncRun, SyncStatus};
 use grey_state::{Error, FencingToken, State};
-use grey_sync::{Action, MAX_HANDLED, MAX_HELD, MAX_QUARANTINED, Request};
+use grey_sync::{Action, MAX_HANDLED, MAX_HELD, MAX_ITEMS, MAX_QUARANTINED, MAX_RUNS, Request};
 use grey_testkit::{Proxy, eventually};
 
 use crate::DEADLINE;
@@ -99,9 +99,11 @@ async fn the_old_leaders_report_is_fenced() {
 #[tokio::test]
 async fn a_report_is_bounded_and_its_totals_are_kept() {
     let desk = desk(&State::memory(), "a");
-    let held = |n: u64| HeldChange { id: n.to_string(), ..HeldChange::default() };
+    let held =
+        |n: u64| HeldChange { id: n.to_string(), items: vec!["x".into(); 60], ..HeldChange::default() };
     let status = SyncStatus {
         held: (0..1_200).map(held).collect(),
+        runs: vec![SyncRun::default(); 30],
         quarantined: vec![Quarantined::default(); 1_300],
         quarantined_total: 9_999,
         leader: "made up".to_owned(),
@@ -115,6 +117,9 @@ async fn a_report_is_bounded_and_its_totals_are_kept() {
     desk.publish(TOKEN, status).await.unwrap();
     let status = desk.status().await.unwrap();
     assert_eq!((status.held.len(), status.held_total), (MAX_HELD, 1_200));
+    assert_eq!(status.held[MAX_HELD - 1].id, "999", "the oldest are listed");
+    assert!(status.held.iter().all(|held| held.items.len() == MAX_ITEMS));
+    assert_eq!(status.runs.len(), MAX_RUNS);
     assert_eq!((status.quarantined.len(), status.quarantined_total), (MAX_QUARANTINED, 9_999));
     assert_eq!((status.leader.as_str(), status.service.as_str()), ("a", "registry-sync"));
     assert_eq!(status.handled.len(), MAX_HANDLED);

@@ -35,7 +35,7 @@ pub struct Source {
 pub enum Kind {
     /// A Nacos cluster.
     Nacos(Box<nacos::Options>),
-    /// A watched file.
+    /// A file that is followed.
     File(file::Options),
 }
 

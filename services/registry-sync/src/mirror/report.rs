@@ -1,110 +1,70 @@
 //! What the mirror tells of itself.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime};
 
+use grey_core::ids::InstanceId;
 use grey_core::text::plain;
+use grey_core::version::Version;
+use grey_proto::sync::{HeldChange, HoldReason, Quarantined, SourceState, SyncSource, SyncStatus};
+use grey_sync::{MAX_HELD, MAX_ITEMS, MAX_QUARANTINED, timestamp};
+use pbjson_types::Timestamp;
 
 use super::classify::shown;
-use super::hold::Hold;
-use super::part::Part;
+use super::hold::Claim;
+use super::options::Source;
 use super::service::FORMER;
 use super::{Mirror, Progress, Unread};
 
-/// Most held changes and most quarantined instances that are told one by one.
-pub const MAX_TOLD: usize = 1_000;
-/// Most instances of a held change that are told one by one.
-pub const MAX_ITEMS: usize = 50;
-
 /// Why a change is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
     /// Instances vanished or became unhealthy.
     Drop,
     /// Instances have another version, or tell none any more.
     Flip,
 }
 
-/// A change that waits for confirmation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Accept it by this id, which changes when more is held.
-    pub id: String,
-    /// Why.
-    pub reason: Reason,
-    /// The service and the source, such as `payment@dc-1`.
-    pub subject: String,
-    /// Since when.
-    pub since: Instant,
-    /// When it is believed if it persists; none: never by time alone.
-    pub believed_at: Option<Instant>,
-    /// How many instances it concerns.
-    pub affected: usize,
-    /// How many are published of this service and source.
-    pub total: usize,
-    /// Which, at most [`MAX_ITEMS`].
-    pub items: Vec<String>,
+/// Tells instants as times of day.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    now: Instant,
+    wall: SystemTime,
 }
 
-/// Something that a registry lists and that is left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
-    /// The service, or the service and the instance.
-    pub subject: String,
-    /// The source that lists it.
-    pub source: String,
-    /// Why it is left out.
-    pub why: String,
-}
+impl Clock {
+    /// A clock that shows the time of day at the instant `now`, which is the present.
+    #[must_use]
+    pub fn at(now: Instant) -> Self {
+        Self { now, wall: SystemTime::now() }
+    }
 
-/// How the reading of one source goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceReport {
-    /// As configured.
-    pub name: String,
-    /// `nacos` or `file`.
-    pub kind: &'static str,
-    /// When everything was last read.
-    pub last_success: Option<Instant>,
-    /// When it was last read or tried.
-    pub last_attempt: Option<Instant>,
-    /// Why the last read failed; empty if it did not.
-    pub error: String,
-    /// Failures in a row.
-    pub failures: u64,
-}
-
-/// How many there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Services with instances.
-    pub services: usize,
-    /// Published instances that calls may be sent to.
-    pub routable: usize,
-    /// Published instances that their registry finds unhealthy.
-    pub unhealthy: usize,
-    /// Published instances that are switched off, or have no weight.
-    pub disabled: usize,
-    /// Published instances that are published otherwise than their registry says, until that is confirmed.
-    pub held: usize,
-    /// Listed instances that are left out.
-    pub quarantined: usize,
-    /// Listed services that are left out.
-    pub skipped: usize,
+    fn tell(&self, instant: Instant) -> Timestamp {
+        let wall = match instant.checked_duration_since(self.now) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.now.saturating_duration_since(instant)),
+        };
+        timestamp(wall.unwrap_or(self.wall))
+    }
 }
 
 impl Mirror {
-    /// How the reading of each source goes, in their order.
+    /// How the mirror stands. Lists hold as much as the contract allows; the totals say how much there is.
     #[must_use]
-    pub fn sources(&self) -> Vec<SourceReport> {
-        let report = |(source, progress): (&super::Source, &Progress)| SourceReport {
-            name: source.name.to_string(),
-            kind: source.kind,
-            last_success: progress.last_success,
-            last_attempt: progress.last_attempt,
-            error: progress.error.clone(),
-            failures: progress.failures,
-        };
-        self.options.sources.iter().zip(&self.sources).map(report).collect()
+    pub fn status(&self, clock: Clock) -> SyncStatus {
+        let sources = self.options.sources.iter().zip(&self.sources);
+        let (held, held_total) = self.held_changes(clock);
+        let counts = self.counts();
+        let left_out = ["quarantined", "skipped_services"].map(|state| counts[state]);
+        SyncStatus {
+            sources: sources.map(|(source, progress)| progress.told(source, clock)).collect(),
+            counts,
+            held,
+            held_total,
+            quarantined: self.left_out().take(MAX_QUARANTINED).collect(),
+            quarantined_total: left_out.iter().sum(),
+            ..SyncStatus::default()
+        }
     }
 
     /// Whether every source was read completely at least once.
@@ -113,95 +73,124 @@ impl Mirror {
         self.sources.iter().all(|source| source.seen_all)
     }
 
-    /// How many there are.
+    /// How many there are, by state: services with instances; published instances that calls may be sent to, that their
+    /// registry finds unhealthy, and that are switched off or have no weight; those that are published otherwise than
+    /// their registry says until that is confirmed; instances and services that are left out.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        let mut counts =
-            Counts { skipped: self.sources.iter().map(Progress::left_out).sum(), ..Counts::default() };
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let [mut services, mut routable, mut unhealthy, mut disabled, mut held, mut quarantined] = [0; 6];
         for service in self.services.values() {
-            counts.services += usize::from(!service.desired.is_empty());
+            services += usize::from(!service.desired.is_empty());
             for one in service.desired.values() {
                 match (one.is_routable(), one.enabled && one.weight > 0) {
-                    (true, _) => counts.routable += 1,
-                    (false, true) => counts.unhealthy += 1,
-                    (false, false) => counts.disabled += 1,
+                    (true, _) => routable += 1,
+                    (false, true) => unhealthy += 1,
+                    (false, false) => disabled += 1,
                 }
             }
-            counts.held +=
-                service.parts.iter().map(|part| part.drops.len() + part.flips.len()).sum::<usize>();
-            counts.quarantined += service.quarantined().count();
+            held += service.parts.iter().map(|part| part.drops.len() + part.flips.len()).sum::<usize>();
+            quarantined += service.quarantined().count();
         }
-        counts
+        let states = [
+            ("services", services),
+            ("routable", routable),
+            ("unhealthy", unhealthy),
+            ("disabled", disabled),
+            ("held", held),
+            ("quarantined", quarantined),
+            ("skipped_services", self.sources.iter().map(Progress::left_out).sum()),
+        ];
+        states.into_iter().map(|(state, count)| (state.to_owned(), count as u64)).collect()
     }
 
-    /// The held changes, oldest first, at most [`MAX_TOLD`] of them; and how many there are.
-    #[must_use]
-    pub fn held(&self) -> (Vec<Held>, usize) {
+    /// The held changes, oldest first, and how many there are.
+    fn held_changes(&self, clock: Clock) -> (Vec<HeldChange>, u64) {
         let mut held = Vec::new();
         for id in &self.held {
             let Some(service) = self.services.get(id) else { continue };
             for (at, part) in service.parts.iter().enumerate() {
-                let subject = format!("{id}@{}", self.source_name(at));
-                held.extend(self.held_change(part, &part.drops, Reason::Drop, &subject));
-                held.extend(self.held_change(part, &part.flips, Reason::Flip, &subject));
+                for (hold, reason) in [(&part.drops, Reason::Drop), (&part.flips, Reason::Flip)] {
+                    held.extend(hold.since().map(|since| (since, at, id, part, hold, reason)));
+                }
             }
         }
-        let total = held.len();
-        held.sort_by(|one, other| (one.since, &one.id).cmp(&(other.since, &other.id)));
-        held.truncate(MAX_TOLD);
-        (held, total)
-    }
-
-    fn held_change(&self, part: &Part, hold: &Hold, reason: Reason, subject: &str) -> Option<Held> {
-        let item = |(id, claim): (&grey_core::ids::InstanceId, &super::hold::Claim)| match reason {
-            Reason::Drop => id.to_string(),
-            Reason::Flip => {
-                let from = part.published().get(id).map_or("none", |one| one.version.as_str());
-                format!("{id}: {from} to {}", claim.as_ref().map_or("none", |version| version.as_str()))
-            }
-        };
-        Some(Held {
-            id: hold.id.clone(),
-            reason,
-            subject: subject.to_owned(),
-            since: hold.since()?,
-            believed_at: hold.believed_at(&self.options.guard, part.lists_any()),
-            affected: hold.len(),
-            total: part.published().len(),
-            items: hold.claims().take(MAX_ITEMS).map(item).collect(),
-        })
-    }
-
-    /// What is left out, at most [`MAX_TOLD`].
-    #[must_use]
-    pub fn left_out(&self) -> Vec<LeftOut> {
-        let skipped = self.sources.iter().enumerate().flat_map(|(at, progress)| {
-            let left_out = move |(name, why): (&String, &String)| LeftOut {
-                subject: name.clone(),
-                source: self.source_name(at).to_owned(),
-                why: plain(why).into_owned(),
+        let total = held.len() as u64;
+        held.sort_by(|(one, .., by, _), (other, .., than, _)| (one, &by.id).cmp(&(other, &than.id)));
+        held.truncate(MAX_HELD);
+        let held = held.into_iter().map(|(since, at, id, part, hold, reason)| {
+            let (kind, what) = match reason {
+                Reason::Drop => (HoldReason::InstanceDrop, "vanished or became unhealthy"),
+                Reason::Flip => (HoldReason::VersionFlip, "changed their version"),
             };
-            progress.skipped.iter().map(left_out)
+            let item = |(id, claim): (&InstanceId, &Claim)| match reason {
+                Reason::Drop => id.to_string(),
+                Reason::Flip => {
+                    let from = part.published().get(id).map_or("none", |one| one.version.as_str());
+                    format!("{id}: {from} to {}", claim.as_ref().map_or("none", Version::as_str))
+                }
+            };
+            let (affected, total) = (hold.len(), part.published().len());
+            let believed_at = hold.believed_at(&self.options.guard, part.lists_any());
+            HeldChange {
+                id: hold.id.clone(),
+                reason: kind.into(),
+                subject: format!("{id}@{}", self.source_name(at)),
+                summary: format!("{affected} of {total} instances {what} at once"),
+                held_since: Some(clock.tell(since)),
+                believed_at: believed_at.map(|at| clock.tell(at)),
+                affected: affected as u64,
+                total: total as u64,
+                items: hold.claims().take(MAX_ITEMS).map(item).collect(),
+            }
         });
-        let quarantined = self.services.iter().flat_map(|(id, service)| {
-            service.quarantined().map(move |(at, instance, why)| LeftOut {
-                subject: format!("{id} {instance}"),
-                source: self.source_name(at).to_owned(),
-                why: plain(why).into_owned(),
+        (held.collect(), total)
+    }
+
+    /// What registries list and is left out.
+    fn left_out(&self) -> impl Iterator<Item = Quarantined> {
+        let left_out = move |at, subject: String, why: &str| Quarantined {
+            subject,
+            source: self.source_name(at).to_owned(),
+            why: plain(why).into_owned(),
+        };
+        let sources = || self.sources.iter().enumerate();
+        let unread = sources().flat_map(move |(at, progress)| {
+            let unread = progress.unread.values();
+            unread.map(move |Unread { name, why, .. }| {
+                left_out(at, shown(name), &format!("could not be read, and stays as it was: {why}"))
             })
         });
-        let unread = self.sources.iter().enumerate().flat_map(|(at, progress)| {
-            let left_out = move |unread: &Unread| LeftOut {
-                subject: shown(&unread.name),
-                source: self.source_name(at).to_owned(),
-                why: format!("could not be read, and stays as it was: {}", plain(&unread.why)),
-            };
-            progress.unread.values().map(left_out)
+        let skipped = sources().flat_map(move |(at, progress)| {
+            progress.skipped.iter().map(move |(name, why)| left_out(at, name.clone(), why))
         });
-        unread.chain(skipped).chain(quarantined).take(MAX_TOLD).collect()
+        let quarantined = self.services.iter().flat_map(move |(id, service)| {
+            service.quarantined().map(move |(at, one, why)| left_out(at, format!("{id} {one}"), why))
+        });
+        unread.chain(skipped).chain(quarantined)
     }
 
-    fn source_name(&self, at: usize) -> &str {
+    /// What the source number `at` is called.
+    #[must_use]
+    pub fn source_name(&self, at: usize) -> &str {
         self.options.sources.get(at).map_or(FORMER, |source| source.name.as_str())
+    }
+}
+
+impl Progress {
+    fn told(&self, source: &Source, clock: Clock) -> SyncSource {
+        let state = match (self.failures, self.last_attempt) {
+            (1.., _) => SourceState::Failing,
+            (0, None) => SourceState::Pending,
+            (0, Some(_)) => SourceState::Ok,
+        };
+        SyncSource {
+            name: source.name.to_string(),
+            kind: source.kind.to_owned(),
+            state: state.into(),
+            last_success: self.last_success.map(|at| clock.tell(at)),
+            last_attempt: self.last_attempt.map(|at| clock.tell(at)),
+            error: self.error.clone(),
+            failures: self.failures,
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use grey_core::ids::{Name, ServiceId};
 use grey_core::instance::Instance;
+use grey_proto::sync::{HeldChange, HoldReason, SyncStatus};
 
 use super::*;
 use crate::registry::Registered;
@@ -128,14 +129,18 @@ impl World {
         self.published("payment").iter().filter(|one| one.is_routable()).count()
     }
 
-    fn only_held(&self) -> Held {
-        let (mut held, total) = self.mirror.held();
-        assert_eq!(total, 1, "{held:?}");
-        held.remove(0)
+    fn status(&self) -> SyncStatus {
+        self.mirror.status(Clock::at(self.now))
+    }
+
+    fn only_held(&self) -> HeldChange {
+        let mut status = self.status();
+        assert_eq!(status.held_total, 1, "{:?}", status.held);
+        status.held.remove(0)
     }
 
     fn nothing_held(&self) -> bool {
-        self.mirror.held().1 == 0
+        self.status().held_total == 0
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::{BoxStream, SelectAll, StreamExt as _, unfold};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,9 @@ use crate::registry::{Registry, Sighting};
 /// Sightings of one registry that wait to be taken in; a registry that tells more has to wait itself.
 const WAITING: usize = 64;
 
+/// What registries tell, with the number of the one that does.
+pub(super) type Sightings = SelectAll<BoxStream<'static, (usize, Sighting)>>;
+
 /// What follows the registries; everything ends when it is dropped.
 #[derive(Default)]
 pub(super) struct Followed {
@@ -21,26 +25,17 @@ pub(super) struct Followed {
 
 impl Followed {
     /// Follows `registries`; what they tell comes with the number of the one that tells it.
-    pub(super) fn start(
-        registries: Vec<Box<dyn Registry>>,
-        token: &CancellationToken,
-    ) -> (Self, mpsc::Receiver<(usize, Sighting)>) {
-        let (all, sightings) = mpsc::channel(WAITING);
+    pub(super) fn start(registries: Vec<Box<dyn Registry>>, token: &CancellationToken) -> (Self, Sightings) {
         let mut followed = Self::default();
+        let mut sightings = Sightings::new();
         for (source, registry) in registries.into_iter().enumerate() {
-            let (sender, mut own) = mpsc::channel(WAITING);
+            let (sender, told) = mpsc::channel(WAITING);
             let again = Again::default();
             followed.again.push(Arc::clone(&again));
             let token = token.clone();
             followed.tasks.spawn(async move { registry.follow(sender, again, token).await });
-            let all = all.clone();
-            followed.tasks.spawn(async move {
-                while let Some(sighting) = own.recv().await {
-                    if all.send((source, sighting)).await.is_err() {
-                        return;
-                    }
-                }
-            });
+            let told = unfold(told, |mut told| async move { Some((told.recv().await?, told)) });
+            sightings.push(told.map(move |sighting| (source, sighting)).boxed());
         }
         (followed, sightings)
     }

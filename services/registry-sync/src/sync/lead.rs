@@ -7,14 +7,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use grey_core::ids::ServiceId;
+use grey_proto::sync::SyncStatus;
 use grey_state::instances::{Damaged, Loaded};
 use grey_state::{Error, FencingToken};
 use grey_sync::Tenure;
-use tokio::task::AbortHandle;
+use tokio::task::{JoinError, JoinSet};
 
-use super::work::{Done, probe};
-use super::{Sync, status};
-use crate::mirror::Write;
+use super::Sync;
+use super::requests::Requested;
+use super::work::{Next, probe};
+use crate::mirror::{Clock, Write};
 
 /// Lists written at the same time.
 const WRITERS: usize = 16;
@@ -29,9 +31,11 @@ const REREADS: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// Pauses after failures, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-/// The lead, and what is going on under it.
+/// The lead, and what is going on under it; that ends with it.
 pub(super) struct Leading {
-    pub(super) tenure: Tenure,
+    tenure: Tenure,
+    work: JoinSet<Next>,
+    pub(super) requested: Requested,
     adopted: bool,
     loading: bool,
     load_at: Instant,
@@ -39,8 +43,7 @@ pub(super) struct Leading {
     reread_at: (Instant, Duration),
     watching: bool,
     watch_at: Instant,
-    doubting: Option<AbortHandle>,
-    doubt_at: Instant,
+    doubting: bool,
     /// Lists whose writing was begun.
     writes: u64,
     /// Services whose list is being written.
@@ -60,14 +63,15 @@ impl Leading {
         let now = Instant::now();
         Self {
             tenure,
+            work: JoinSet::new(),
+            requested: Requested::default(),
             adopted: false,
             loading: false,
             load_at: now,
             reread_at: (now, REREADS.0),
             watching: false,
             watch_at: now,
-            doubting: None,
-            doubt_at: now,
+            doubting: false,
             writes: 0,
             writing: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -89,6 +93,20 @@ impl Leading {
         self.tenure.token()
     }
 
+    /// Waits for what comes next.
+    pub(super) async fn next(&mut self) -> Next {
+        tokio::select! {
+            Some(ended) = self.work.join_next() => match ended.map_err(JoinError::try_into_panic) {
+                Ok(next) => next,
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                // The process ends.
+                Err(Err(_)) => std::future::pending().await,
+            },
+            asked = self.tenure.asked(), if self.adopted => Next::Asked(asked),
+            else => std::future::pending().await,
+        }
+    }
+
     /// There is a reason to read everything.
     fn reread(&mut self) {
         self.load_at = self.load_at.min(self.reread_at.0);
@@ -106,26 +124,16 @@ impl Leading {
     }
 }
 
-/// Doubts belong to whoever leads next.
-impl Drop for Leading {
-    fn drop(&mut self) {
-        if let Some(doubting) = self.doubting.take() {
-            doubting.abort();
-        }
-    }
-}
-
 impl Sync {
     /// Starts whatever is due in the lead.
     pub(super) fn lead(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
-        let token = leading.token();
         if !leading.loading && leading.load_at <= now {
             (leading.loading, leading.touched) = (true, leading.writing.clone());
             let pause = leading.reread_at.1;
             leading.reread_at = (now + pause, (pause * 2).min(REREADS.1));
             let instances = self.parts.state.instances.clone();
-            self.work.spawn(async move { Done::Loaded(token, instances.load().await) });
+            leading.work.spawn(async move { Next::Loaded(instances.load().await) });
         }
         if leading.adopted {
             self.write(now);
@@ -156,9 +164,9 @@ impl Sync {
                 leading.touched.insert(list.service.clone());
             }
             let (token, instances) = (leading.token(), self.parts.state.instances.clone());
-            self.work.spawn(async move {
+            leading.work.spawn(async move {
                 let result = instances.replace(token, &list).await;
-                Done::Wrote { token, list, since, result }
+                Next::Wrote { list, since, result }
             });
         }
         // All the rest is on its way; what fails or changes meanwhile sets the time again.
@@ -179,7 +187,7 @@ impl Sync {
         if !targets.is_empty() {
             leading.probing = true;
             let prober = self.parts.prober.clone();
-            self.work.spawn(async move { Done::Probed(probe(&prober, targets).await) });
+            leading.work.spawn(async move { Next::Probed(probe(&prober, targets).await) });
         }
     }
 
@@ -194,75 +202,63 @@ impl Sync {
     pub(super) fn tell_now(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
         (leading.news, leading.told_at) = (false, now);
-        let status = status::of(&self.parts.mirror, self.requested.runs(), now);
+        let status =
+            SyncStatus { runs: leading.requested.runs(), ..self.parts.mirror.status(Clock::at(now)) };
         leading.tenure.tell(|told| *told = status);
     }
 
-    /// Takes in how something ended.
-    pub(super) fn done(&mut self, done: Done) {
+    /// Takes in what came under the lead.
+    pub(super) fn take(&mut self, next: Next) {
         let now = Instant::now();
-        match done {
-            Done::Loaded(token, result) => self.loaded(token, result, now),
-            Done::Wrote { token, list, since, result } => {
+        let Some(leading) = &mut self.leading else { return };
+        match next {
+            Next::Asked(requests) => requests.into_iter().for_each(|request| self.request(request, now)),
+            Next::Loaded(result) => self.loaded(result, now),
+            Next::Wrote { list, since, result } => {
                 self.parts.metrics.wrote(&result, now.saturating_duration_since(since));
-                let leads = self.leads(token);
-                if let Some(leading) = self.leading.as_mut().filter(|_| leads) {
-                    leading.writing.remove(&list.service);
-                }
+                leading.writing.remove(&list.service);
                 match result {
-                    Ok(()) if leads => {
-                        if let Some(leading) = &mut self.leading {
-                            leading.failures = 0;
-                        }
+                    Ok(()) => {
+                        leading.failures = 0;
                         self.parts.mirror.written(list, now);
                     }
-                    Ok(()) => {}
                     Err(error) => {
                         self.parts.mirror.write_failed(&list.service, now);
-                        self.failed(token, &error, now);
+                        self.failed(&error, now);
                     }
                 }
                 self.changed(now);
             }
-            Done::Probed(answers) => {
+            Next::Probed(answers) => {
+                leading.probing = false;
                 for (_, verdict) in &answers {
                     self.parts.metrics.probed(verdict);
                 }
                 self.parts.mirror.probed(&answers, now);
-                if let Some(leading) = &mut self.leading {
-                    leading.probing = false;
-                }
                 self.changed(now);
             }
-            Done::Watched(token, writes, result) => self.watched(token, writes, result, now),
-            Done::Doubted(token, result) => self.doubted(token, result, now),
+            Next::Watched(writes, result) => self.watched(writes, result, now),
+            Next::Doubted(result) => self.doubted(result, now),
         }
     }
 
-    fn leads(&self, token: FencingToken) -> bool {
-        self.leading.as_ref().is_some_and(|leading| leading.token() == token)
-    }
-
-    fn loaded(&mut self, token: FencingToken, result: Result<Loaded, Error>, now: Instant) {
+    fn loaded(&mut self, result: Result<Loaded, Error>, now: Instant) {
         let seen_all = self.parts.mirror.has_seen_all();
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
+        let Some(leading) = &mut self.leading else { return };
         leading.loading = false;
-        let loaded = match result {
-            Ok(loaded) => Some((loaded.lists, loaded.damaged)),
+        let (lists, damaged) = match result {
+            Ok(loaded) => (loaded.lists, loaded.damaged),
             // Lists that do not read are written again, once it is known what belongs there.
             Err(error @ Error::Corrupt { .. }) if seen_all => {
-                let why = error.to_string();
-                Some((Vec::new(), vec![Damaged { service: None, why }]))
+                (Vec::new(), vec![Damaged { service: None, why: error.to_string() }])
             }
             Err(error) => {
-                self.failed(token, &error, now);
-                None
+                self.failed(&error, now);
+                if let Some(leading) = &mut self.leading {
+                    leading.load_at = leading.resume_at;
+                }
+                return;
             }
-        };
-        let Some(leading) = self.leading.as_mut() else { return };
-        let Some((lists, damaged)) = loaded else {
-            leading.load_at = leading.resume_at;
-            return;
         };
         leading.load_at = now + self.parts.pace.verify;
         self.reached.store(true, Ordering::Relaxed);
@@ -272,7 +268,11 @@ impl Sync {
             self.parts.mirror.verify(lists, &damaged, &except, now);
         } else {
             leading.adopted = true;
-            tracing::info!(fencing.token = token.0, lists.count = lists.len(), "instance lists taken over");
+            tracing::info!(
+                fencing.token = leading.token().0,
+                lists.count = lists.len(),
+                "instance lists taken over"
+            );
             self.parts.mirror.adopt(lists, &damaged, now);
         }
         for Damaged { service, why } in damaged {
@@ -282,19 +282,18 @@ impl Sync {
                 tracing::error!(error = why, "instances in shared state are damaged, written again");
             }
         }
-        let found = found_damage || !self.parts.mirror.is_written();
-        if let Some(leading) = self.leading.as_mut().filter(|_| found) {
+        if found_damage || !self.parts.mirror.is_written() {
             leading.reread_at = (now + REREADS.0, REREADS.0);
         }
         self.changed(now);
     }
 
     /// Shared state has refused something.
-    fn failed(&mut self, token: FencingToken, error: &Error, now: Instant) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
+    fn failed(&mut self, error: &Error, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
         if let Error::Fenced { newest, .. } = error {
-            tracing::warn!(fencing.token = token.0, %error, "a newer leader has written, stepping down");
-            self.step_down();
+            tracing::warn!(fencing.token = leading.token().0, %error, "a newer leader has written, stepping down");
+            self.leading = None;
             self.parts.lead.fenced(FencingToken(*newest));
             return;
         }

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime};
 use grey_proto::sync::SyncRun;
 use grey_sync::{Action, MAX_RUNS, Request, timestamp};
 
-use super::{Sync, status};
+use super::{Parts, Sync};
+use crate::mirror::Mirror;
 
 /// Most requests under way.
 const MAX_OPEN: usize = 1_000;
@@ -47,50 +48,66 @@ impl Requested {
     }
 }
 
+impl Open {
+    /// Why it ended without its effect, if it did.
+    fn outcome(&self, mirror: &Mirror, written: bool) -> Result<(), String> {
+        let failed = self.failed.iter().map(|(at, why)| format!("{}: {why}", mirror.source_name(*at)));
+        let late = self.waiting.iter().map(|at| format!("{}: no answer in time", mirror.source_name(*at)));
+        match failed.chain(late).collect::<Vec<_>>() {
+            faults if !faults.is_empty() => Err(faults.join("; ")),
+            _ if !written => Err("not everything could be written in time".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Sync {
     /// Begins to carry out a request.
     pub(super) fn request(&mut self, request: Request, now: Instant) {
-        if self.requested.open.len() >= MAX_OPEN {
-            self.parts.desk.handled(&request, Err(format!("{MAX_OPEN} requests are under way")));
+        let Some(leading) = &mut self.leading else { return };
+        let Parts { mirror, desk, .. } = &mut self.parts;
+        if leading.requested.open.len() >= MAX_OPEN {
+            desk.handled(&request, Err(format!("{MAX_OPEN} requests are under way")));
             return;
         }
         let waiting: BTreeSet<usize> = match &request.action {
             Action::Trigger => (0..self.followed.len()).collect(),
             Action::Accept(change) => {
-                if let Err(unknown) = self.parts.mirror.accept(change, now) {
-                    self.parts.desk.handled(&request, Err(unknown.to_string()));
+                if let Err(unknown) = mirror.accept(change, now) {
+                    desk.handled(&request, Err(unknown.to_string()));
                     return;
                 }
-                self.changed(now);
                 BTreeSet::new()
             }
         };
         waiting.iter().for_each(|source| self.followed.ask_again(*source));
         let began = (now, SystemTime::now());
-        self.requested.open.push(Open { request, began, waiting, failed: BTreeMap::new() });
+        leading.requested.open.push(Open { request, began, waiting, failed: BTreeMap::new() });
+        self.changed(now);
     }
 
     /// Ends the requests whose effect is written, or which take too long.
     pub(super) fn carry_out(&mut self, now: Instant) {
-        let written = self.parts.mirror.is_written();
-        let patience = self.parts.pace.trigger_timeout;
-        let ended = self.requested.open.extract_if(.., |open| {
-            (open.waiting.is_empty() && written) || now.saturating_duration_since(open.began.0) >= patience
-        });
-        let ended: Vec<Open> = ended.collect();
+        let Some(leading) = &mut self.leading else { return };
+        let Parts { mirror, pace, .. } = &self.parts;
+        let Requested { open, runs } = &mut leading.requested;
+        let written = mirror.is_written();
         let mut handled = Vec::new();
-        for open in ended {
-            let outcome = self.outcome(&open, written);
+        let is_over = |open: &mut Open| {
+            let elapsed = now.saturating_duration_since(open.began.0);
+            (open.waiting.is_empty() && written) || elapsed >= pace.trigger_timeout
+        };
+        for open in open.extract_if(.., is_over) {
+            let outcome = open.outcome(mirror, written);
             if open.request.action == Action::Trigger {
-                let elapsed = now.saturating_duration_since(open.began.0);
                 let run = SyncRun {
                     began_at: Some(timestamp(open.began.1)),
-                    elapsed: Some(elapsed.into()),
+                    elapsed: Some(now.saturating_duration_since(open.began.0).into()),
                     error: outcome.clone().err().unwrap_or_default(),
-                    counts: status::by_state(self.parts.mirror.counts()),
+                    counts: mirror.counts(),
                 };
-                self.requested.runs.push_front(run);
-                self.requested.runs.truncate(MAX_RUNS);
+                runs.push_front(run);
+                runs.truncate(MAX_RUNS);
             }
             handled.push((open.request, outcome));
         }
@@ -101,17 +118,5 @@ impl Sync {
         for (request, outcome) in handled {
             self.parts.desk.handled(&request, outcome);
         }
-    }
-
-    fn outcome(&self, open: &Open, written: bool) -> Result<(), String> {
-        let sources = self.parts.mirror.sources();
-        let name = |at: &usize| sources.get(*at).map_or("", |source| source.name.as_str());
-        let mut faults: Vec<String> =
-            open.failed.iter().map(|(at, why)| format!("{}: {why}", name(at))).collect();
-        faults.extend(open.waiting.iter().map(|at| format!("{}: no answer in time", name(at))));
-        if faults.is_empty() && !written {
-            faults.push("not everything could be written in time".to_owned());
-        }
-        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 }

@@ -1,25 +1,28 @@
-//! What takes time, and how it ends.
+//! What takes time under a lead, and how it ends.
 
 use std::time::{Duration, Instant};
 
 use grey_core::ids::Name;
 use grey_state::instances::{Doubt, Loaded, ServiceInstances, WRITER};
-use grey_state::{Error, FencingToken, State};
+use grey_state::{Error, State};
+use grey_sync::Request;
 use tokio::task::JoinSet;
 
 use crate::mirror::Target;
 use crate::probe::{Prober, Verdict};
 
-/// How something ended.
-pub(super) enum Done {
+/// What comes next under a lead.
+pub(super) enum Next {
+    /// Something is asked of the leader.
+    Asked(Vec<Request>),
     /// Everything that shared state has was read.
-    Loaded(FencingToken, Result<Loaded, Error>),
+    Loaded(Result<Loaded, Error>),
     /// A list was written.
-    Wrote { token: FencingToken, list: ServiceInstances, since: Instant, result: Result<(), Error> },
+    Wrote { list: ServiceInstances, since: Instant, result: Result<(), Error> },
     /// The digest of all lists in shared state was read, while so many writes had been begun.
-    Watched(FencingToken, u64, Result<Option<u64>, Error>),
+    Watched(u64, Result<Option<u64>, Error>),
     /// Doubts of readers were looked for.
-    Doubted(FencingToken, Result<Vec<Doubt>, Error>),
+    Doubted(Result<Vec<Doubt>, Error>),
     /// Instances were asked themselves.
     Probed(Vec<(Target, Verdict)>),
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use grey_registry_sync::registry::file::{FileRegistry, MAX_BYTES, Options, render};
 use grey_registry_sync::registry::{Listing, Registered, Registry};
 use grey_runtime::{Faults, Validate as _};
+use grey_testkit::eventually;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -20,7 +21,7 @@ use crate::registry_conformance::{Upstream, conforms};
 /// Nothing is read in turn: what is seen was noticed.
 const NEVER: Duration = Duration::from_secs(3600);
 /// Long enough for an unwanted sighting to show up, mostly; it is waited for in vain.
-const A_WHILE: Duration = Duration::from_millis(300);
+const A_WHILE: Duration = Duration::from_millis(200);
 
 /// A file of `count` instances of one service.
 fn payment(count: usize) -> String {
@@ -195,7 +196,7 @@ fn replace_bytes(path: &Path, bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_file_that_is_being_written_is_read_once_it_is_closed() {
+async fn a_file_that_is_being_written_is_read_once_its_writer_rests() {
     let (_directory, path, following) = followed(40).await;
     let mut file = fs::File::create(&path).unwrap();
     let text = payment(41);
@@ -206,10 +207,21 @@ async fn a_file_that_is_being_written_is_read_once_it_is_closed() {
         let told = following.until("it is told", |seen| seen.alls > 1 || !seen.failures.is_empty());
         assert!(timeout(A_WHILE, told).await.is_err());
     }
-    drop(file);
     until_count(&following, 41).await;
     let seen = following.end().await;
     assert_eq!((seen.smallest, seen.alls, seen.failures), (Some(40), 2, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_file_whose_writer_never_rests_is_read_all_the_same() {
+    let (_directory, path, following) = followed(1).await;
+    let mut count = 1;
+    eventually(SOON, "it is told", async || {
+        count = count % 200 + 2;
+        fs::write(&path, payment(count)).unwrap();
+        following.seen().alls > 1
+    })
+    .await;
 }
 
 #[tokio::test]

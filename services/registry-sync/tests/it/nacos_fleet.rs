@@ -10,6 +10,7 @@ use grey_registry_sync::registry::nacos::Options;
 use grey_runtime::tls;
 use nacos_sdk::api::naming::{NamingService, NamingServiceBuilder, ServiceInstance};
 use nacos_sdk::api::props::ClientProps;
+use reqwest::Method;
 
 use crate::following::SOON;
 
@@ -86,16 +87,7 @@ pub(crate) async fn register_persistent(
     service: &str,
     instance: ServiceInstance,
 ) -> Result<()> {
-    tls::install_provider();
-    let form = [
-        ("serviceName", service.to_owned()),
-        ("ip", instance.ip),
-        ("port", instance.port.to_string()),
-        ("ephemeral", "false".to_owned()),
-    ];
-    let request = reqwest::Client::new().post(format!("http://{server}/nacos/v1/ns/instance")).form(&form);
-    request.timeout(SOON).send().await?.error_for_status()?;
-    Ok(())
+    state(Method::POST, server, service, instance, ("ephemeral", false)).await
 }
 
 /// Switches an instance on or off, as an operator does.
@@ -105,15 +97,26 @@ pub(crate) async fn switch(
     instance: ServiceInstance,
     enabled: bool,
 ) -> Result<()> {
+    state(Method::PUT, server, service, instance, ("enabled", enabled)).await
+}
+
+/// States something about an instance by HTTP.
+async fn state(
+    method: Method,
+    server: SocketAddr,
+    service: &str,
+    instance: ServiceInstance,
+    (what, is_so): (&str, bool),
+) -> Result<()> {
     tls::install_provider();
     let form = [
         ("serviceName", service.to_owned()),
         ("ip", instance.ip),
         ("port", instance.port.to_string()),
-        ("enabled", enabled.to_string()),
+        (what, is_so.to_string()),
     ];
-    let request = reqwest::Client::new().put(format!("http://{server}/nacos/v1/ns/instance")).form(&form);
-    request.timeout(SOON).send().await?.error_for_status()?;
+    let url = format!("http://{server}/nacos/v1/ns/instance");
+    reqwest::Client::new().request(method, url).form(&form).timeout(SOON).send().await?.error_for_status()?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use grey_runtime::tls::Acceptor;
 use grey_testkit::{Nacos, ReservedPort};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,25 +26,23 @@ pub(crate) struct Gate {
 impl Gate {
     /// Opens a gate that lets everything through.
     pub(crate) async fn open(server: &Nacos) -> Result<Self> {
+        Self::start(server, None).await
+    }
+
+    /// Opens one that encrypts: what clients send must be for `acceptor`.
+    pub(crate) async fn encrypted(server: &Nacos, acceptor: Acceptor) -> Result<Self> {
+        Self::start(server, Some(acceptor)).await
+    }
+
+    async fn start(server: &Nacos, acceptor: Option<Acceptor>) -> Result<Self> {
         let (http, grpc) = ports()?;
         let is_open = watch::Sender::new(true);
         let mut tasks = JoinSet::new();
         for (port, target) in [(&http, server.addr()), (&grpc, server.grpc_addr())] {
             let listener = TcpListener::bind(port.addr()).await?;
-            tasks.spawn(accept(listener, target, is_open.subscribe()));
+            tasks.spawn(accept(listener, target, acceptor.clone(), is_open.subscribe()));
         }
         Ok(Self { http, _grpc: grpc, is_open, _tasks: tasks })
-    }
-
-    /// Opens one that encrypts: what clients send must be for `acceptor`.
-    pub(crate) async fn encrypted(server: &Nacos, acceptor: &Acceptor) -> Result<Self> {
-        let (http, grpc) = ports()?;
-        let mut tasks = JoinSet::new();
-        for (port, target) in [(&http, server.addr()), (&grpc, server.grpc_addr())] {
-            let listener = TcpListener::bind(port.addr()).await?;
-            tasks.spawn(decrypt(listener, target, acceptor.clone()));
-        }
-        Ok(Self { http, _grpc: grpc, is_open: watch::Sender::new(true), _tasks: tasks })
     }
 
     /// The address to configure clients with.
@@ -62,27 +61,33 @@ impl Gate {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, is_open: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    target: SocketAddr,
+    acceptor: Option<Acceptor>,
+    is_open: watch::Receiver<bool>,
+) {
     let mut links = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        links.spawn(link(stream, target, is_open.clone()));
-    }
-}
-
-async fn decrypt(listener: TcpListener, target: SocketAddr, acceptor: Acceptor) {
-    let mut links = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let acceptor = acceptor.clone();
+        let (acceptor, is_open) = (acceptor.clone(), is_open.clone());
         links.spawn(async move {
-            let Ok(mut stream) = acceptor.accept(stream).await else { return };
-            let Ok(mut server) = TcpStream::connect(target).await else { return };
-            drop(tokio::io::copy_bidirectional(&mut stream, &mut server).await);
+            match acceptor {
+                None => link(stream, target, is_open).await,
+                Some(acceptor) => {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    link(stream, target, is_open).await;
+                }
+            }
         });
     }
 }
 
 /// Passes on until the gate is shut, and then keeps both ends open without ever passing anything on.
-async fn link(mut stream: TcpStream, target: SocketAddr, mut is_open: watch::Receiver<bool>) {
+async fn link(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    target: SocketAddr,
+    mut is_open: watch::Receiver<bool>,
+) {
     let mut server = None;
     if *is_open.borrow_and_update() {
         let Ok(mut connected) = TcpStream::connect(target).await else { return };

@@ -3,11 +3,22 @@
 use super::*;
 
 #[test]
-fn a_few_instances_vanish_at_once() {
-    let mut world = World::with(4);
-    world.payment(many(2));
-    assert_eq!(world.count(), 2);
-    assert!(world.nothing_held());
+fn drops_within_a_window_add_up_to_what_may_vanish_at_once() {
+    // What is left of so many and for how many seconds; what stays, and how many of it are held.
+    let cases: [(_, &[_], _, _); 4] = [
+        (4, &[(2, 0)], 2, 0),
+        (10, &[(8, 1), (6, 1), (5, 1)], 5, 0),
+        (10, &[(8, 1), (6, 1), (5, 1), (4, 0)], 5, 1),
+        (10, &[(5, 31), (3, 0)], 3, 0),
+    ];
+    for (first, drops, stay, held) in cases {
+        let mut world = World::with(first);
+        for (left, seconds) in drops {
+            world.payment(many(*left));
+            world.pass(*seconds);
+        }
+        assert_eq!((world.count(), world.status().counts["held"]), (stay, held), "{drops:?}");
+    }
 }
 
 #[test]
@@ -16,32 +27,11 @@ fn a_drop_beyond_the_share_is_held_whole() {
     world.payment(many(5));
     assert_eq!(world.count(), 20);
     let held = world.only_held();
-    assert_eq!((held.reason, held.subject.as_str()), (Reason::Drop, "payment@dc-1"));
+    assert_eq!((held.reason(), held.subject.as_str()), (HoldReason::InstanceDrop, "payment@dc-1"));
     assert_eq!((held.affected, held.total, held.items.len()), (15, 20, 15));
-    assert_eq!(held.believed_at, Some(world.now + Guard::default().confirm_after));
-    assert_eq!(world.mirror.counts().held, 15);
-}
-
-#[test]
-fn small_drops_within_a_window_add_up() {
-    let mut world = World::with(10);
-    for left in [8, 6, 5] {
-        world.payment(many(left));
-        world.pass(1);
-    }
-    assert_eq!(world.count(), 5);
-    world.payment(many(4));
-    assert_eq!(world.count(), 5);
-    assert_eq!(world.only_held().affected, 1);
-}
-
-#[test]
-fn a_drop_in_another_window_is_another_drop() {
-    let mut world = World::with(10);
-    world.payment(many(5));
-    world.pass(31);
-    world.payment(many(3));
-    assert_eq!(world.count(), 3);
+    let seconds = held.believed_at.unwrap().seconds - held.held_since.unwrap().seconds;
+    assert_eq!(u64::try_from(seconds), Ok(Guard::default().confirm_after.as_secs()));
+    assert_eq!(world.status().counts["held"], 15);
 }
 
 #[test]
@@ -150,17 +140,20 @@ fn a_persisting_drop_is_believed_by_time() {
 }
 
 #[test]
-fn a_source_that_fails_in_between_has_to_begin_again() {
-    let mut world = World::with(20);
-    world.payment(many(5));
-    world.pass(290);
-    world.fail(0);
-    world.pass(290);
-    world.payment(many(5));
-    assert_eq!(world.count(), 20);
-    world.pass(10);
-    world.payment(many(5));
-    assert_eq!(world.count(), 5);
+fn what_cannot_be_read_in_between_has_to_begin_again() {
+    let interruptions: [fn(&mut World); 2] = [|world| world.fail(0), |world| unread(world, "payment")];
+    for interrupt in interruptions {
+        let mut world = World::with(20);
+        world.payment(many(5));
+        world.pass(290);
+        interrupt(&mut world);
+        world.pass(290);
+        world.payment(many(5));
+        assert_eq!(world.count(), 20);
+        world.pass(10);
+        world.payment(many(5));
+        assert_eq!(world.count(), 5);
+    }
 }
 
 #[test]
@@ -213,12 +206,13 @@ fn a_failing_source_changes_nothing() {
         world.pass(600);
     }
     assert_eq!(world.count(), 3);
-    let report = world.mirror.sources().remove(0);
-    assert_eq!((report.failures, report.error.as_str()), (5, "away"));
-    assert!(report.last_success < report.last_attempt);
+    let source = world.status().sources.remove(0);
+    assert_eq!((source.failures, source.error.as_str()), (5, "away"));
+    let [success, attempt] = [source.last_success, source.last_attempt].map(|at| at.unwrap().seconds);
+    assert!(success < attempt);
     world.payment(many(3));
-    let report = world.mirror.sources().remove(0);
-    assert_eq!((report.failures, report.error.as_str()), (0, ""));
+    let source = world.status().sources.remove(0);
+    assert_eq!((source.failures, source.error.as_str()), (0, ""));
 }
 
 #[test]
@@ -267,7 +261,7 @@ fn a_flip_of_many_versions_is_held_until_the_instances_say_so() {
     let mut world = World::with(3);
     world.payment(with_versions(&["2", "2", "2"]));
     assert_eq!(world.routes("payment"), "i00 v1.0, i01 v1.0, i02 v1.0");
-    assert_eq!(world.only_held().reason, Reason::Flip);
+    assert_eq!(world.only_held().reason(), HoldReason::VersionFlip);
     world.probe(|address| match address.split('.').next() {
         Some("i00") => alive("2.0.0"),
         Some("i01") => alive("1.0"),
@@ -295,14 +289,14 @@ fn lost_versions_are_quarantined_one_by_one_and_held_in_mass() {
     let mut world = World::with(4);
     world.payment(with_versions(&["", "1", "1", "1"]));
     assert_eq!(world.routes("payment"), "i01 v1.0, i02 v1.0, i03 v1.0");
-    assert_eq!(world.mirror.left_out()[0].subject, "payment i00");
+    assert_eq!(world.status().quarantined[0].subject, "payment i00");
     let mut world = World::with(4);
     world.payment(with_versions(&["", "", "", ""]));
     assert_eq!(world.count(), 4);
-    assert!(world.mirror.left_out().is_empty());
+    assert!(world.status().quarantined.is_empty());
     world.mirror.accept(&world.only_held().id, world.now).unwrap();
     assert_eq!(world.count(), 0);
-    assert_eq!(world.mirror.counts().quarantined, 4);
+    assert_eq!(world.status().counts["quarantined"], 4);
 }
 
 /// An instance at the address of the first one of [`many`].
@@ -360,29 +354,14 @@ fn a_service_that_cannot_be_read_stays_and_stops_no_other() {
     }
     assert_eq!(world.count(), 1, "its timers went on");
     assert_eq!(world.routes("orders"), "b v1.0");
-    let source = &world.mirror.sources()[0];
-    assert_eq!((source.failures, source.error.as_str()), (0, ""));
-    let left_out = world.mirror.left_out();
+    let SyncStatus { sources, quarantined: left_out, .. } = world.status();
+    assert_eq!((sources[0].failures, sources[0].error.as_str()), (0, ""));
     assert_eq!((left_out.len(), left_out[0].subject.as_str()), (1, "orders"));
     assert!(left_out[0].why.contains("too large"), "{}", left_out[0].why);
     // It can be read again, or is not listed any more.
     let mut gone = World { mirror: world.mirror, now: world.now };
     gone.all(0, vec![listing("payment", many(1))]);
-    assert_eq!((gone.mirror.left_out().len(), gone.only_held().subject.as_str()), (0, "orders@dc-1"));
-}
-
-#[test]
-fn what_is_held_of_a_service_that_cannot_be_read_has_to_begin_again() {
-    let mut world = World::with(20);
-    world.payment(many(5));
-    world.pass(290);
-    unread(&mut world, "payment");
-    world.pass(290);
-    world.payment(many(5));
-    assert_eq!(world.count(), 20);
-    world.pass(10);
-    world.payment(many(5));
-    assert_eq!(world.count(), 5);
+    assert_eq!((gone.status().quarantined.len(), gone.only_held().subject.as_str()), (0, "orders@dc-1"));
 }
 
 #[test]

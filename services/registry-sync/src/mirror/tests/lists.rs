@@ -50,7 +50,7 @@ fn what_is_not_shown_is_cleaned_wherever_a_registry_says_it() {
     world.payment(vec![Registered { metadata, ..on("a", "1") }, on("b\u{2800}", "1")]);
     let one = world.published("payment").remove(0);
     assert_eq!(one.metadata, [("no te".to_owned(), "a b".to_owned())].into());
-    let told = world.mirror.left_out().remove(0);
+    let told = world.status().quarantined.remove(0);
     assert_eq!(told.subject, "payment b ");
     assert!(is_plain(&told.why), "{}", told.why);
 }
@@ -64,12 +64,9 @@ fn what_cannot_be_routed_to_is_left_out_and_told() {
         vec![on("a", ""), bad_address, heavy, on("d", "one"), on("e", "1"), on("e", "2"), on("", "1")];
     world.all(0, vec![listing("payment", listed), listing("Bad Name", many(1))]);
     assert_eq!(world.routes("payment"), "e v1.0");
-    let told: Vec<String> = world
-        .mirror
-        .left_out()
-        .iter()
-        .map(|one| format!("{} ({}): {}", one.subject, one.source, one.why))
-        .collect();
+    let SyncStatus { quarantined, counts, .. } = world.status();
+    let told: Vec<String> =
+        quarantined.iter().map(|one| format!("{} ({}): {}", one.subject, one.source, one.why)).collect();
     let expected = [
         "Bad Name (dc-1): service id `Bad Name` does not match",
         "payment b (dc-1): address: must be host:port",
@@ -83,10 +80,10 @@ fn what_cannot_be_routed_to_is_left_out_and_told() {
     for (told, expected) in told.iter().zip(expected) {
         assert!(told.starts_with(expected), "{told} is not {expected}");
     }
-    let counts = world.mirror.counts();
-    assert_eq!((counts.services, counts.routable, counts.quarantined, counts.skipped), (1, 1, 6, 1));
+    let counts = ["services", "routable", "quarantined", "skipped_services"].map(|state| counts[state]);
+    assert_eq!(counts, [1, 1, 6, 1]);
     world.all(0, vec![]);
-    assert_eq!(world.mirror.counts().skipped, 0);
+    assert_eq!(world.status().counts["skipped_services"], 0);
 }
 
 #[test]
@@ -105,7 +102,7 @@ fn the_earlier_of_two_sources_wins() {
     world.all(1, vec![listing("payment", vec![on("a", "2"), on("b", "2")])]);
     world.all(0, vec![listing("payment", vec![on("a", "1")])]);
     assert_eq!(world.routes("payment"), "a v1.0, b v2.0");
-    let left_out = world.mirror.left_out();
+    let left_out = world.status().quarantined;
     assert_eq!((left_out[0].source.as_str(), left_out[0].why.as_str()), ("dc-2", "listed by `dc-1` as well"));
     // A source that fails or is empty takes nothing from the other.
     world.fail(0);
@@ -122,7 +119,7 @@ fn two_names_of_one_service_at_one_source_are_not_mixed() {
     assert_eq!(world.routes("payment"), "a v1.0");
     world.mirror.observe(0, Sighting::Some(listing("payment", vec![on("c", "1")])), world.now);
     assert_eq!(world.routes("payment"), "a v1.0");
-    assert_eq!(world.mirror.counts().skipped, 1);
+    assert_eq!(world.status().counts["skipped_services"], 1);
 }
 
 #[test]
@@ -192,7 +189,7 @@ fn a_warm_standby_that_takes_over_guards_what_was_published() {
     );
     assert_eq!(world.count(), 10);
     assert_eq!(world.routes("basket"), "x v1.0");
-    assert_eq!(world.mirror.held().1, 2);
+    assert_eq!(world.status().held_total, 2);
 }
 
 #[test]
@@ -239,7 +236,7 @@ fn lists_are_bounded() {
     let crowd = (0..grey_core::instance::MAX_INSTANCES + 3).map(|n| on(&format!("i{n}"), "1"));
     world.payment(crowd.collect());
     assert_eq!(world.count(), grey_core::instance::MAX_INSTANCES);
-    assert_eq!(world.mirror.counts().quarantined, 3);
+    assert_eq!(world.status().counts["quarantined"], 3);
 }
 
 fn damaged(service: &str) -> Damaged {

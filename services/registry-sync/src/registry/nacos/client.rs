@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::catalog::{Hints, Key};
-use super::detail::{Asked, Details};
+use super::detail::Details;
 use super::fault::Fault;
 use super::login::Login;
 use super::options::Options;
@@ -40,8 +40,7 @@ const GROUP_SEPARATOR: &str = "@@";
 
 /// Connections to one cluster: the library makes one per namespace.
 pub(super) struct Client {
-    namespaces: Vec<Connection>,
-    groups: Vec<String>,
+    pairs: Vec<Pair>,
     login: Option<Arc<Login>>,
     details: Details,
     /// The library knows a listener by its place in memory.
@@ -50,8 +49,11 @@ pub(super) struct Client {
     page: i32,
 }
 
-struct Connection {
-    namespace: String,
+/// One group in one namespace.
+pub(super) struct Pair {
+    /// By its id.
+    pub(super) namespace: String,
+    pub(super) group: String,
     naming: NamingService,
 }
 
@@ -75,14 +77,17 @@ impl Client {
     /// # Errors
     /// Says what the cluster did not do.
     pub(super) async fn connect(options: &Options, login: Option<Arc<Login>>) -> Result<Self, Fault> {
-        let mut namespaces = Vec::new();
+        let mut pairs = Vec::new();
         for namespace in &options.namespaces {
             let naming = connect(options, namespace, login.as_ref()).await?;
-            namespaces.push(Connection { namespace: namespace.clone(), naming });
+            pairs.extend(options.groups.iter().map(|group| Pair {
+                namespace: namespace.clone(),
+                group: group.clone(),
+                naming: naming.clone(),
+            }));
         }
         Ok(Self {
-            namespaces,
-            groups: options.groups.clone(),
+            pairs,
             login,
             details: Details::new(options)?,
             listeners: Mutex::new(BTreeMap::new()),
@@ -96,13 +101,12 @@ impl Client {
     /// # Errors
     /// Also fails when they keep changing between two pages, so that one may have been missed.
     pub(super) async fn list(&self, pair: usize) -> Result<BTreeSet<String>, Fault> {
-        let (connection, group) = self.pair(pair);
-        let namespace = Some(connection.namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or(PUBLIC);
+        let Pair { namespace, group, naming } = self.pair(pair);
+        let namespace = Some(namespace.as_str()).filter(|name| !name.is_empty()).unwrap_or(PUBLIC);
         let what = format!("list the services of group `{group}` in namespace `{namespace}`");
         for _ in 0..LIST_TRIES {
             let page = |number| {
-                let list =
-                    move || connection.naming.get_service_list(number, self.page, Some(group.to_owned()));
+                let list = move || naming.get_service_list(number, self.page, Some(group.clone()));
                 self.call(&what, list)
             };
             if let Some(names) = whole(&what, usize::try_from(self.page).unwrap_or(usize::MAX), page).await? {
@@ -114,32 +118,31 @@ impl Client {
 
     /// Reads the instances of one service, from the server and not from what was pushed before.
     pub(super) async fn read(&self, key: &Key) -> Result<Vec<ServiceInstance>, Fault> {
-        let (connection, group) = self.pair(key.pair);
+        let Pair { group, naming, .. } = self.pair(key.pair);
         let what = format!("read service `{}`", key.service);
         let read = || {
-            let (service, group) = (key.service.clone(), Some(group.to_owned()));
-            connection.naming.get_all_instances(service, group, Vec::new(), false)
+            let (service, group) = (key.service.clone(), Some(group.clone()));
+            naming.get_all_instances(service, group, Vec::new(), false)
         };
         self.call(&what, read).await
     }
 
     /// Whether the server knows the instance, which it does not list, as one that is switched off.
     pub(super) async fn is_switched_off(&self, key: &Key, instance: &Registered) -> bool {
-        let (connection, group) = self.pair(key.pair);
         let token = self.login.as_ref().map(|login| login.token()).unwrap_or_default();
-        let (namespace, service, address) = (&connection.namespace, &key.service, &instance.address);
-        self.details.is_switched_off(&Asked { namespace, group, service, address, token }).await
+        let pair = self.pair(key.pair);
+        self.details.is_switched_off(pair, &key.service, &instance.address, &token).await
     }
 
     /// Has changes of one service pushed, as hints. Doing so again renews it.
     pub(super) async fn subscribe(&self, key: &Key, hints: &Arc<Hints>) -> Result<(), Fault> {
-        let (connection, group) = self.pair(key.pair);
+        let Pair { group, naming, .. } = self.pair(key.pair);
         let what = format!("subscribe to service `{}`", key.service);
         let new = || Arc::new(Listener { key: key.clone(), hints: Arc::clone(hints) });
         let listener = Arc::clone(self.listeners().entry(key.clone()).or_insert_with(new));
         let subscribe = || {
-            let (service, group) = (key.service.clone(), Some(group.to_owned()));
-            connection.naming.subscribe(service, group, Vec::new(), Arc::clone(&listener) as Arc<_>)
+            let (service, group) = (key.service.clone(), Some(group.clone()));
+            naming.subscribe(service, group, Vec::new(), Arc::clone(&listener) as Arc<_>)
         };
         self.call(&what, subscribe).await
     }
@@ -163,8 +166,8 @@ impl Client {
     /// with one deadline.
     async fn end(&self, listeners: Vec<(Key, Arc<Listener>)>) {
         let calls = listeners.into_iter().map(|(key, listener)| {
-            let (connection, group) = self.pair(key.pair);
-            connection.naming.unsubscribe(key.service, Some(group.to_owned()), Vec::new(), listener)
+            let Pair { group, naming, .. } = self.pair(key.pair);
+            naming.unsubscribe(key.service, Some(group.clone()), Vec::new(), listener)
         });
         if timeout(self.call_timeout, join_all(calls)).await.is_err() {
             tracing::debug!("nacos did not confirm the end of subscriptions");
@@ -198,12 +201,8 @@ impl Client {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pair(&self, pair: usize) -> (&Connection, &str) {
-        let at = |len: usize| (pair / len, pair % len);
-        let (namespace, group) = at(self.groups.len());
-        let connection = self.namespaces.get(namespace).expect("pairs are numbered by namespace and group");
-        let group = self.groups.get(group).expect("pairs are numbered by namespace and group");
-        (connection, group)
+    fn pair(&self, pair: usize) -> &Pair {
+        self.pairs.get(pair).expect("pairs are numbered by namespace and group")
     }
 }
 

@@ -6,6 +6,7 @@ use grey_runtime::tls;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
+use super::client::Pair;
 use super::fault::Fault;
 use super::login::words;
 use super::options::Options;
@@ -19,16 +20,6 @@ const PATHS: [(&str, bool); 2] = [("/nacos/v1/ns/instance", true), ("/nacos/v3/a
 pub(super) struct Details {
     http: reqwest::Client,
     servers: Vec<String>,
-}
-
-/// One instance, as it is asked for.
-pub(super) struct Asked<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) group: &'a str,
-    pub(super) service: &'a str,
-    /// `host:port`.
-    pub(super) address: &'a str,
-    pub(super) token: String,
 }
 
 /// What is said of an instance. Some servers leave out whether it is switched on: what they know and do not list is not.
@@ -50,13 +41,30 @@ impl Details {
         Ok(Self { http: http(options.call_timeout)?, servers: options.servers.clone() })
     }
 
-    /// Whether a server says so. One that says nothing says no.
-    pub(super) async fn is_switched_off(&self, asked: &Asked<'_>) -> bool {
+    /// Whether a server says so of the instance at `address`, a `host:port`. One that says nothing says no.
+    pub(super) async fn is_switched_off(
+        &self,
+        pair: &Pair,
+        service: &str,
+        address: &str,
+        token: &str,
+    ) -> bool {
+        let Some((ip, port)) = address.rsplit_once(':') else { return false };
+        let ip = ip.trim_start_matches('[').trim_end_matches(']');
+        let full = format!("{}@@{service}", pair.group);
         for server in &self.servers {
             for (path, grouped) in PATHS {
-                match self.ask(&format!("http://{server}{path}"), grouped, asked).await {
-                    Ok(Some(known)) => return !known.enabled,
-                    Ok(None) => {}
+                let query = [
+                    ("namespaceId", pair.namespace.as_str()),
+                    ("groupName", pair.group.as_str()),
+                    ("serviceName", if grouped { full.as_str() } else { service }),
+                    ("ip", ip),
+                    ("port", port),
+                    ("accessToken", token),
+                ];
+                match self.ask(&format!("http://{server}{path}"), &query).await {
+                    Ok(Some(known)) if known.ip == ip => return !known.enabled,
+                    Ok(_) => {}
                     Err(_) => break,
                 }
             }
@@ -64,18 +72,7 @@ impl Details {
         false
     }
 
-    async fn ask(&self, url: &str, grouped: bool, asked: &Asked<'_>) -> reqwest::Result<Option<Known>> {
-        let Some((ip, port)) = asked.address.rsplit_once(':') else { return Ok(None) };
-        let ip = ip.trim_start_matches('[').trim_end_matches(']');
-        let full = format!("{}@@{}", asked.group, asked.service);
-        let query = [
-            ("namespaceId", asked.namespace),
-            ("groupName", asked.group),
-            ("serviceName", if grouped { full.as_str() } else { asked.service }),
-            ("ip", ip),
-            ("port", port),
-            ("accessToken", asked.token.as_str()),
-        ];
+    async fn ask(&self, url: &str, query: &[(&str, &str)]) -> reqwest::Result<Option<Known>> {
         let Ok(url) = Url::parse_with_params(url, query) else { return Ok(None) };
         let response = self.http.get(url).send().await?;
         if response.status() != StatusCode::OK {
@@ -84,7 +81,7 @@ impl Details {
         let body = response.bytes().await?;
         let known = serde_json::from_slice(&body)
             .or_else(|_| serde_json::from_slice::<Wrapped>(&body).map(|wrapped| wrapped.data));
-        Ok(known.ok().filter(|known: &Known| known.ip == ip))
+        Ok(known.ok())
     }
 }
 

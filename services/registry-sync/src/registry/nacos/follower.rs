@@ -37,7 +37,6 @@ pub(super) struct Follower<'a> {
     hints: Arc<Hints>,
     /// None until the first connection.
     client: Mutex<Option<Arc<Client>>>,
-    builds: Mutex<Builds>,
     /// The last round succeeded and no read failed since: single services may be read. Never before everything was told.
     is_trusted: AtomicBool,
     /// Rung when a read outside a round failed.
@@ -53,7 +52,6 @@ struct Outage {
 /// When connections may be made next.
 #[derive(Debug)]
 struct Builds {
-    made: u64,
     failed: u32,
     last: Option<Fault>,
     due: Instant,
@@ -66,13 +64,7 @@ impl Builds {
     }
 
     fn note(&mut self, fault: Option<Fault>, retry: Duration) {
-        match fault {
-            None => {
-                self.made += 1;
-                self.failed = 0;
-            }
-            Some(_) => self.failed = self.failed.saturating_add(1),
-        }
+        self.failed = if fault.is_some() { self.failed.saturating_add(1) } else { 0 };
         self.last = fault;
         self.due = Instant::now() + retry.saturating_mul(1 << self.failed.min(10)).min(LONGEST_PAUSE);
     }
@@ -87,7 +79,6 @@ impl<'a> Follower<'a> {
             catalog: Mutex::new(Catalog::new(pairs)),
             hints: Arc::new(Hints::default()),
             client: Mutex::new(None),
-            builds: Mutex::new(Builds { made: 0, failed: 0, last: None, due: Instant::now() }),
             is_trusted: AtomicBool::new(false),
             doubt: Notify::new(),
         }
@@ -113,13 +104,15 @@ impl<'a> Follower<'a> {
     /// Reads the list of services again and again, and everything from time to time, when asked to, and after an outage.
     async fn rounds(&self, again: &Notify) -> Closed {
         let mut outage: Option<Outage> = None;
+        let mut builds = Builds { failed: 0, last: None, due: Instant::now() };
         let mut full_at = Instant::now();
         loop {
             let full = outage.is_some() || Instant::now() >= full_at;
-            let pause = match self.round(full, outage.as_ref()).await {
+            let pause = match self.round(full, outage.as_ref(), &mut builds).await {
                 Ok(told) => {
                     if let Some(outage) = outage.take() {
-                        let duration_ms = millis(outage.since.elapsed());
+                        let duration_ms =
+                            u64::try_from(outage.since.elapsed().as_millis()).unwrap_or(u64::MAX);
                         tracing::info!(outage.rounds = outage.rounds, duration_ms, "nacos answers again");
                     }
                     if told {
@@ -154,8 +147,8 @@ impl<'a> Follower<'a> {
 
     /// Reads the list of services, every service that is new, and all of them if asked to or if one is gone. Returns
     /// whether everything was told. One that cannot be read holds up no other.
-    async fn round(&self, full: bool, outage: Option<&Outage>) -> Result<bool, Fault> {
-        let client = self.connected(outage).await?;
+    async fn round(&self, full: bool, outage: Option<&Outage>, builds: &mut Builds) -> Result<bool, Fault> {
+        let client = self.connected(outage, builds).await?;
         client.log_in().await?;
         let gone = self.list(&client).await?;
         let full = full || !gone.is_empty();
@@ -185,7 +178,7 @@ impl<'a> Follower<'a> {
 
     /// Reads a service, and subscribes to it if that is yet to be done. What cannot be read is told as that.
     async fn follow_one(&self, client: &Client, key: Key, subscribed: bool) -> Result<(), Fault> {
-        let read = async {
+        let read: Result<(), Fault> = async {
             self.read(client, &key).await?;
             if !subscribed {
                 // Only now: a push that is too large for the library would end its connection. What changed meanwhile is
@@ -195,8 +188,8 @@ impl<'a> Follower<'a> {
                 self.read(client, &key).await?;
             }
             Ok(())
-        };
-        let read: Result<(), Fault> = read.await;
+        }
+        .await;
         if let Err(fault) = &read {
             self.catalog().fail(&key);
             client.unsubscribe(std::slice::from_ref(&key)).await;
@@ -217,37 +210,42 @@ impl<'a> Follower<'a> {
     }
 
     /// The connections at hand, or new ones where there are none or where they have failed for long while new ones work.
-    async fn connected(&self, outage: Option<&Outage>) -> Result<Arc<Client>, Fault> {
+    async fn connected(&self, outage: Option<&Outage>, builds: &mut Builds) -> Result<Arc<Client>, Fault> {
         let known = self.client().clone();
         let renew = outage.is_some_and(|outage| outage.since.elapsed() >= self.options.renew);
-        match known {
-            None => {}
-            Some(known) if renew => match self.build().await {
-                Ok(client) => return Ok(self.replace(&known, client).await),
-                // The old ones are still tried: they may be back.
-                Err(fault) => {
-                    tracing::debug!(error = %fault, "nacos cannot be reached by new connections either");
-                    return Ok(known);
-                }
-            },
-            Some(known) => return Ok(known),
+        if let Some(known) = known.as_ref().filter(|_| !renew) {
+            return Ok(Arc::clone(known));
         }
-        let client = self.build().await?;
-        *self.client() = Some(Arc::clone(&client));
-        Ok(client)
+        match (self.build(builds).await, known) {
+            (Ok(client), known) => {
+                *self.client() = Some(Arc::clone(&client));
+                if let Some(known) = known {
+                    self.catalog().unsubscribe_all();
+                    tracing::warn!("nacos connections replaced: the old ones did not recover");
+                    known.retire().await;
+                }
+                Ok(client)
+            }
+            // The old ones are still tried: they may be back.
+            (Err(fault), Some(known)) => {
+                tracing::debug!(error = %fault, "nacos cannot be reached by new connections either");
+                Ok(known)
+            }
+            (Err(fault), None) => Err(fault),
+        }
     }
 
     /// Makes new connections that work.
     ///
     /// The library leaves something behind for each attempt, so it is asked only where a server listens, and the less
     /// often the more often it was in vain.
-    async fn build(&self) -> Result<Arc<Client>, Fault> {
+    async fn build(&self, builds: &mut Builds) -> Result<Arc<Client>, Fault> {
         client::reach(self.options).await?;
         let login = Login::new(self.options)?;
         if let Some(login) = &login {
             login.ensure().await?;
         }
-        if let Some(fault) = self.builds().refusal() {
+        if let Some(fault) = builds.refusal() {
             return Err(fault);
         }
         let built = async {
@@ -257,17 +255,8 @@ impl<'a> Follower<'a> {
             Ok(Arc::new(client))
         };
         let built = built.await;
-        self.builds().note(built.as_ref().err().cloned(), self.options.retry);
+        builds.note(built.as_ref().err().cloned(), self.options.retry);
         built
-    }
-
-    async fn replace(&self, old: &Client, new: Arc<Client>) -> Arc<Client> {
-        *self.client() = Some(Arc::clone(&new));
-        self.catalog().unsubscribe_all();
-        let count = self.builds().made;
-        tracing::warn!(connections.made = count, "nacos connections replaced: the old ones did not recover");
-        old.retire().await;
-        new
     }
 
     /// Reads one service, and tells it if it is news.
@@ -334,15 +323,7 @@ impl<'a> Follower<'a> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn builds(&self) -> MutexGuard<'_, Builds> {
-        self.builds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn client(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use grey_state::Error;
 use grey_state::instances::Doubt;
-use grey_state::{Error, FencingToken};
+use tokio::time::sleep;
 
 use super::super::Sync;
-use super::super::work::{Done, doubts};
+use super::super::work::{Next, doubts};
 use super::{PAUSES, REREADS, TAKE};
 
 /// How often is looked whether shared state still announces what was written.
@@ -17,28 +18,27 @@ impl Sync {
     /// acknowledged, and others may write to it.
     pub(super) fn watch(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
-        let token = leading.token();
         if !leading.watching && leading.watch_at <= now && leading.writing.is_empty() {
             (leading.watching, leading.watch_at) = (true, now + WATCH);
             let (writes, instances) = (leading.writes, self.parts.state.instances.clone());
-            self.work.spawn(async move { Done::Watched(token, writes, instances.digest().await) });
+            leading.work.spawn(async move { Next::Watched(writes, instances.digest().await) });
         }
-        if leading.doubting.is_none() && leading.doubt_at <= now {
+        if !leading.doubting {
+            leading.doubting = true;
             let state = self.parts.state.clone();
-            let doubting = self.work.spawn(async move { Done::Doubted(token, doubts(&state, TAKE).await) });
-            leading.doubting = Some(doubting);
+            leading.work.spawn(async move {
+                let doubts = doubts(&state, TAKE).await;
+                if doubts.is_err() {
+                    sleep(PAUSES.1).await;
+                }
+                Next::Doubted(doubts)
+            });
         }
     }
 
-    pub(super) fn watched(
-        &mut self,
-        token: FencingToken,
-        writes: u64,
-        result: Result<Option<u64>, Error>,
-        now: Instant,
-    ) {
+    pub(super) fn watched(&mut self, writes: u64, result: Result<Option<u64>, Error>, now: Instant) {
         let mirror = &self.parts.mirror;
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
+        let Some(leading) = &mut self.leading else { return };
         leading.watching = false;
         match result {
             // Writes since then explain every difference.
@@ -50,14 +50,13 @@ impl Sync {
                 tracing::warn!("shared state does not announce the instances that were written");
                 leading.reread();
             }
-            Err(error) => self.failed(token, &error, now),
+            Err(error) => self.failed(&error, now),
         }
     }
 
-    pub(super) fn doubted(&mut self, token: FencingToken, result: Result<Vec<Doubt>, Error>, now: Instant) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.token() == token) else { return };
-        let pause = if result.is_ok() { Duration::ZERO } else { PAUSES.1 };
-        (leading.doubting, leading.doubt_at) = (None, now + pause);
+    pub(super) fn doubted(&mut self, result: Result<Vec<Doubt>, Error>, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.doubting = false;
         match result {
             Ok(doubts) => {
                 for doubt in doubts {
@@ -68,7 +67,7 @@ impl Sync {
                 }
                 self.changed(now);
             }
-            Err(error) => self.failed(token, &error, now),
+            Err(error) => self.failed(&error, now),
         }
     }
 }
