@@ -72,19 +72,18 @@ impl Selector {
     }
 }
 
-/// The declared tenants that the selector means, by id.
+/// The declared tenants that the selector means, by id, with their rows.
 #[must_use]
-pub fn select(table: &Table, selector: &Selector) -> Vec<TenantId> {
+pub fn select<'t>(table: &'t Table, selector: &Selector) -> Vec<(&'t TenantId, &'t Row)> {
     let declared = table.tenants().filter(|(_, row)| row.profile().is_some());
-    let mut selected: Vec<TenantId> = match &selector.0 {
-        None => declared.map(|(tenant, _)| tenant.clone()).collect(),
+    let mut selected: Vec<(&TenantId, &Row)> = match &selector.0 {
+        None => declared.collect(),
         Some(conditions) => {
             let about = conditions.about();
-            let meant = |(tenant, row): &(&TenantId, &Row)| conditions.hold(&about, table, tenant, row);
-            declared.filter(meant).map(|(tenant, _)| tenant.clone()).collect()
+            declared.filter(|(tenant, row)| conditions.hold(&about, table, tenant, row)).collect()
         }
     };
-    selected.sort_unstable();
+    selected.sort_unstable_by_key(|(tenant, _)| *tenant);
     selected
 }
 

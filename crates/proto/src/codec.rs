@@ -4,11 +4,14 @@
 //! Readers skip fields that they do not know, in JSON too: what such a field decides is guarded by the event's format
 //! level. Callers of the API, in contrast, are told of fields that do not exist.
 
+mod event;
 mod lenient;
+
+pub use event::{decode_event, encode_event};
 
 use crate::convert::{InvalidMessage, json_fault};
 use crate::{control, router};
-use grey_core::change::{Event, FormatLevel};
+use grey_core::change::FormatLevel;
 use grey_core::ids::ServiceId;
 use grey_core::instance::Instance;
 use grey_core::policy::{Overlay, Policy};
@@ -47,20 +50,6 @@ where
 {
     let message: M = lenient::from_str(text).map_err(|why| DecodeError { what, why: json_fault(&why) })?;
     message.try_into().map_err(|why: InvalidMessage| DecodeError { what, why: why.to_string() })
-}
-
-/// An event, as the feed carries it: binary.
-#[must_use]
-pub fn encode_event(event: &Event) -> Vec<u8> {
-    control::Event::from(event).encode_to_vec()
-}
-
-/// Reads what [`encode_event`] wrote.
-///
-/// # Errors
-/// When the bytes are no valid event.
-pub fn decode_event(bytes: &[u8]) -> Result<Event, DecodeError> {
-    from_binary::<control::Event, _>("event", bytes)
 }
 
 /// The one field of an event that every release reads, whatever the others have come to hold.

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod decision;
 pub mod route_call;
 pub mod status;
+mod wire;
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;

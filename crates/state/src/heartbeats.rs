@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Heartbeat {
     /// Unique among live routers; of the characters that an instance id may have.
     pub router: String,
+    /// Drawn at its start, below 2^63: tells this run of it from earlier ones; 0 if it does not read back.
+    pub run: u64,
     /// Where it serves gRPC, as `host:port`.
     pub address: String,
     /// Its region; may be empty.
@@ -34,6 +36,7 @@ impl Heartbeat {
     pub(crate) fn unreadable(router: &str) -> Self {
         Self {
             router: router.to_owned(),
+            run: 0,
             address: String::new(),
             region: String::new(),
             zone: String::new(),
@@ -44,6 +47,16 @@ impl Heartbeat {
             lease: Duration::ZERO,
         }
     }
+}
+
+/// What a router says when it drains. It holds for one run: shared state may be restored to a time at which an earlier run
+/// had just ended.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Goodbye {
+    /// The router.
+    pub router: String,
+    /// The run of it that ends.
+    pub run: u64,
 }
 
 /// The routers that would not obey an event of `level`: a command that needs it must be refused, naming them.
@@ -65,7 +78,7 @@ pub(crate) fn check_router(router: &str) -> Result<(), Error> {
 /// The routers' heartbeats.
 #[async_trait]
 pub trait Heartbeats: Send + Sync {
-    /// Announces a router for its lease, and takes an earlier goodbye of it back.
+    /// Announces a router for its lease, and takes an earlier goodbye of this run of it back.
     ///
     /// # Errors
     /// When the store is away; [`Error::Config`] if the router's id cannot be one.
@@ -75,7 +88,7 @@ pub trait Heartbeats: Send + Sync {
     ///
     /// # Errors
     /// When the store is away; the entry then expires by itself, which is no goodbye.
-    async fn leave(&self, router: &str) -> Result<(), Error>;
+    async fn leave(&self, goodbye: &Goodbye) -> Result<(), Error>;
 
     /// The routers announced and not expired, by id. One whose heartbeat does not read back is among them, at no
     /// position and no level, since it may well serve.
@@ -84,9 +97,9 @@ pub trait Heartbeats: Send + Sync {
     /// When the store is away; [`Error::Corrupt`] if the list of routers does not read back.
     async fn live(&self) -> Result<Vec<Heartbeat>, Error>;
 
-    /// The routers that said goodbye, by id. A heartbeat that merely expired is none.
+    /// The goodbyes, by router and run. A heartbeat that merely expired is none.
     ///
     /// # Errors
     /// When the store is away.
-    async fn left(&self) -> Result<Vec<String>, Error>;
+    async fn left(&self) -> Result<Vec<Goodbye>, Error>;
 }

@@ -5,6 +5,7 @@
 //! compares feed and projection with the log and mends or rebuilds them, by itself and when a router asks for it.
 //! What takes long is done beside the publishing.
 
+mod backlog;
 mod check;
 mod lead;
 mod log;
@@ -256,8 +257,9 @@ impl Publisher {
     async fn publish(&self, token: FencingToken) -> End {
         let mut pause = self.options.poll;
         let mut is_first = true;
+        let mut remembered = None;
         loop {
-            let led = AssertUnwindSafe(self.lead(token, is_first)).catch_unwind().await;
+            let led = AssertUnwindSafe(self.lead(token, is_first, &mut remembered)).catch_unwind().await;
             is_first = false;
             let published_for = led.as_ref().map_or(Duration::ZERO, |ended| ended.published_for);
             let fault = match led.map(|ended| ended.by) {

@@ -13,6 +13,8 @@ mod m20261123_100300_create_pins;
 mod m20261123_100400_create_databases;
 mod m20261123_100500_create_routers;
 mod m20261130_100000_create_checkpoints;
+mod m20261201_100000_add_run_of_routers;
+mod m20261201_100100_add_published_epoch;
 
 use sea_orm_migration::prelude::{ConnectionTrait, DbErr, MigrationTrait, MigratorTrait};
 use sea_orm_migration::sea_orm::{
@@ -33,6 +35,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_100400_create_databases::Migration),
             Box::new(m20261123_100500_create_routers::Migration),
             Box::new(m20261130_100000_create_checkpoints::Migration),
+            Box::new(m20261201_100000_add_run_of_routers::Migration),
+            Box::new(m20261201_100100_add_published_epoch::Migration),
         ]
     }
 }

@@ -249,6 +249,18 @@ impl Database {
         self.read("start an epoch", self.writer.execute_raw(statement)).await?;
         self.head().await
     }
+
+    /// Notes that an epoch is published; true if no one had published it before.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn note_published(&self, epoch: Epoch) -> Result<bool, Error> {
+        let sql = "UPDATE log_head SET published = $1 WHERE id = 1 AND published < $1";
+        let backend = self.writer.get_database_backend();
+        let statement = Statement::from_sql_and_values(backend, sql, [signed(epoch.0).into()]);
+        let noted = self.read("note what is published", self.writer.execute_raw(statement)).await?;
+        Ok(noted.rows_affected() > 0)
+    }
 }
 
 /// About as much as a command of many changes takes, and nothing that a server could compress.

@@ -18,7 +18,7 @@ use grey_core::error::Reason;
 use grey_proto::control::{RouterProgress, RouterState};
 use grey_proto::status::ApiError;
 use grey_state::Heartbeats;
-use grey_state::heartbeats::Heartbeat;
+use grey_state::heartbeats::{Goodbye, Heartbeat};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -47,7 +47,7 @@ struct Look {
     /// Before it was asked.
     at_ms: u64,
     live: BTreeMap<String, Heartbeat>,
-    left: BTreeSet<String>,
+    left: BTreeSet<Goodbye>,
 }
 
 /// Looks at the routers. Shared by everyone who asks.

@@ -113,6 +113,10 @@ impl EventLog for Database {
         Self::start_epoch(self, present, seen).await.map_err(log_error("start an epoch"))
     }
 
+    async fn note_published(&self, epoch: Epoch) -> Result<bool, LogError> {
+        Self::note_published(self, epoch).await.map_err(log_error("note what is published"))
+    }
+
     async fn lead(
         &self,
         holder: &str,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use grey_core::change::Position;
-use grey_state::heartbeats::Heartbeat as Beat;
+use grey_state::heartbeats::{Goodbye, Heartbeat as Beat};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Announces the router.
 pub(crate) struct Heartbeat {
     shared: Arc<Shared>,
+    /// Of this process.
+    run: u64,
     address: String,
     options: config::Heartbeat,
     /// Where holds are kept that the snapshot file may not have yet; none without such a file.
@@ -36,7 +38,9 @@ impl Heartbeat {
         options: config::Heartbeat,
         holds: Option<Holds>,
     ) -> Self {
-        Self { shared, address, options, holds, failing: false }
+        // Half of what fits, since SQL's integers have a sign; 0 is nobody's.
+        let run = rand::random_range(1..=i64::MAX.unsigned_abs());
+        Self { shared, run, address, options, holds, failing: false }
     }
 
     /// Announces each applied revision at once, as well as whether the table is the present one, and the router's life in between, until the drain begins.
@@ -65,7 +69,8 @@ impl Heartbeat {
             self.beat().await;
         }
         let router = &self.shared.identity.id;
-        let leave = self.shared.state.heartbeats.leave(router);
+        let goodbye = Goodbye { router: router.clone(), run: self.run };
+        let leave = self.shared.state.heartbeats.leave(&goodbye);
         if !matches!(timeout(DEADLINE, leave).await, Ok(Ok(()))) {
             tracing::warn!(
                 router.id = router,
@@ -89,6 +94,7 @@ impl Heartbeat {
         let identity = &self.shared.identity;
         let beat = Beat {
             router: identity.id.clone(),
+            run: self.run,
             address: self.address.clone(),
             region: identity.region.clone(),
             zone: identity.zone.clone(),

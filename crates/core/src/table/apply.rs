@@ -40,9 +40,7 @@ impl Table {
     /// Applies an event whose effects the table may already hold in part, as when a projection was read
     /// while it was being written. The table is exact once it reaches the revision at which the read ended.
     pub fn apply_again(&mut self, event: &Event) {
-        for change in &event.changes {
-            self.change(change);
-        }
+        self.change_all(&event.changes);
         self.position.revision = event.revision;
     }
 
@@ -64,9 +62,16 @@ impl Table {
         }
     }
 
-    /// Applies changes that are not committed, to see what they would do.
+    /// Applies changes in order; of an event, or of none yet, to see what they would do.
     pub(crate) fn change_all(&mut self, changes: &[Change]) {
-        changes.iter().for_each(|change| self.change(change));
+        for alike in changes.chunk_by(pin_alike) {
+            match alike {
+                [Change::Put(Fact::Pin(_, service, wanted)), _, ..] => {
+                    self.set_pins(alike.iter().filter_map(pin).map(|(tenant, _)| tenant), service, wanted);
+                }
+                _ => alike.iter().for_each(|change| self.change(change)),
+            }
+        }
     }
 
     fn change(&mut self, change: &Change) {
@@ -141,6 +146,42 @@ impl Table {
             self.drop_fact(schema);
             self.forget_vacant(&service);
         }
+    }
+
+    /// Pins tenants alike. Nearly all had the same assignment before, so what becomes of it is looked up once.
+    fn set_pins<'a>(&mut self, tenants: impl Iterator<Item = &'a TenantId>, service: &ServiceId, pin: &Pin) {
+        let index = self.service_index(service);
+        // An assignment before and after, and the pin before.
+        let mut usual: Option<(u32, u32, Option<Pin>)> = None;
+        for tenant in tenants {
+            let row = self.tenants.get_mut(tenant);
+            let (Some((before, after, old)), Some(row)) = (&usual, row) else {
+                usual = self.set_first_pin(tenant, service, pin, index);
+                continue;
+            };
+            if row.assignment(index) != *before {
+                usual = self.set_first_pin(tenant, service, pin, index);
+                continue;
+            }
+            Arc::make_mut(row).entries.assign(index, *after);
+            let old = old.as_ref().map_or(0, |old| digest::pin(tenant, service, old));
+            self.drop_fact(old);
+            self.add_fact(digest::pin(tenant, service, pin));
+        }
+    }
+
+    /// Pins a tenant; returns its assignment before and after, and its pin before, if it was known.
+    fn set_first_pin(
+        &mut self,
+        tenant: &TenantId,
+        service: &ServiceId,
+        pin: &Pin,
+        index: u32,
+    ) -> Option<(u32, u32, Option<Pin>)> {
+        let before = self.tenants.get(tenant).map_or(0, |row| row.assignment(index));
+        let old = self.services.get(service).and_then(|known| known.assignment(before).pin.clone());
+        self.set_pin(tenant, service, Some(pin));
+        Some((before, self.tenants.get(tenant)?.assignment(index), old))
     }
 
     fn set_pin(&mut self, tenant: &TenantId, service: &ServiceId, pin: Option<&Pin>) {
@@ -334,6 +375,19 @@ impl Table {
 }
 
 type Assigned = (Option<Pin>, Option<SchemaVersion>);
+
+/// The tenant that a change pins, and what to.
+fn pin(change: &Change) -> Option<(&TenantId, (&ServiceId, &Pin))> {
+    match change {
+        Change::Put(Fact::Pin(tenant, service, pin)) => Some((tenant, (service, pin))),
+        Change::Put(_) | Change::Removed(_) => None,
+    }
+}
+
+/// Whether two changes pin tenants alike.
+fn pin_alike(one: &Change, next: &Change) -> bool {
+    pin(one).is_some_and(|(_, one)| pin(next).is_some_and(|(_, next)| one == next))
+}
 
 impl Profile {
     /// The part of a tenant that decisions look at.

@@ -67,6 +67,15 @@ impl Entries {
 
     /// With another assignment of a service; 0 needs no entry.
     pub(super) fn assign(&mut self, service: u32, assignment: u32) {
+        // Most of the time it has one already, and the other one needs as much room.
+        if let (Form::Narrow(entries), Ok(of), Ok(to @ 1..)) =
+            (&mut self.0, u16::try_from(service), u16::try_from(assignment))
+            && let Ok(at) = entries.binary_search_by_key(&of, |(of, _)| *of)
+            && let Some(entry) = entries.get_mut(at)
+        {
+            entry.1 = to;
+            return;
+        }
         let mut entries = Vec::with_capacity(self.len() + 1);
         entries.extend(self.iter());
         match entries.binary_search_by_key(&service, |entry| entry.service) {

@@ -1,6 +1,6 @@
 //! Events folded into a table: digests, records, persistence, order.
 
-use crate::fixture::{Random, apply, declare, event, known, open, pin_to, service, tenant};
+use crate::fixture::{Random, apply, declare, event, known, observed_schema, open, pin_to, service, tenant};
 use crate::history::{SERVICES, TENANTS, asked, fold, history, some_change, some_instances, valid_history};
 use grey_core::change::{Change, Position};
 use grey_core::decide::{Call, choose_version, decide};
@@ -65,6 +65,29 @@ proptest! {
         for call in &calls {
             prop_assert_eq!(decided(&loaded, &call.call(), seed), decided(&folded, &call.call(), seed));
         }
+    }
+
+    #[test]
+    fn tenants_that_are_pinned_together_are_as_if_pinned_one_by_one(
+        steps in prop::collection::vec((0_u8..5, 0_u8..6, 0_u8..2, 1_u8..4), 1..40),
+    ) {
+        let step = |&(kind, tenant, service, number): &(u8, u8, u8, u8)| {
+            let (tenant, service, number) = (format!("t{tenant}"), format!("s{service}"), number.to_string());
+            match kind {
+                0 => known(&tenant),
+                1 => observed_schema(&tenant, &service, &number),
+                _ => pin_to(&tenant, &service, &number),
+            }
+        };
+        let changes: Vec<Change> = steps.iter().map(step).collect();
+        let (mut together, mut one_by_one) = (Table::default(), Table::default());
+        together.apply_again(&event(1, changes.clone()));
+        for change in changes {
+            one_by_one.apply_again(&event(1, vec![change]));
+        }
+        prop_assert_eq!(together.digest(), one_by_one.digest());
+        prop_assert_eq!(together.tenant_count(), one_by_one.tenant_count());
+        prop_assert_eq!(sorted(&together), sorted(&one_by_one));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::arbitrary as any;
 use crate::convert::change_at;
-use grey_core::change::{Change, EntryHash, FormatLevel, Principal, Revision};
+use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal, Revision};
 use grey_core::ids::TenantId;
 use grey_core::key::Fact;
 use grey_core::policy::{Buckets, Canary, Failover, Overlay, OverlayKind, Unit};
@@ -87,8 +87,37 @@ proptest! {
 
     #[test]
     fn events_survive_the_wire(event in any::event()) {
-        survives(&control::Event::from(&event), &event)?;
-        prop_assert_eq!(decode_event(&encode_event(&event)).unwrap(), event);
+        let message = control::Event::from(&event);
+        survives(&message, &event)?;
+        let encoded = encode_event(&event);
+        prop_assert_eq!(&encoded, &message.encode_to_vec(), "as the generated type writes it");
+        prop_assert_eq!(decode_event(&encoded).unwrap(), event);
+    }
+
+    #[test]
+    fn events_of_many_pins_are_read_as_the_generated_type_reads_them(
+        pins in proptest::collection::vec(
+            (any::tenant_id(), proptest::sample::select(vec!["a", "b"]), proptest::sample::select(vec!["1", "v1.0", "v2.0"]),
+             proptest::bool::ANY, 0_u64..2),
+            0..12,
+        ),
+        damage in proptest::option::of((0_usize..400, 0_u8..=255)),
+    ) {
+        let pin = |(tenant, service, version, locked, revision): (TenantId, &str, &str, bool, u64)| {
+            let (tenant, service, version) = (tenant.to_string(), service.to_owned(), version.to_owned());
+            let pin = control::Pin { tenant, service, version, locked, revision };
+            control::Change { change: Some(control::change::Change::PinPut(pin)) }
+        };
+        let changes = pins.into_iter().map(pin).collect();
+        let at = Some(crate::convert::timestamp(5));
+        let message = control::Event { revision: 1, at, previous: vec![0; 32], changes, ..Default::default() };
+        let mut bytes = message.encode_to_vec();
+        if let Some((place, byte)) = damage {
+            let place = place % bytes.len();
+            bytes[place] = byte;
+        }
+        let generated = from_binary::<control::Event, Event>("event", &bytes);
+        prop_assert_eq!(decode_event(&bytes).ok(), generated.ok());
     }
 
     #[test]

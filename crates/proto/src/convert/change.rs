@@ -7,7 +7,7 @@ use grey_core::change::{Change, EntryHash, Event, FormatLevel, Principal, Revisi
 use grey_core::key::{Fact, Key};
 use grey_core::record::Record;
 use grey_core::schema::Observation;
-use grey_core::service::{Hold, Pin};
+use grey_core::service::Hold;
 use pbjson_types::Timestamp;
 
 /// The latest time that a message can carry, in milliseconds since the Unix epoch: the end of the year 9999.
@@ -225,20 +225,28 @@ impl From<control::Principal> for Principal {
     }
 }
 
-impl From<&Event> for control::Event {
-    fn from(event: &Event) -> Self {
+impl control::Event {
+    /// What an event says besides its changes.
+    pub(crate) fn without_changes(event: &Event) -> Self {
         Self {
             revision: event.revision.0,
             at: Some(timestamp(event.at_ms)),
             principal: Some((&event.principal).into()),
             reason: event.reason.clone(),
-            changes: event.changes.iter().map(Into::into).collect(),
+            changes: Vec::new(),
             cause: event.cause.clone(),
             level: event.level.0,
             previous: event.previous.0.to_vec(),
             sealed: event.sealed.clone(),
             omitted: 0,
         }
+    }
+}
+
+impl From<&Event> for control::Event {
+    fn from(event: &Event) -> Self {
+        let changes = event.changes.iter().map(Into::into).collect();
+        Self { changes, ..Self::without_changes(event) }
     }
 }
 
@@ -269,26 +277,9 @@ impl TryFrom<control::Event> for Event {
 }
 
 fn changes(messages: Vec<control::Change>, at_ms: u64) -> Checked<Vec<Change>> {
-    let mut changes: Vec<Change> = Vec::with_capacity(messages.len());
-    for (i, message) in messages.into_iter().enumerate() {
-        let change = match changes.last().and_then(|before| pin_alike(before, &message)) {
-            Some(alike) => alike,
-            None => change_at(message, at_ms),
-        };
-        changes.push(change.map_err(|error| error.under(&format!("changes[{i}]")))?);
-    }
-    Ok(changes)
-}
-
-/// Reads a pin to the version of the pin before it, of which a command may hold a hundred thousand: only the tenant is new.
-fn pin_alike(before: &Change, message: &control::Change) -> Option<Checked<Change>> {
-    let Change::Put(Fact::Pin(_, service, Pin { version, .. })) = before else { return None };
-    let Some(change::Change::PinPut(pin)) = &message.change else { return None };
-    let is_alike = pin.service == service.as_str() && pin.version == version.as_str();
-    is_alike.then(|| {
-        let alike = Pin { version: version.clone(), locked: pin.locked };
-        Ok(Change::Put(Fact::Pin(read("pin_put.tenant", &pin.tenant)?, service.clone(), alike)))
-    })
+    let read =
+        |(i, message)| change_at(message, at_ms).map_err(|error| error.under(&format!("changes[{i}]")));
+    messages.into_iter().enumerate().map(read).collect()
 }
 
 /// Reads the records of a batch; of any other frame there are none, which is refused.

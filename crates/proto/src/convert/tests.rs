@@ -201,39 +201,6 @@ fn every_part_of_a_change_is_checked() {
     assert_eq!(change_at(control::Change { change: None }, 0), Err(InvalidMessage::missing("change")));
 }
 
-#[test]
-fn pins_are_read_alike_whatever_pin_stands_before_them() {
-    let pin = |tenant: &str, service: &str, version: &str, locked| control::Change {
-        change: Some(control::change::Change::PinPut(control::Pin {
-            tenant: s(tenant),
-            service: s(service),
-            version: s(version),
-            locked,
-            ..Default::default()
-        })),
-    };
-    let event = |changes: Vec<control::Change>| {
-        let at = Some(Timestamp::default());
-        Event::try_from(control::Event {
-            revision: 1,
-            at,
-            changes,
-            previous: vec![0; 32],
-            ..Default::default()
-        })
-    };
-    let pins = [
-        pin("a", "p", "1", false),
-        pin("b", "p", "1", true),
-        pin("c", "q", "1", false),
-        pin("d", "q", "2", true),
-    ];
-    let each = pins.iter().map(|pin| change_at(pin.clone(), 0).unwrap());
-    assert_eq!(event(pins.to_vec()).unwrap().changes, each.collect::<Vec<_>>());
-    let faulty = event(vec![pin("a", "p", "1", false), pin("", "p", "1", false)]).unwrap_err();
-    assert_eq!(faulty.field, "changes[1].pin_put.tenant");
-}
-
 fn observed(at: Option<Timestamp>) -> control::ObservedSchema {
     control::ObservedSchema {
         tenant: s("t"),

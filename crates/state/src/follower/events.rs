@@ -57,7 +57,7 @@ impl Follower {
             Ok(FeedRead::Idle) => Ok(Step::Went),
             Ok(FeedRead::Entries(entries)) => {
                 self.tables.set_needed(None);
-                match self.tables.apply(&entries) {
+                match self.tables.apply(entries) {
                     Applied::InStep => {}
                     Applied::Differs => self.drifted("by the feed").await,
                     Applied::OutOfOrder => return self.load_table().await,

@@ -162,25 +162,25 @@ impl Tables {
 
     /// Applies entries in order. A table that differs from what the publisher has is used all the same, most of it is
     /// right, but it is known to differ before anyone decides by it.
-    pub(super) fn apply(&self, entries: &[FeedEntry]) -> Applied {
+    pub(super) fn apply(&self, entries: Vec<FeedEntry>) -> Applied {
         let mut history = self.lock();
         let mut table = Table::clone(&self.0.current.load());
         let condition = &self.0.condition;
-        for entry in entries {
-            if table.apply(&entry.event).is_err() {
+        for FeedEntry { event, digests } in entries {
+            if table.apply(&event).is_err() {
                 self.expose(&history);
                 return Applied::OutOfOrder;
             }
-            let in_step = entry.digests.at(condition.level()).map(|digest| digest == table.digest());
+            let in_step = digests.at(condition.level()).map(|digest| digest == table.digest());
             if in_step == Some(false) {
                 condition.set_differs(true);
             }
             let (before, after) = (self.load_full(), Arc::new(table.clone()));
-            self.publish(&mut history, Arc::clone(&after), entry.event.changes.len());
+            self.publish(&mut history, Arc::clone(&after), event.changes.len());
             if in_step == Some(true) {
                 condition.set_differs(false);
             }
-            self.0.updates.announce_step(Step { event: entry.event.clone(), before, after });
+            self.0.updates.announce_step(Step { event, before, after });
         }
         self.expose(&history);
         if condition.differs() { Applied::Differs } else { Applied::InStep }
@@ -291,7 +291,7 @@ mod tests {
     fn tables(keep: usize, events: &[usize]) -> Tables {
         let tables = Tables::new(keep, FormatLevel::CURRENT, Duration::from_secs(1));
         let entries: Vec<FeedEntry> = (1..).zip(events).map(|(revision, n)| entry(revision, *n)).collect();
-        assert!(tables.apply(&entries) == Applied::InStep);
+        assert!(tables.apply(entries) == Applied::InStep);
         tables
     }
 

@@ -1,7 +1,7 @@
 //! Heartbeats in memory.
 
 use super::{end_of, lock};
-use crate::heartbeats::{GOODBYE_KEPT, Heartbeat, check_router};
+use crate::heartbeats::{GOODBYE_KEPT, Goodbye, Heartbeat, check_router};
 use crate::{Error, Heartbeats};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(super) struct MemoryHeartbeats(Mutex<Routers>);
 #[derive(Default)]
 struct Routers {
     live: BTreeMap<String, (Heartbeat, Instant)>,
-    left: BTreeMap<String, Instant>,
+    left: BTreeMap<Goodbye, Instant>,
 }
 
 #[async_trait]
@@ -23,17 +23,17 @@ impl Heartbeats for MemoryHeartbeats {
     async fn beat(&self, heartbeat: &Heartbeat) -> Result<(), Error> {
         check_router(&heartbeat.router)?;
         let mut routers = lock(&self.0);
-        routers.left.remove(&heartbeat.router);
+        routers.left.remove(&Goodbye { router: heartbeat.router.clone(), run: heartbeat.run });
         let until = end_of(heartbeat.lease);
         routers.live.insert(heartbeat.router.clone(), (heartbeat.clone(), until));
         Ok(())
     }
 
-    async fn leave(&self, router: &str) -> Result<(), Error> {
-        check_router(router)?;
+    async fn leave(&self, goodbye: &Goodbye) -> Result<(), Error> {
+        check_router(&goodbye.router)?;
         let mut routers = lock(&self.0);
-        routers.live.remove(router);
-        routers.left.insert(router.to_owned(), end_of(GOODBYE_KEPT));
+        routers.live.remove(&goodbye.router);
+        routers.left.insert(goodbye.clone(), end_of(GOODBYE_KEPT));
         Ok(())
     }
 
@@ -44,7 +44,7 @@ impl Heartbeats for MemoryHeartbeats {
         Ok(routers.live.values().map(|(heartbeat, _)| heartbeat.clone()).collect())
     }
 
-    async fn left(&self) -> Result<Vec<String>, Error> {
+    async fn left(&self) -> Result<Vec<Goodbye>, Error> {
         let mut routers = lock(&self.0);
         let now = Instant::now();
         routers.left.retain(|_, expires| *expires > now);

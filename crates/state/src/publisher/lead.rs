@@ -1,12 +1,13 @@
 //! What the leading publisher does while nothing is wrong: it publishes each commit, and looks for damage.
 
+use super::backlog::{Backlog, Underway};
 use super::project::Projected;
 use super::upkeep::{Upkeep, Work};
 use super::{Following, Interrupted, Publisher, Tip, requests};
 use crate::feed::{Append, FeedEntry};
 use crate::projection::{Beat, ProjectionStatus};
 use crate::{Digests, Error, FencingToken};
-use grey_core::change::{Epoch, Event, FormatLevel, Position};
+use grey_core::change::{Epoch, FormatLevel, Position};
 use grey_core::table::Table;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -46,10 +47,14 @@ pub(super) struct Lead<'a> {
     /// The log's entry at the feed's end.
     pub(super) tip: Tip,
     pub(super) projected: Projected,
+    pub(super) backlog: Backlog,
+    pub(super) underway: Underway,
     pub(super) upkeep: Upkeep,
     /// Tells works beside how far the feed is.
     pub(super) reached: watch::Sender<Position>,
     pub(super) beats: Beats,
+    /// When the log was last looked at.
+    pub(super) looked: Instant,
     pub(super) next_check: Instant,
     pub(super) next_deep_check: Instant,
     pub(super) next_requests: Instant,
@@ -68,6 +73,12 @@ impl Beats {
     }
 }
 
+/// Where the log was when this replica read it last: by that it knows a log again of which shared state has no trace.
+pub(super) struct Remembered {
+    pub(super) epoch: Epoch,
+    pub(super) tip: Tip,
+}
+
 /// How a lead ended.
 pub(super) struct Ended {
     pub(super) by: Result<(), Interrupted>,
@@ -78,8 +89,13 @@ pub(super) struct Ended {
 impl Publisher {
     /// Mends what needs mending, then publishes each commit. Ends to be started over when the feed or the log were
     /// found damaged.
-    pub(super) async fn lead(&self, token: FencingToken, is_first: bool) -> Ended {
-        let mut lead = match Box::pin(self.begin(token)).await {
+    pub(super) async fn lead(
+        &self,
+        token: FencingToken,
+        is_first: bool,
+        remembered: &mut Option<Remembered>,
+    ) -> Ended {
+        let mut lead = match Box::pin(self.begin(token, remembered)).await {
             Ok(lead) => lead,
             Err(error) => return Ended { by: Err(error), published_for: Duration::ZERO },
         };
@@ -89,56 +105,83 @@ impl Publisher {
         }
         let begun = Instant::now();
         let by = lead.run().await;
+        *remembered = Some(Remembered { epoch: lead.mirror.position().epoch, tip: lead.tip });
+        lead.underway.stop().await;
         Ended { by, published_for: begun.elapsed() }
     }
 }
 
 impl Lead<'_> {
     async fn run(&mut self) -> Result<(), Interrupted> {
-        let options = &self.publisher.options;
+        let mut is_news = true;
         loop {
-            let published = self.publish_new().await?;
-            if published == Published::Damaged {
-                return Ok(());
-            }
-            self.publisher.handle.set_fault(None);
-            let is_behind = self.catch_up().await?;
-            if let Some(done) = self.upkeep.finished() {
-                self.settle(done).await?;
-            }
-            let now = Instant::now();
-            if now >= self.next_check {
-                if self.check().await? == Health::Damaged {
+            if is_news {
+                let published = self.publish_new().await?;
+                if published == Published::Damaged {
                     return Ok(());
                 }
-                self.next_check = Instant::now() + options.check;
+                self.publisher.handle.set_fault(None);
+                is_news = published == Published::More;
             }
-            if now >= self.next_requests {
-                self.take_requests().await?;
-                self.next_requests = Instant::now() + REQUESTS;
+            if let Some(done) = self.underway.finished() {
+                self.projected(done)?;
             }
-            if now >= self.next_deep_check {
-                self.upkeep.want(Work::Check);
-                self.next_deep_check = Instant::now() + options.deep_check;
+            if !self.underway.is_busy() {
+                if self.look_after_projection().await? == Health::Damaged {
+                    return Ok(());
+                }
+                self.project().await?;
             }
-            self.start_work();
-            if published == Published::All && !is_behind {
-                // A timeout only means that nobody told of a commit.
-                let woken = async {
-                    tokio::select! {
-                        () = self.publisher.handle.0.wake.notified() => {}
-                        () = self.upkeep.wait() => {}
-                    }
-                };
-                let _told = tokio::time::timeout(options.poll, woken).await;
+            if !is_news {
+                is_news = self.wait_for_news().await;
             }
         }
     }
 
-    /// Publishes a batch of what was committed since: all of it in the feed first, then in the projection. If the log does
-    /// not hold the last published event any more, it was restored and written to in between.
+    /// Does what is due between two batches that are projected.
+    async fn look_after_projection(&mut self) -> Result<Health, Interrupted> {
+        let options = &self.publisher.options;
+        if let Some(done) = self.upkeep.finished() {
+            self.settle(done).await?;
+        }
+        let now = Instant::now();
+        if now >= self.next_check {
+            if self.check().await? == Health::Damaged {
+                return Ok(Health::Damaged);
+            }
+            self.next_check = Instant::now() + options.check;
+        }
+        if now >= self.next_requests {
+            self.take_requests().await?;
+            self.next_requests = Instant::now() + REQUESTS;
+        }
+        if now >= self.next_deep_check {
+            self.upkeep.want(Work::Check);
+            self.next_deep_check = Instant::now() + options.deep_check;
+        }
+        self.start_work();
+        Ok(Health::Sound)
+    }
+
+    /// Waits until there is something to do; true if the log may hold more.
+    async fn wait_for_news(&mut self) -> bool {
+        let poll = self.looked + self.publisher.options.poll;
+        tokio::select! {
+            biased;
+            () = self.publisher.handle.0.wake.notified() => true,
+            // Nobody may have told of a commit.
+            () = tokio::time::sleep_until(poll) => true,
+            () = self.underway.wait() => false,
+            // What came of it is acted on between two batches.
+            () = self.upkeep.wait(), if !self.underway.is_busy() => false,
+        }
+    }
+
+    /// Brings a batch of what was committed since into the feed. If the log does not hold the last published event any more,
+    /// it was restored and written to in between.
     async fn publish_new(&mut self) -> Result<Published, Interrupted> {
         let publisher = self.publisher;
+        self.looked = Instant::now();
         let Some(Following { events, tip }) =
             publisher.log.follow(&self.tip, publisher.options.batch).await?
         else {
@@ -168,9 +211,7 @@ impl Lead<'_> {
             }
             publisher.handle.0.published.store(self.mirror.position().revision.0, Relaxed);
             self.reached.send_replace(self.mirror.position());
-            let (events, digests): (Vec<Event>, Vec<Digests>) =
-                entries.into_iter().map(|entry| (entry.event, entry.digests)).unzip();
-            self.project(&events, &digests).await?;
+            entries.into_iter().for_each(|entry| self.backlog.push(entry));
             self.tip = tip;
         }
         foldable?;
@@ -204,7 +245,7 @@ impl Lead<'_> {
         let feed_sound = head.is_some_and(|h| h.epoch == position.epoch && h.last == position.revision);
         // A router that has applied more than the log holds: the log was restored, and the store, which would have
         // told, was lost as well.
-        if !log_sound || !feed_sound || publisher.newest_router().await? > log {
+        if !log_sound || !feed_sound || publisher.newest_router(log.epoch).await? > log {
             return Ok(Health::Damaged);
         }
         if let Projected::At(expected) | Projected::Stuck(expected, _) = &self.projected {
@@ -246,7 +287,7 @@ impl Lead<'_> {
 impl Publisher {
     /// Starts an epoch greater than any that was seen.
     pub(super) async fn start_epoch(&self, log: &Position, seen: Epoch) -> Result<Position, Interrupted> {
-        tracing::error!(log.revision = %log.revision, log.epoch = %log.epoch, seen.epoch = %seen, "log is not the one that was published: it was restored or replaced; starting a new epoch");
+        tracing::error!(log.revision = %log.revision, log.epoch = %log.epoch, seen.epoch = %seen, "log is not known to be the one that was published: it, or shared state, was restored or replaced; starting a new epoch");
         Ok(self.log.start_epoch(log.epoch, seen.max(log.epoch)).await?)
     }
 
@@ -268,17 +309,21 @@ impl Publisher {
         if needed > own { Err(Interrupted::Above { needed, own }) } else { Ok(()) }
     }
 
-    /// The furthest position that a router has told of.
-    pub(super) async fn newest_router(&self) -> Result<Position, Interrupted> {
+    /// The furthest position that a router has told of, beside a log of this epoch.
+    pub(super) async fn newest_router(&self, log: Epoch) -> Result<Position, Interrupted> {
         let routers = sound(self.state.heartbeats.live().await)?.unwrap_or_default();
         let positions = routers.iter().map(|router| router.position);
-        Ok(positions.filter(|position| can_be_surpassed(position.epoch)).max().unwrap_or_default())
+        Ok(positions.filter(|position| is_credible(position.epoch, log)).max().unwrap_or_default())
     }
 }
 
-/// Whether a later epoch can be started; if not, no log has ever been in this one, and it is damage.
-pub(super) fn can_be_surpassed(epoch: Epoch) -> bool {
-    i64::try_from(epoch.0).is_ok_and(|epoch| epoch < i64::MAX)
+/// Most restores by which a store can be ahead of the log.
+const RESTORES: u64 = 1 << 20;
+
+/// Whether a history can have come to this epoch while the log is in that one. What lies further ahead is damage: believed
+/// once, it would use up the epochs.
+pub(super) fn is_credible(epoch: Epoch, log: Epoch) -> bool {
+    epoch.0.saturating_sub(log.0) <= RESTORES
 }
 
 /// What was read, or nothing if it does not read back: whatever it was, it is mended, and stops nobody.

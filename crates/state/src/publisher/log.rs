@@ -82,6 +82,13 @@ pub trait EventLog: Send + Sync {
     /// When the database is away.
     async fn start_epoch(&self, present: Epoch, seen: Epoch) -> Result<Position, LogError>;
 
+    /// Notes that an epoch is published; true if no one had published it before, so that nobody outside can have events of
+    /// another history in it.
+    ///
+    /// # Errors
+    /// When the database is away.
+    async fn note_published(&self, epoch: Epoch) -> Result<bool, LogError>;
+
     /// Takes the lead of the publication if it is free or expired, or renews it if `holder` has it, for `ttl` by the
     /// database's clock.
     ///

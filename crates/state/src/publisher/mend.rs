@@ -1,6 +1,7 @@
 //! How a lead begins: the feed is brought to the log's head, whatever became of either.
 
-use super::lead::{Beats, Health, Lead, can_be_surpassed, sound};
+use super::backlog::{Backlog, Underway};
+use super::lead::{Beats, Health, Lead, Remembered, is_credible, sound};
 use super::project::Projected;
 use super::upkeep::{Upkeep, Work};
 use super::{EventLog, Interrupted, LogError, Publisher, Snapshot, Tip};
@@ -32,7 +33,11 @@ enum FeedEnd {
 
 impl Publisher {
     /// Brings the feed to the log's head. What of the projection can be used is caught up and compared afterwards.
-    pub(super) async fn begin(&self, token: FencingToken) -> Result<Lead<'_>, Interrupted> {
+    pub(super) async fn begin(
+        &self,
+        token: FencingToken,
+        remembered: &mut Option<Remembered>,
+    ) -> Result<Lead<'_>, Interrupted> {
         let head = sound(self.state.feed.head().await)?.flatten();
         let mut log = self.log.head().await?;
         let feed_end = match head.as_ref().filter(|h| h.epoch == log.epoch) {
@@ -41,13 +46,20 @@ impl Publisher {
             None => FeedEnd::Unknown,
         };
         let projected = sound(self.state.projection.status().await)?.flatten();
-        let routers = self.newest_router().await?;
+        let routers = self.newest_router(log.epoch).await?;
+        // An empty store cannot tell whether the log was restored, and the epoch must tell both histories apart.
+        let is_first = self.log.note_published(log.epoch).await?;
+        let is_proven = is_first
+            || head.is_some()
+            || projected.is_some()
+            || self.is_known(&log, remembered.as_ref()).await?;
         // Whatever carries a greater epoch than the log belongs to a history that the log does not have.
         let stored = [head.as_ref().map(|h| h.epoch), projected.as_ref().map(|status| status.position.epoch)];
-        let stored = stored.into_iter().flatten().filter(|epoch| can_be_surpassed(*epoch));
+        let stored = stored.into_iter().flatten().filter(|epoch| is_credible(*epoch, log.epoch));
         let seen = stored.fold(routers.epoch, Epoch::max);
-        if feed_end == FeedEnd::Differs || routers > log || seen > log.epoch {
+        if feed_end == FeedEnd::Differs || routers > log || seen > log.epoch || !is_proven {
             log = self.start_epoch(&log, seen).await?;
+            self.log.note_published(log.epoch).await?;
         }
         let head = head.filter(|h| h.epoch == log.epoch && feed_end != FeedEnd::Garbled);
         let mut mirror = Table::default();
@@ -57,6 +69,8 @@ impl Publisher {
         .await?;
         self.check_level(snapshot.level)?;
         mirror.set_position(snapshot.position);
+        let tip = Tip { revision: snapshot.position.revision, hash: snapshot.hash };
+        *remembered = Some(Remembered { epoch: snapshot.position.epoch, tip });
 
         let usable = |status: &ProjectionStatus| {
             status.position.epoch == snapshot.position.epoch
@@ -67,7 +81,7 @@ impl Publisher {
             // The same revision used to hold something else, unless the feed proves that it did not.
             if feed_end != FeedEnd::Agrees {
                 self.start_epoch(&log, seen).await?;
-                return Box::pin(self.begin(token)).await;
+                return Box::pin(self.begin(token, remembered)).await;
             }
             tracing::error!("projection's digest is not that of the log; rebuilding it");
             projected = None;
@@ -89,15 +103,29 @@ impl Publisher {
             token,
             mirror,
             level: snapshot.level,
-            tip: Tip { revision: snapshot.position.revision, hash: snapshot.hash },
+            tip,
             projected,
+            backlog: Backlog::default(),
+            underway: Underway::default(),
             upkeep,
             reached,
             beats: Beats::new(),
+            looked: now,
             next_check: now + self.options.check,
             next_deep_check: now + self.options.deep_check,
             next_requests: now,
         })
+    }
+
+    /// Whether the log is the one that this replica published, or has nothing in it yet.
+    async fn is_known(&self, log: &Position, remembered: Option<&Remembered>) -> Result<bool, Interrupted> {
+        match remembered {
+            _ if log.revision == Revision(0) => Ok(true),
+            Some(Remembered { epoch, tip }) if *epoch == log.epoch => {
+                Ok(self.log.follow(tip, 1).await?.is_some())
+            }
+            Some(_) | None => Ok(false),
+        }
     }
 
     async fn event(&self, revision: Revision) -> Result<Option<Event>, Interrupted> {

@@ -1,20 +1,29 @@
 //! Keeping the projection in step with the feed, and mending it once it is known what is wrong.
 
 use super::Interrupted;
+use super::backlog::Projection;
 use super::check::Findings;
 use super::lead::Lead;
 use super::upkeep::{Done, Work};
+use crate::feed::FeedEntry;
 use crate::projection::{ProjectionStatus, Repair, STATUS_KEY};
 use crate::{Digests, Error};
 use grey_core::change::{Event, Position};
 use grey_core::key::RecordId;
 use grey_core::record::Record;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::time::sleep;
 
-/// Changes after which another batch of events is projected: as many units may have to be written anew if one of them
-/// turns out to be damaged, and a router that loads meanwhile has them to fold.
-const BATCH_CHANGES: usize = 4_000;
+/// How long the projection of an event waits, for each of its changes: about what a router takes to apply one. Servers and
+/// processors are for those who read the feed first.
+const WAIT_PER_CHANGE: Duration = Duration::from_micros(3);
+/// Events with no more changes are projected at once.
+const FEW_CHANGES: usize = 1_000;
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// Repairs in a row after which the whole projection is rebuilt.
 const MAX_REPAIRS: u32 = 3;
 
@@ -29,43 +38,50 @@ pub(super) enum Projected {
 }
 
 impl Lead<'_> {
-    /// Projects some of what the projection lacks; true if it lacks more.
-    pub(super) async fn catch_up(&mut self) -> Result<bool, Interrupted> {
-        let end = self.mirror.position().revision;
-        let Projected::At(status) = &self.projected else { return Ok(false) };
-        let from = status.position.revision;
+    /// Has the next of what the projection lacks written, beside the publishing; nothing else may be under way.
+    pub(super) async fn project(&mut self) -> Result<(), Interrupted> {
+        let Projected::At(status) = &self.projected else { return Ok(()) };
+        let (from, end) = (status.position.revision, self.mirror.position().revision);
         if from >= end {
-            return Ok(false);
+            return Ok(());
         }
-        let events = self.publisher.log.events(from, self.publisher.options.batch).await?;
-        let held = events.partition_point(|event| event.revision <= end);
-        self.project(events.get(..held).unwrap_or_default(), &[]).await?;
-        let is_behind = matches!(&self.projected, Projected::At(status) if status.position.revision < end);
-        Ok(is_behind && !events.is_empty())
+        let mut batch = self.backlog.batch_after(from);
+        if batch.is_empty() {
+            let events = self.publisher.log.events(from, self.publisher.options.batch).await?;
+            for event in events.into_iter().take_while(|event| event.revision <= end) {
+                self.backlog.push(FeedEntry { event, digests: Digests::unknown() });
+            }
+            batch = self.backlog.batch_after(from);
+        }
+        let Some(last) = batch.last() else { return Ok(()) };
+        let mut reached = self.status();
+        if last.event.revision != end {
+            reached.position.revision = last.event.revision;
+            reached.digests = last.digests.clone();
+        }
+        let events: Vec<Event> = batch.into_iter().map(|entry| entry.event).collect();
+        let changes: usize = events.iter().map(|event| event.changes.len()).sum();
+        let wait = WAIT_PER_CHANGE.saturating_mul(u32::try_from(changes).unwrap_or(u32::MAX));
+        let (projection, token) = (Arc::clone(&self.publisher.state.projection), self.token);
+        self.underway.start(async move {
+            if changes > FEW_CHANGES {
+                sleep(wait.min(LONGEST_WAIT)).await;
+            }
+            let outcome = projection.apply(token, &events, &reached).await;
+            Projection { events, reached, outcome }
+        });
+        Ok(())
     }
 
-    /// Projects events that the feed holds, if the projection holds all before them. `digests` are those of a table
-    /// after each, as far as they are at hand.
-    pub(super) async fn project(&mut self, events: &[Event], digests: &[Digests]) -> Result<(), Interrupted> {
-        let mut done = 0;
-        for batch in batches(events) {
-            done += batch.len();
-            let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
-            let follows = |status: &ProjectionStatus| status.position.revision.next() == first.revision;
-            if !matches!(&self.projected, Projected::At(status) if follows(status)) {
-                return Ok(());
-            }
-            let mut reached = self.status();
-            if last.revision != reached.position.revision {
-                reached.position.revision = last.revision;
-                reached.digests = digests.get(done - 1).cloned().unwrap_or_else(Digests::unknown);
-            }
-            match self.publisher.state.projection.apply(self.token, batch, &reached).await {
-                Ok(()) => self.projected = Projected::At(reached),
-                Err(error @ Error::Corrupt { .. }) => self.stumble(&error, batch),
-                Err(error) => return Err(error.into()),
-            }
-            self.beat().await?;
+    /// Acts on what came of projecting a batch.
+    pub(super) fn projected(&mut self, done: Projection) -> Result<(), Interrupted> {
+        let Projection { events, reached, outcome } = done;
+        match outcome {
+            // Not if it was found to be lost meanwhile.
+            Ok(()) if matches!(self.projected, Projected::At(_)) => self.projected = Projected::At(reached),
+            Ok(()) => {}
+            Err(error @ Error::Corrupt { .. }) => self.stumble(&error, &events),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -100,7 +116,7 @@ impl Lead<'_> {
         };
         let beside = super::upkeep::Beside {
             state: self.publisher.state.clone(),
-            log: std::sync::Arc::clone(&self.publisher.log),
+            log: Arc::clone(&self.publisher.log),
             token: self.token,
             level: self.publisher.options.level,
             batch: self.publisher.options.batch,
@@ -200,44 +216,5 @@ impl Lead<'_> {
             at = last;
         }
         Ok(())
-    }
-}
-
-/// Events in batches of a bounded number of changes, each of one event at least.
-fn batches(mut events: &[Event]) -> impl Iterator<Item = &[Event]> {
-    std::iter::from_fn(move || {
-        let mut changes = 0;
-        let fits = |event: &&Event| {
-            changes += event.changes.len();
-            changes <= BATCH_CHANGES
-        };
-        let fitting = events.iter().take_while(fits).count();
-        let (batch, rest) = events.split_at(fitting.max(1).min(events.len()));
-        events = rest;
-        (!batch.is_empty()).then_some(batch)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use grey_core::change::{Change, Revision};
-    use grey_core::ids::TenantId;
-    use grey_core::key::Key;
-
-    #[test]
-    fn batches_are_bounded_and_leave_no_event_out() {
-        let tenant = TenantId::new("acme").unwrap();
-        let event = |(revision, changes): (u64, usize)| Event {
-            revision: Revision(revision),
-            changes: vec![Change::Removed(Key::Tenant(tenant.clone())); changes],
-            ..Event::default()
-        };
-        let sizes = [1, 2, BATCH_CHANGES - 3, 1, 3 * BATCH_CHANGES, 0, BATCH_CHANGES, BATCH_CHANGES];
-        let events: Vec<Event> = (1..).zip(sizes).map(event).collect();
-        let cut: Vec<usize> = batches(&events).map(<[Event]>::len).collect();
-        assert_eq!(cut, [3, 1, 1, 2, 1]);
-        assert_eq!(batches(&events).flatten().count(), events.len());
-        assert_eq!(batches(&[]).count(), 0);
     }
 }

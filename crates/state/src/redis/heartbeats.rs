@@ -4,7 +4,7 @@ use super::connection::Link;
 use super::leases::millis;
 use super::values::{corrupt, items, text};
 use super::{keys, scripts};
-use crate::heartbeats::{GOODBYE_KEPT, Heartbeat, check_router};
+use crate::heartbeats::{GOODBYE_KEPT, Goodbye, Heartbeat, check_router};
 use crate::{Error, Heartbeats};
 use async_trait::async_trait;
 use grey_core::change::{Epoch, FormatLevel, Position, Revision};
@@ -36,17 +36,18 @@ impl Heartbeats for RedisHeartbeats {
         self.link.run(attempted, &key, &set).await?;
         let script = &scripts::ROUTERS_ADD;
         let mut call = script.on(&[keys::ROUTERS, keys::ROUTERS_LEFT]);
-        call.arg(&heartbeat.router).arg(ttl);
+        call.arg(&heartbeat.router).arg(ttl).arg(entry(&heartbeat.router, heartbeat.run));
         self.link.call(attempted, keys::ROUTERS, script, &call).await.map(drop)
     }
 
-    async fn leave(&self, router: &str) -> Result<(), Error> {
+    async fn leave(&self, goodbye: &Goodbye) -> Result<(), Error> {
         let attempted = "take the router off the list";
+        let Goodbye { router, run } = goodbye;
         check_router(router)?;
         let key = keys::router(router);
         let script = &scripts::ROUTERS_LEAVE;
         let mut call = script.on(&[keys::ROUTERS, keys::ROUTERS_LEFT]);
-        call.arg(router).arg(millis(GOODBYE_KEPT));
+        call.arg(router).arg(millis(GOODBYE_KEPT)).arg(entry(router, *run));
         self.link.call(attempted, keys::ROUTERS, script, &call).await?;
         self.link.run(attempted, &key, cmd("DEL").arg(&key)).await.map(drop)
     }
@@ -81,22 +82,33 @@ impl Heartbeats for RedisHeartbeats {
         Ok(live)
     }
 
-    async fn left(&self) -> Result<Vec<String>, Error> {
+    async fn left(&self) -> Result<Vec<Goodbye>, Error> {
         let (attempted, script) = ("list the routers that left", &scripts::ROUTERS_LIVE);
         let key = keys::ROUTERS_LEFT;
         let routers = items(key, self.link.call(attempted, key, script, &script.on(&[key])).await?)?;
-        // What is no id can be no router.
-        let ids = routers.iter().filter_map(|router| text(key, router).ok());
-        let mut left: Vec<String> =
-            ids.filter(|router| check_router(router).is_ok()).map(str::to_owned).collect();
+        let mut left: Vec<Goodbye> =
+            routers.iter().filter_map(|entry| goodbye(text(key, entry).ok()?)).collect();
         left.sort_unstable();
         Ok(left)
     }
 }
 
+/// A run of a router as it stands among those that left; no id holds a space.
+fn entry(router: &str, run: u64) -> String {
+    format!("{router} {run}")
+}
+
+/// Reads an entry; what is none says nothing of any router.
+fn goodbye(entry: &str) -> Option<Goodbye> {
+    let (router, run) = entry.split_once(' ')?;
+    check_router(router).ok()?;
+    Some(Goodbye { router: router.to_owned(), run: run.parse().ok()? })
+}
+
 fn encode(heartbeat: &Heartbeat) -> RouterState {
     RouterState {
         id: heartbeat.router.clone(),
+        run: heartbeat.run,
         address: heartbeat.address.clone(),
         region: heartbeat.region.clone(),
         zone: heartbeat.zone.clone(),
@@ -118,6 +130,7 @@ fn decode(router: &str, state: &Value) -> Result<Heartbeat, Error> {
     }
     Ok(Heartbeat {
         router: state.id,
+        run: state.run,
         address: state.address,
         region: state.region,
         zone: state.zone,

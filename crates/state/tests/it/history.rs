@@ -358,11 +358,59 @@ async fn a_history_met_while_publishing_is_surpassed() {
     eventually(DEADLINE, "the log is published", async || handle.published() == Revision(1)).await;
     // A router that was cut off comes back from a history of which store and log have nothing left.
     let mut table = Table::default();
-    table.set_position(Position { epoch: Epoch(1 << 60), revision: Revision(9) });
+    table.set_position(Position { epoch: Epoch(1 << 16), revision: Revision(9) });
     let (_follower, tables) = follow(&state, Some(table));
     until_equal(&state, &log, &tables, "the router takes the log's history").await;
-    assert_eq!(log.table().position().epoch, Epoch((1 << 60) + 1));
+    assert_eq!(log.table().position().epoch, Epoch((1 << 16) + 1));
     assert!(tables.load().tenant("t0").is_some());
+}
+
+#[tokio::test]
+async fn an_epoch_that_no_log_can_have_reached_is_damage() {
+    let (state, log) = (State::memory(), Log::new());
+    log.commit(put_tenant(0));
+    let epoch = Epoch(i64::MAX.unsigned_abs() - 1);
+    for seen in [Seen::Feed, Seen::Projection, Seen::Heartbeat] {
+        seen.leave(&state, Position { epoch, revision: Revision(9) }).await;
+    }
+    let (_publisher, handle) = publish(&state, &log);
+    eventually(DEADLINE, "the log is published", async || handle.published() == Revision(1)).await;
+    assert_eq!(log.table().position().epoch, Epoch(1));
+}
+
+/// Nothing but the epoch tells a restored log from the one before it.
+#[tokio::test]
+async fn a_log_of_which_the_store_has_no_trace_starts_an_epoch() {
+    let (state, log) = (State::memory(), Log::new());
+    let (publisher, handle) = publish(&state, &log);
+    log.commit(put_tenant(0));
+    eventually(DEADLINE, "the log is published", async || handle.published() == Revision(1)).await;
+    publisher.kill();
+    let before = log.table().position().epoch;
+    let emptied = State::memory();
+    let (_publisher, handle) = publish(&emptied, &log);
+    eventually(DEADLINE, "the log is published again", async || handle.published() == Revision(1)).await;
+    assert_eq!(log.table().position().epoch, Epoch(before.0 + 1));
+}
+
+#[tokio::test]
+async fn whoever_published_the_log_knows_it_again_on_an_empty_store() {
+    let redis = Redis::start().await.unwrap();
+    let (state, log) = (State::redis(&crate::options_of(&redis)).await.unwrap(), Log::new());
+    let (_publisher, _handle) = publish(&state, &log);
+    log.commit(put_tenant(0));
+    let (_follower, tables) = follow(&state, None);
+    until_equal(&state, &log, &tables, "the follower reaches the log").await;
+    let before = log.table().position().epoch;
+    let mut raw = redis.connection().await.unwrap();
+    redis::cmd("FLUSHALL").exec_async(&mut raw).await.unwrap();
+    log.commit(put_tenant(1));
+    until_equal(&state, &log, &tables, "the follower goes on").await;
+    eventually(DEADLINE, "the feed is back", async || {
+        state.feed.head().await.unwrap().is_some_and(|head| head.last == Revision(2))
+    })
+    .await;
+    assert_eq!(log.table().position().epoch, before);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use grey_core::service::{Pin, ServiceVersion};
 use grey_core::table::Locality;
 use grey_core::tenant::{Tenant, TenantStatus};
 use grey_state::feed::Append;
-use grey_state::heartbeats::{Heartbeat, below};
+use grey_state::heartbeats::{Goodbye, Heartbeat, below};
 use grey_state::projection::ProjectionStatus;
 use grey_state::turns::LAST_TURN;
 use grey_state::{Digests, Error, FencingToken, State};
@@ -216,6 +216,7 @@ async fn only_heartbeats_requests_and_statuses_expire() {
     state.turns.next(&service_id("payment"), &version("v1"), Locality::Everywhere).await.unwrap();
     let beat = Heartbeat {
         router: "r1".to_owned(),
+        run: 1,
         address: String::new(),
         region: String::new(),
         zone: String::new(),
@@ -407,10 +408,19 @@ async fn what_one_writer_writes_whole_is_written_whatever_was_there() {
     state.requests.take(&name("mirror"), NOW).await.unwrap_err();
     state.requests.post(&name("mirror"), b"y").await.unwrap();
     assert_eq!(state.requests.take(&name("mirror"), NOW).await.unwrap(), [b"y"]);
-    ask::<()>(&mut raw, "SET grey:routers x").await;
     let beat = crate::world::heartbeat("r1", Position::default());
-    state.heartbeats.beat(&beat).await.unwrap();
-    assert_eq!(state.heartbeats.live().await.unwrap(), [beat]);
+    let goodbye = Goodbye { router: "r1".to_owned(), run: beat.run };
+    for key in ["grey:routers", "{grey:routers}:left"] {
+        ask::<()>(&mut raw, &format!("DEL {key}")).await;
+        ask::<()>(&mut raw, &format!("SET {key} x")).await;
+        state.heartbeats.beat(&beat).await.unwrap();
+        assert_eq!(state.heartbeats.live().await.unwrap(), std::slice::from_ref(&beat), "{key}");
+        assert_eq!(state.heartbeats.left().await.unwrap(), [], "{key}");
+        ask::<()>(&mut raw, &format!("DEL {key}")).await;
+        ask::<()>(&mut raw, &format!("SET {key} x")).await;
+        state.heartbeats.leave(&goodbye).await.unwrap();
+        assert_eq!(state.heartbeats.left().await.unwrap(), std::slice::from_ref(&goodbye), "{key}");
+    }
 }
 
 #[tokio::test]
@@ -436,8 +446,7 @@ async fn a_router_whose_heartbeat_does_not_read_back_is_one_of_which_nothing_is_
         assert_eq!(below, ["r1"]);
     }
     // What only a newer release knows is skipped.
-    let newer =
-        r#"{"id":"r1","epoch":"3","revision":"7","level":1,"lease":"60s","mood":"fine","nested":{"x":[1]}}"#;
+    let newer = r#"{"id":"r1","run":"1","epoch":"3","revision":"7","level":1,"lease":"60s","mood":"fine","nested":{"x":[1]}}"#;
     redis::cmd("SET").arg("grey:router:r1").arg(newer).exec_async(&mut raw).await.unwrap();
     assert_eq!(shared.heartbeats.live().await.unwrap()[0], beat("r1"));
 }

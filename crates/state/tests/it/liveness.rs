@@ -126,10 +126,11 @@ async fn a_follower_on_a_cut_off_master_is_not_current() {
     eventually(DEADLINE, "it is current again", async || tables.status().is_current()).await;
 }
 
-/// A projection whose loads wait until they may go on.
+/// A projection whose loads and rebuilds, or writes, wait until they may go on.
 struct Stalling {
     projection: Arc<dyn Projection>,
     stalled: watch::Receiver<bool>,
+    writes_stalled: watch::Receiver<bool>,
 }
 
 #[async_trait]
@@ -152,6 +153,7 @@ impl Projection for Stalling {
         events: &[Event],
         reached: &ProjectionStatus,
     ) -> Result<(), Error> {
+        self.writes_stalled.clone().wait_for(|stalled| !stalled).await.unwrap();
         self.projection.apply(token, events, reached).await
     }
 
@@ -186,7 +188,8 @@ impl Projection for Stalling {
 async fn neither_a_check_nor_a_rebuild_holds_back_the_publishing() {
     let (state, log) = (State::memory(), Log::new());
     let (stall, stalled) = watch::channel(false);
-    let stalling = Stalling { projection: Arc::clone(&state.projection), stalled };
+    let writes_stalled = watch::channel(false).1;
+    let stalling = Stalling { projection: Arc::clone(&state.projection), stalled, writes_stalled };
     let publishers = State { projection: Arc::new(stalling), ..state.clone() };
     let options = publisher::Options { deep_check: Duration::from_millis(1), ..publisher_options() };
     log.commit(put_tenant(0));
@@ -212,6 +215,36 @@ async fn neither_a_check_nor_a_rebuild_holds_back_the_publishing() {
     stall.send_replace(false);
     let (_following, fresh) = follow(&state, None);
     until_equal(&state, &log, &fresh, "the rebuild ends").await;
+}
+
+#[tokio::test]
+async fn no_event_waits_until_the_projection_holds_those_before_it() {
+    let (state, log) = (State::memory(), Log::new());
+    let (stall, writes_stalled) = watch::channel(false);
+    let stalled = watch::channel(false).1;
+    let stalling = Stalling { projection: Arc::clone(&state.projection), stalled, writes_stalled };
+    let publishers = State { projection: Arc::new(stalling), ..state.clone() };
+    log.commit(put_tenant(0));
+    let (_publisher, handle) = publish(&publishers, &log);
+    let (_following, tables) = follow_with(&state, None, patient());
+    until_equal(&state, &log, &tables, "the log is published").await;
+    let projected = async || state.projection.status().await.unwrap().map(|status| status.position);
+    eventually(DEADLINE, "it is projected", async || projected().await == Some(log.table().position())).await;
+
+    let before = projected().await;
+    stall.send_replace(true);
+    for i in 1..20 {
+        log.commit(put_tenant(i));
+        until_equal(&state, &log, &tables, "events are published while a write hangs").await;
+    }
+    eventually(DEADLINE, "so are signs of life", async || tables.status().is_current()).await;
+    assert_eq!(projected().await, before);
+    stall.send_replace(false);
+    eventually(DEADLINE, "all is projected", async || projected().await == Some(log.table().position()))
+        .await;
+    assert_eq!(handle.rebuilds(), 1, "the first one");
+    let (_following, fresh) = follow(&state, None);
+    until_equal(&state, &log, &fresh, "what was projected is what the log holds").await;
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub(crate) struct Log {
     pub(crate) wedged: watch::Sender<bool>,
     /// Events from here on make their reader panic.
     pub(crate) poisoned_from: Mutex<Option<Revision>>,
+    /// The last epoch that was published.
+    published: Mutex<Epoch>,
 }
 
 #[derive(Clone)]
@@ -71,6 +73,7 @@ impl Log {
             lead: Mutex::default(),
             wedged: watch::Sender::new(false),
             poisoned_from: Mutex::default(),
+            published: Mutex::default(),
         })
     }
 
@@ -179,6 +182,13 @@ impl EventLog for Log {
             }
         }
         self.head().await
+    }
+
+    async fn note_published(&self, epoch: Epoch) -> Result<bool, LogError> {
+        let mut published = self.published.lock().unwrap();
+        let is_first = *published < epoch;
+        *published = (*published).max(epoch);
+        Ok(is_first)
     }
 
     async fn lead(
@@ -290,6 +300,7 @@ async fn beat(state: State, tables: Tables, level: FormatLevel) {
 pub(crate) fn heartbeat(router: &str, position: Position) -> Heartbeat {
     Heartbeat {
         router: router.to_owned(),
+        run: 1,
         address: String::new(),
         region: String::new(),
         zone: String::new(),

@@ -31,7 +31,7 @@ pub(super) struct Attempt<'a> {
     /// The time of the command's event, in milliseconds since the Unix epoch.
     pub(super) at_ms: u64,
     /// Versions that some change of the command declares.
-    pub(super) declares: BTreeSet<(&'a ServiceId, &'a Version)>,
+    pub(super) declares: BTreeSet<(ServiceId, Version)>,
 }
 
 /// What became of one change.

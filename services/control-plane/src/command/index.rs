@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 
 use super::attempt::{Attempt, during};
 use super::error::Error;
-use super::rules::pins::{AT_ONCE, json, list};
+use super::rules::pins::{AT_ONCE, Alike, json, list};
 use crate::entity::record_history::{Noted, SERVICE, TENANT, TIED};
 
 /// Notes in the log's index what the event changes.
@@ -18,19 +18,35 @@ pub(super) async fn index(
     let tenants: Vec<&str> = tenants.into_iter().collect();
     let (first, more) = tenants.split_at(tenants.len().min(AT_ONCE));
     let [services, tied] = [services, tied].map(|ids| ids.into_iter().collect::<Vec<&str>>());
-    note(attempt, &[(TENANT, first), (SERVICE, services.as_slice()), (TIED, tied.as_slice())]).await?;
+    let lists = [(TENANT, first), (SERVICE, services.as_slice()), (TIED, tied.as_slice())];
+    let lists = lists.into_iter().filter(|(_, ids)| !ids.is_empty()).map(|(kind, ids)| (kind, json(ids)));
+    let lists: Vec<(&str, String)> = lists.collect();
+    let named: Vec<(&str, &str)> = lists.iter().map(|(kind, ids)| (*kind, ids.as_str())).collect();
+    note(attempt, &named).await?;
     for more in more.chunks(AT_ONCE) {
-        note(attempt, &[(TENANT, more)]).await?;
+        note(attempt, &[(TENANT, &json(more))]).await?;
     }
     Ok(())
 }
 
-/// Writes rows of the log's index by one statement.
-async fn note(attempt: &Attempt<'_>, named: &[(&str, &[&str])]) -> Result<(), Error> {
+/// The same for pins of one service, in lists that are there already.
+pub(super) async fn index_pins(attempt: &Attempt<'_>, pins: &[Alike]) -> Result<(), Error> {
+    let mut tied = pins.first().map(|first| json(&[first.service.as_str()]));
+    for list in pins.iter().flat_map(|alike| &alike.tenants) {
+        let tied = tied.take();
+        let tied = tied.iter().map(|service| (TIED, service.as_str()));
+        let named: Vec<_> = std::iter::once((TENANT, list.ids.as_str())).chain(tied).collect();
+        note(attempt, &named).await?;
+    }
+    Ok(())
+}
+
+/// Writes rows of the log's index by one statement; each list of ids is a JSON array.
+async fn note(attempt: &Attempt<'_>, named: &[(&str, &str)]) -> Result<(), Error> {
     let backend = attempt.transaction.get_database_backend();
     let (mut selects, mut values) = (Vec::new(), vec![Value::from(attempt.revision)]);
-    for (kind, ids) in named.iter().filter(|(_, ids)| !ids.is_empty()) {
-        values.push(json(ids).into());
+    for (kind, ids) in named {
+        values.push((*ids).into());
         let list = list(backend, values.len());
         selects.push(format!("SELECT '{kind}', named.value, $1 FROM {list}"));
     }

@@ -9,7 +9,7 @@ use grey_core::key::{Fact, Key};
 use grey_core::promotion::{NotPromotable, promotion};
 use grey_core::selector::select;
 use grey_core::service::{Hold, Pin};
-use grey_core::table::{ServiceTable, Table};
+use grey_core::table::{Row, ServiceTable, Table};
 use grey_proto::status::ApiError;
 
 use super::attempt::{moving, unknown_overlay, unknown_service, unknown_tenant, unknown_version};
@@ -61,18 +61,18 @@ fn selected_pins<'a>(wanted: &SelectedPins, table: &Table) -> Result<Resolved<'a
         return Err(ApiError::new(Reason::TooLarge, message).with("field", "tenants"));
     }
     if let Some(pin) = pin {
-        check_version(wanted, pin, &tenants, known, table)?;
+        check_version(wanted, pin, &tenants, known)?;
     }
-    if let Some((tenant, hold)) = held(table, service, &tenants) {
+    if let Some((tenant, hold)) = held(table, service, tenants.iter().map(|(tenant, _)| *tenant)) {
         return Err(moving(tenant, service, hold.to.as_str()));
     }
     let selected = tenants.len() as u64;
-    let differs =
-        |tenant: &TenantId| known.assigned(table.tenant(tenant.as_str())).pin.as_ref() != pin.as_ref();
-    let change = |tenant: TenantId| {
+    let differs = |(_, row): &(&TenantId, &Row)| known.assigned(Some(row)).pin.as_ref() != pin.as_ref();
+    let change = |(tenant, _): (&TenantId, &Row)| {
+        let (tenant, service) = (tenant.clone(), service.clone());
         let change = match pin {
-            Some(pin) => Change::Put(Fact::Pin(tenant, service.clone(), pin.clone())),
-            None => Change::Removed(Key::Pin(tenant, service.clone())),
+            Some(pin) => Change::Put(Fact::Pin(tenant, service, pin.clone())),
+            None => Change::Removed(Key::Pin(tenant, service)),
         };
         Proposed { change, expected: None }
     };
@@ -84,17 +84,15 @@ fn selected_pins<'a>(wanted: &SelectedPins, table: &Table) -> Result<Resolved<'a
 fn check_version(
     wanted: &SelectedPins,
     pin: &Pin,
-    tenants: &[TenantId],
+    tenants: &[(&TenantId, &Row)],
     known: &ServiceTable,
-    table: &Table,
 ) -> Result<(), ApiError> {
     let (service, version) = (&wanted.service, &pin.version);
     let slot =
         known.slot(version).and_then(|at| known.versions().get(at)).filter(|slot| slot.window.is_some());
     let slot = slot.ok_or_else(|| unknown_version(service, version))?;
-    let lacks =
-        |tenant: &&TenantId| !slot.admits(known.assigned(table.tenant(tenant.as_str())).schema.as_ref());
-    let mut lacking = tenants.iter().filter(lacks);
+    let lacks = |(_, row): &&(&TenantId, &Row)| !slot.admits(known.assigned(Some(row)).schema.as_ref());
+    let mut lacking = tenants.iter().filter(lacks).map(|(tenant, _)| *tenant);
     let named: Vec<&str> = lacking.by_ref().take(NAMED).map(TenantId::as_str).collect();
     if named.is_empty() {
         return Ok(());

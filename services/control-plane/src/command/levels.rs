@@ -46,6 +46,7 @@ mod tests {
     use super::*;
     use grey_core::change::Position;
     use grey_state::State;
+    use grey_state::heartbeats::Goodbye;
     use std::time::Duration;
 
     #[tokio::test]
@@ -60,6 +61,7 @@ mod tests {
         for (router, level) in [("old", 1), ("new", 2), ("newer", 3)] {
             let heartbeat = Heartbeat {
                 router: router.to_owned(),
+                run: 1,
                 address: String::new(),
                 region: String::new(),
                 zone: String::new(),
@@ -77,7 +79,8 @@ mod tests {
         assert!(refusal.message.contains(": old;"), "{}", refusal.message);
         let refusal = refused(3).await.unwrap();
         assert!(refusal.message.contains(": new, old;"), "{}", refusal.message);
-        state.heartbeats.leave("old").await.unwrap();
+        let goodbye = Goodbye { router: "old".to_owned(), run: 1 };
+        state.heartbeats.leave(&goodbye).await.unwrap();
         assert!(refused(2).await.is_none());
     }
 }

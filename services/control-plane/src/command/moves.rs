@@ -16,21 +16,26 @@ const EXAMPLES: usize = 5;
 const FEW: usize = 32;
 
 /// What changes would do.
-pub(super) struct Foreseen {
+pub(super) struct Foreseen<T> {
     pub(super) moves: Moves,
-    pub(super) changes: Vec<Change>,
+    /// What was made of the changes.
+    pub(super) drafted: T,
     /// The table after them, still at the position before them.
     pub(super) after: Table,
 }
 
-/// Counts the moves of `changes` on the table at the log's head.
-pub(super) async fn foresee(table: Table, changes: Vec<Change>) -> Result<Foreseen, Error> {
+/// Counts the moves of `changes` on the table at the log's head, and makes something of them.
+pub(super) async fn foresee<T: Send + 'static>(
+    table: Table,
+    changes: Vec<Change>,
+    draft: impl FnOnce(Vec<Change>) -> T + Send + 'static,
+) -> Result<Foreseen<T>, Error> {
     let is_small =
         |change: &Change| matches!(change.key(), Key::Pin(..) | Key::Schema(..) | Key::Database(..));
     let is_soon = changes.len() <= FEW && changes.iter().all(is_small);
     let count = move || {
         let (moves, after) = preview(&table, &changes, EXAMPLES);
-        Foreseen { moves, changes, after }
+        Foreseen { moves, drafted: draft(changes), after }
     };
     if is_soon { Ok(count()) } else { apart(count).await }
 }

@@ -1,5 +1,6 @@
 //! The transaction of one command: prepare, apply by the rules, append the event.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grey_core::change::{Change, EntryHash, Epoch, Event, FormatLevel, Position, Revision};
@@ -13,11 +14,12 @@ use sea_orm::{DatabaseTransaction, EntityTrait, IntoActiveModel};
 use super::attempt::{Attempt, Outcome, during, mismatch};
 use super::error::{Error, chain};
 use super::head::HeadTable;
-use super::index::index;
+use super::index::{index, index_pins};
 use super::intent::{self, Resolved};
 use super::levels::refuse_above;
 use super::moves::{self, Foreseen};
 use super::proposal::{Applied, Command, Committed, Intent, Proposed, pin_of};
+use super::rules::pins::Alike;
 use super::rules::{
     database as registration, hold, overlay, pin, pins, policy, schema, service, tenant, version,
 };
@@ -135,18 +137,36 @@ async fn prepare_at(
     };
     let Resolved { changes: proposed, selected } = resolve(&command.intent, &table).await?;
     let declares = proposed.iter().filter_map(|proposed| match &proposed.change {
-        Change::Put(Fact::Version(version)) => Some((&version.service, &version.version)),
+        Change::Put(Fact::Version(version)) => Some((version.service.clone(), version.version.clone())),
         _ => None,
     });
     let (at_ms, declares) = (now_ms(), declares.collect());
     let attempt = Attempt { transaction, command, revision: signed(revision.0), at_ms, declares };
+    let header = Event {
+        revision,
+        at_ms,
+        principal: command.principal.clone(),
+        reason: command.reason.clone(),
+        cause: command.cause.clone(),
+        level: command.level,
+        previous,
+        ..Event::default()
+    };
+    let draft = move |changes| Draft::new(header, changes);
     let is_bulk_of_pins = command.is_bulk() && proposed.iter().all(is_pin);
-    let (applied, foreseen) = if is_bulk_of_pins {
+    let is_of_new_tenants = !command.is_bulk() && declare_tenants(&proposed, &table);
+    let is_certain = is_bulk_of_pins || is_of_new_tenants;
+    let (applied, foreseen) = if is_certain {
         // Such changes are what is wanted, and nothing follows from them: the database and this process work at once.
-        let changes: Vec<Change> = proposed.iter().map(|proposed| proposed.change.clone()).collect();
-        let keys = changes.iter().map(Change::key).collect();
-        let (applied, foreseen) =
-            tokio::try_join!(put_and_index(&attempt, &proposed, keys), moves::foresee(table, changes))?;
+        let applied = vec![Applied { revision: revision.0, completed: None }; proposed.len()];
+        let foreseen = if is_bulk_of_pins {
+            let pins = pins::sorted(&proposed);
+            let changes = proposed.into_owned().into_iter().map(|proposed| proposed.change).collect();
+            tokio::try_join!(put_and_index(&attempt, &pins), moves::foresee(table, changes, draft))?.1
+        } else {
+            let changes = proposed.iter().map(|proposed| proposed.change.clone()).collect();
+            tokio::try_join!(declare_and_index(&attempt, &proposed), moves::foresee(table, changes, draft))?.1
+        };
         (applied, foreseen)
     } else {
         let outcomes = match command.is_bulk() {
@@ -154,16 +174,15 @@ async fn prepare_at(
             false => apply(&attempt, &proposed).await?,
         };
         let (applied, changes) = settled(outcomes)?;
-        (applied, moves::foresee(table, changes).await?)
+        (applied, moves::foresee(table, changes, draft).await?)
     };
-    let Foreseen { moves, changes, mut after } = foreseen;
-    moves::hold_to_budget(command, &changes, &moves)?;
-    let level = changes.iter().map(Change::level).fold(command.level, FormatLevel::max);
-    refuse_above(level, heartbeats).await?;
-    let is_wanted = !changes.is_empty() && !command.dry_run;
+    let Foreseen { moves, drafted: Draft { event, row, hash }, mut after } = foreseen;
+    moves::hold_to_budget(command, &event.changes, &moves)?;
+    refuse_above(event.level, heartbeats).await?;
+    let is_wanted = !event.changes.is_empty() && !command.dry_run;
     let after = if is_wanted {
-        let event = append(&attempt, revision, level, previous, changes).await?;
-        if !is_bulk_of_pins {
+        append(&attempt, row, &hash, event.level).await?;
+        if !is_certain {
             index(&attempt, event.changes.iter().map(Change::key)).await?;
         }
         after.set_position(position);
@@ -173,6 +192,24 @@ async fn prepare_at(
         None
     };
     Ok(Some(Prepared { committed: Committed { position, at_ms, applied, selected, moves }, after }))
+}
+
+/// An event as it is to be appended.
+struct Draft {
+    event: Event,
+    row: events::Model,
+    hash: EntryHash,
+}
+
+impl Draft {
+    /// The event of `changes` under `header`.
+    fn new(header: Event, changes: Vec<Change>) -> Self {
+        let level = changes.iter().map(Change::level).fold(header.level, FormatLevel::max);
+        let event = Event { level, changes, ..header };
+        let row = events::Model::of(&event);
+        let hash = row.hash();
+        Self { event, row, hash }
+    }
 }
 
 /// What became of each change, and what changed by it.
@@ -193,6 +230,20 @@ fn is_pin(proposed: &Proposed) -> bool {
 
 fn puts_tenant(proposed: &Proposed) -> bool {
     matches!(proposed.change, Change::Put(Fact::Tenant(_)))
+}
+
+/// Whether each puts another tenant that the table at the log's head does not have.
+fn declare_tenants(proposed: &[Proposed], table: &Table) -> bool {
+    let mut ids = HashSet::with_capacity(proposed.len());
+    for proposed in proposed {
+        let Change::Put(Fact::Tenant(tenant)) = &proposed.change else { return false };
+        let id = tenant.id.as_str();
+        let is_there = table.tenant(id).is_some_and(|row| row.profile().is_some());
+        if is_there || !ids.insert(id) {
+            return false;
+        }
+    }
+    !proposed.is_empty()
 }
 
 /// What the command means at the log's head.
@@ -218,46 +269,31 @@ fn another_epoch(expected: Epoch, present: Epoch) -> ApiError {
     ApiError::new(Reason::RevisionMismatch, message).with("epoch", present.to_string())
 }
 
-/// Applies changes that are all of pins, and notes them in the log's index unless this only tells what would happen.
-async fn put_and_index(
-    attempt: &Attempt<'_>,
-    pins: &[Proposed],
-    keys: Vec<Key>,
-) -> Result<Vec<Applied>, Error> {
-    let outcomes = apply_bulk(attempt, pins).await?;
-    if !attempt.command.dry_run && !keys.is_empty() {
-        index(attempt, keys.into_iter()).await?;
+/// Applies changes of pins, and notes them in the log's index unless this only tells what would happen.
+async fn put_and_index(attempt: &Attempt<'_>, pins: &[Alike]) -> Result<(), Error> {
+    pins::put(attempt, pins).await?;
+    if attempt.command.dry_run { Ok(()) } else { index_pins(attempt, pins).await }
+}
+
+/// The same for tenants that are new.
+async fn declare_and_index(attempt: &Attempt<'_>, tenants: &[Proposed]) -> Result<(), Error> {
+    tenant::declare(attempt, tenants).await?;
+    if attempt.command.dry_run {
+        return Ok(());
     }
-    Ok(settled(outcomes)?.0)
+    index(attempt, tenants.iter().map(|proposed| proposed.change.key())).await
 }
 
 /// Appends the event.
 async fn append(
     attempt: &Attempt<'_>,
-    revision: Revision,
+    row: events::Model,
+    hash: &EntryHash,
     level: FormatLevel,
-    previous: EntryHash,
-    changes: Vec<Change>,
-) -> Result<Event, Error> {
-    let command = attempt.command;
-    let event = Event {
-        revision,
-        at_ms: attempt.at_ms,
-        principal: command.principal.clone(),
-        reason: command.reason.clone(),
-        cause: command.cause.clone(),
-        level,
-        previous,
-        changes,
-        ..Event::default()
-    };
-    let row = events::Model::of(&event);
-    let hash = row.hash();
+) -> Result<(), Error> {
     let insert = events::Entity::insert(row.into_active_model());
     insert.exec_without_returning(attempt.transaction).await.map_err(during("append the event"))?;
-    let noted = put_newest(attempt.transaction, &hash, event.level).await;
-    noted.map_err(during("note the event's hash"))?;
-    Ok(event)
+    put_newest(attempt.transaction, hash, level).await.map_err(during("note the event's hash"))
 }
 
 /// Checks and applies the changes in order. Neighbouring changes of pins go together, and neighbouring tenants: a wave of

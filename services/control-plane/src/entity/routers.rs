@@ -8,6 +8,8 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
+    /// The run that was seen; 0 if that is not known.
+    pub run: i64,
     pub address: String,
     pub region: String,
     pub zone: String,

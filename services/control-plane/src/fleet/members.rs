@@ -1,7 +1,7 @@
 //! The members of the fleet, as the control database keeps them.
 
 use grey_core::ids::InstanceId;
-use grey_state::heartbeats::Heartbeat;
+use grey_state::heartbeats::{Goodbye, Heartbeat};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
 use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
 
@@ -46,6 +46,8 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) id: String,
+    /// Which run of it was seen; 0 if that is not known.
+    pub(super) run: u64,
     pub(super) address: String,
     pub(super) region: String,
     pub(super) zone: String,
@@ -63,6 +65,7 @@ impl Member {
     pub(super) fn seen(beat: &Heartbeat, now_ms: u64) -> Self {
         Self {
             id: beat.router.clone(),
+            run: beat.run,
             address: beat.address.clone(),
             region: beat.region.clone(),
             zone: beat.zone.clone(),
@@ -74,15 +77,28 @@ impl Member {
         }
     }
 
+    /// The router as it is seen now, after what was known of it. A heartbeat that does not read back ends no run.
+    pub(super) fn seen_again(before: &Self, beat: &Heartbeat, now_ms: u64) -> Self {
+        let seen = Self::seen(beat, now_ms);
+        let run = if seen.run == 0 { before.run } else { seen.run };
+        Self { run, first_seen_ms: before.first_seen_ms, ..seen }
+    }
+
+    /// How it would say goodbye.
+    pub(super) fn goodbye(&self) -> Goodbye {
+        Goodbye { router: self.id.clone(), run: self.run }
+    }
+
     /// Whether both say the same of the router itself.
     pub(super) fn is_described_like(&self, other: &Self) -> bool {
         let place = |member: &Self| [&member.address, &member.region, &member.zone].map(String::clone);
-        place(self) == place(other) && self.lease_ms == other.lease_ms
+        place(self) == place(other) && self.lease_ms == other.lease_ms && self.run == other.run
     }
 
     fn row(self) -> routers::Model {
         routers::Model {
             id: self.id,
+            run: signed(self.run),
             address: self.address,
             region: self.region,
             zone: self.zone,
@@ -105,6 +121,7 @@ impl TryFrom<routers::Model> for Member {
         Ok(Self {
             standing: standing.ok_or_else(|| corrupt(format!("`{}` is no state", row.state)))?,
             id: row.id,
+            run: unsigned(TABLE, row.run)?,
             address: row.address,
             region: row.region,
             zone: row.zone,
@@ -134,6 +151,7 @@ impl Database {
             }
             let seen = |table: &'static str| Expr::col((table, Column::LastSeenMs));
             let replaced = [
+                Column::Run,
                 Column::Address,
                 Column::Region,
                 Column::Zone,

@@ -229,6 +229,7 @@ mod tests {
     fn member() -> Member {
         Member {
             id: "r1".to_owned(),
+            run: 1,
             address: "127.0.0.1:7400".to_owned(),
             region: String::new(),
             zone: String::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use grey_core::change::Position;
 use grey_proto::control::{RouterProgress, RouterState, RouterStatus};
 use grey_proto::convert::timestamp;
-use grey_state::heartbeats::Heartbeat;
+use grey_state::heartbeats::{Goodbye, Heartbeat};
 
 use super::Look;
 use super::members::{MAX_MEMBERS, Member, Standing};
@@ -26,7 +26,7 @@ pub(super) struct Known {
     /// Who is live, and before when that was asked.
     live: BTreeMap<String, Heartbeat>,
     at_ms: u64,
-    left: BTreeSet<String>,
+    left: BTreeSet<Goodbye>,
     /// Who has applied what is waited for, though it may have fallen silent since.
     applied: BTreeSet<String>,
 }
@@ -42,8 +42,13 @@ impl Known {
         self.live.clone_from(&look.live);
         self.at_ms = look.at_ms;
         self.left.clone_from(&look.left);
-        let seen = look.live.iter().map(|(id, beat)| (id.clone(), Member::seen(beat, 0)));
-        self.seen.extend(seen);
+        for (id, beat) in &look.live {
+            let seen = match self.seen.get(id).or_else(|| self.members.get(id)) {
+                Some(before) => Member::seen_again(before, beat, 0),
+                None => Member::seen(beat, 0),
+            };
+            self.seen.insert(id.clone(), seen);
+        }
     }
 
     /// The live routers that are not noted as members, as they are to be noted; of so many that there is no room, none.
@@ -73,12 +78,13 @@ impl Known {
         states.filter(|state| former || counts(state)).collect()
     }
 
-    /// How a router stands that is not live.
+    /// How a router stands that is not live. The goodbye of a run before the one that was seen last says nothing.
     fn standing(&self, member: &Member) -> Standing {
+        let seen = self.seen.get(&member.id);
         match member.standing {
             Standing::Dismissed => Standing::Dismissed,
-            _ if self.left.contains(&member.id) => Standing::Left,
-            _ if self.seen.contains_key(&member.id) => Standing::Member,
+            _ if self.left.contains(&seen.unwrap_or(member).goodbye()) => Standing::Left,
+            _ if seen.is_some() => Standing::Member,
             noted => noted,
         }
     }
@@ -205,6 +211,8 @@ mod tests {
     use super::*;
     use grey_core::change::{Epoch, FormatLevel, Revision};
 
+    const RUN: u64 = 7;
+
     fn at(epoch: u64, revision: u64) -> Position {
         Position { epoch: Epoch(epoch), revision: Revision(revision) }
     }
@@ -212,6 +220,7 @@ mod tests {
     fn beat(router: &str, position: Position, stale: bool) -> Heartbeat {
         Heartbeat {
             router: router.to_owned(),
+            run: RUN,
             address: "10.0.0.1:7400".to_owned(),
             region: String::new(),
             zone: String::new(),
@@ -225,7 +234,8 @@ mod tests {
 
     fn look(beats: Vec<Heartbeat>, left: &[&str]) -> Look {
         let live = beats.into_iter().map(|beat| (beat.router.clone(), beat)).collect();
-        Look { at_ms: 2, live, left: left.iter().map(|id| (*id).to_owned()).collect() }
+        let left = left.iter().map(|id| Goodbye { router: (*id).to_owned(), run: RUN });
+        Look { at_ms: 2, live, left: left.collect() }
     }
 
     fn told(progress: &RouterProgress) -> Vec<(&str, RouterStatus)> {
@@ -282,6 +292,9 @@ mod tests {
         known.see(&look(Vec::new(), &[]));
         let lost = progress(&mut known);
         assert_eq!(told(&lost), [("b", RouterStatus::Unreachable), ("a", RouterStatus::Applied)]);
+        let earlier = [Goodbye { router: "b".to_owned(), run: RUN - 1 }].into();
+        known.see(&Look { left: earlier, ..look(Vec::new(), &[]) });
+        assert!(!progress(&mut known).complete, "of the run before");
         known.see(&look(Vec::new(), &["b"]));
         assert!(progress(&mut known).complete, "a goodbye is heard at once");
         known.see_nobody();

@@ -121,12 +121,11 @@ fn notes(members: &[Member], look: &Look, now_ms: u64) -> Notes {
     let mut notes = Notes::default();
     let mut new = Vec::new();
     for (id, beat) in &look.live {
-        let seen = Member::seen(beat, now_ms);
         let Some(before) = known.get(id.as_str()) else {
-            new.push(seen);
+            new.push(Member::seen(beat, now_ms));
             continue;
         };
-        let seen = Member { first_seen_ms: before.first_seen_ms, ..seen };
+        let seen = Member::seen_again(before, beat, now_ms);
         match before.standing {
             Standing::Dismissed => tracing::warn!(
                 router.id = id,
@@ -145,7 +144,7 @@ fn notes(members: &[Member], look: &Look, now_ms: u64) -> Notes {
         if look.live.contains_key(&member.id) {
             continue;
         }
-        if look.left.contains(&member.id) {
+        if look.left.contains(&member.goodbye()) {
             notes.left.push(member.clone());
         } else {
             notes.silent.push(member.clone());
@@ -189,13 +188,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "test code panics")]
     use super::*;
     use grey_core::change::{FormatLevel, Position};
-    use grey_state::heartbeats::Heartbeat;
+    use grey_state::heartbeats::{Goodbye, Heartbeat};
 
+    const RUN: u64 = 7;
     const LEASE: u64 = 10_000;
 
     fn beat(id: &str) -> Heartbeat {
         Heartbeat {
             router: id.to_owned(),
+            run: RUN,
             address: "10.0.0.1:7400".to_owned(),
             region: String::new(),
             zone: String::new(),
@@ -209,7 +210,8 @@ mod tests {
 
     fn look(live: &[&str], left: &[&str]) -> Look {
         let live = live.iter().map(|id| ((*id).to_owned(), beat(id))).collect();
-        Look { at_ms: 0, live, left: left.iter().map(|id| (*id).to_owned()).collect() }
+        let left = left.iter().map(|id| Goodbye { router: (*id).to_owned(), run: RUN });
+        Look { at_ms: 0, live, left: left.collect() }
     }
 
     fn member(id: &str, standing: Standing, seen_ms: u64) -> Member {
@@ -228,6 +230,10 @@ mod tests {
         assert!(found.put.is_empty() && found.forget.is_empty());
         let lost = notes(&members, &Look::default(), 1_000_000);
         assert_eq!((ids(&lost.left), ids(&lost.silent)), (vec![], vec!["a", "b"]));
+        // Nor does the goodbye of an earlier run say anything.
+        let earlier = [Goodbye { router: "a".to_owned(), run: RUN - 1 }].into();
+        let back = notes(&members, &Look { left: earlier, ..Look::default() }, 1_000_000);
+        assert_eq!((ids(&back.left), ids(&back.silent)), (vec![], vec!["a", "b"]));
         // An earlier goodbye says nothing of a router that is live.
         let back = notes(&members, &look(&["a", "b"], &["a"]), 2);
         assert_eq!(back, Notes::default());
@@ -248,6 +254,11 @@ mod tests {
         let known = [member("a", Standing::Member, 1_000)];
         assert!(notes(&known, &look(&["a"], &[]), 1_000 + LEASE - 1).put.is_empty());
         assert_eq!(notes(&known, &look(&["a"], &[]), 1_000 + LEASE).put[0].last_seen_ms, 1_000 + LEASE);
+        let restarted = [Member { run: RUN - 1, ..known[0].clone() }];
+        assert_eq!(notes(&restarted, &look(&["a"], &[]), 1_001).put[0].run, RUN);
+        let unread = [("a".to_owned(), Heartbeat { run: 0, address: String::new(), ..beat("a") })].into();
+        let unread = notes(&known, &Look { live: unread, ..Look::default() }, 1_001);
+        assert_eq!(unread.put[0].run, RUN, "a heartbeat that does not read back ends no run");
         let moved = [Member { address: "10.0.0.9:7400".to_owned(), ..known[0].clone() }];
         assert_eq!(notes(&moved, &look(&["a"], &[]), 1_001).put[0].address, "10.0.0.1:7400");
     }

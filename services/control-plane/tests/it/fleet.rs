@@ -9,7 +9,7 @@ use grey_proto::control::{
     WaitForRoutersRequest, WriteOptions, WriteResult,
 };
 use grey_state::State;
-use grey_state::heartbeats::Heartbeat;
+use grey_state::heartbeats::{Goodbye, Heartbeat};
 use grey_testkit::{ReservedPort, eventually};
 use pbjson_types::Duration as WireDuration;
 use sea_orm::{ConnectionTrait, Statement};
@@ -30,9 +30,17 @@ fn seconds(seconds: i64) -> Option<WireDuration> {
     Some(WireDuration { seconds, nanos: 0 })
 }
 
+/// Which run every router here is in.
+const RUN: u64 = 7;
+
+pub(crate) fn goodbye(router: &str) -> Goodbye {
+    Goodbye { router: router.into(), run: RUN }
+}
+
 pub(crate) fn heartbeat(router: &str, epoch: u64, revision: u64) -> Heartbeat {
     Heartbeat {
         router: router.into(),
+        run: RUN,
         address: "127.0.0.1:1".into(),
         region: "eu".into(),
         zone: String::new(),
@@ -197,7 +205,7 @@ async fn a_router_counts_until_it_says_goodbye(plane: Plane) {
     falls_silent(&plane, heartbeat("leaves", epoch, 1)).await;
     let progress = wait(&plane, BRIEF).await;
     assert!(!progress.complete, "silence is no goodbye: {progress:?}");
-    plane.state.heartbeats.leave("leaves").await.unwrap();
+    plane.state.heartbeats.leave(&goodbye("leaves")).await.unwrap();
     let progress = wait(&plane, seconds(30)).await;
     assert_eq!(
         (progress.complete, standing(&progress.routers)),
@@ -270,6 +278,13 @@ async fn routers_are_remembered_by_a_control_plane_that_starts_anew() {
     let plane = Plane::start_with(store, config, State::memory()).await;
     let progress = wait(&plane, BRIEF).await;
     assert_eq!(standing(&progress.routers), [("r1", RouterStatus::Unreachable)]);
+    // And nothing proves the log to be the one that was published.
+    eventually(SOON, "another epoch is published", async || {
+        let head = plane.state.feed.head().await.unwrap();
+        head.is_some_and(|head| head.epoch.0 == epoch + 1)
+    })
+    .await;
+    let epoch = epoch + 1;
     beat(&plane, "r2", epoch, 1).await;
     assert!(!wait(&plane, BRIEF).await.complete);
     beat(&plane, "r1", epoch, 1).await;

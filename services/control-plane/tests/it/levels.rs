@@ -15,7 +15,7 @@ use grey_state::publisher::{self, Publisher};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::fixture::{Backend, Store, config};
-use crate::fleet::heartbeat;
+use crate::fleet::{goodbye, heartbeat};
 
 /// The path of commands, without the doors before it: no change of today needs a second level.
 async fn commands(store: &Store, state: &State) -> (Commands, Database, DropGuard) {
@@ -55,7 +55,7 @@ async fn what_a_router_would_not_obey_is_refused_naming_it_and_the_rest_flows() 
     let Error::Refused(refusal) = commands.execute(put("beta", 2)).await.unwrap_err() else { panic!() };
     assert_eq!((refusal.reason, refusal.get("routers")), (Reason::RoutersTooOld, Some("old")));
     assert_eq!(database.head().await.unwrap().revision.0, 1, "nothing of it is in the log");
-    state.heartbeats.leave("old").await.unwrap();
+    state.heartbeats.leave(&goodbye("old")).await.unwrap();
     assert_eq!(commands.execute(put("beta", 2)).await.unwrap().position.revision.0, 2);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt as _;
 use grey_core::error::Reason;
 use grey_proto::router::{
     CallOutcome, ExplainRequest, ReportRequest, RouteBatchRequest, RouteRequest, RouteStreamRequest,
@@ -174,8 +175,10 @@ async fn calls_under_way_are_bounded_and_neither_health_nor_what_is_answered_at_
     let mut client = router.client.clone();
     let mut streams = Vec::new();
     for _ in 0..2 {
-        let endless = futures::stream::pending::<RouteStreamRequest>();
-        streams.push(within(client.route_stream(endless)).await.unwrap());
+        // Without a message, until its end is dropped.
+        let (end, ended) = tokio::sync::oneshot::channel::<RouteStreamRequest>();
+        let silent = futures::stream::once(ended).filter_map(|message| async move { message.ok() });
+        streams.push((end, within(client.route_stream(silent)).await.unwrap()));
     }
     let batch = RouteBatchRequest { calls: vec![call("acme", "payment")] };
     let refused = told(within(client.route_batch(batch.clone())).await);

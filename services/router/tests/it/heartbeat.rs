@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use grey_core::change::FormatLevel;
 use grey_proto::router::IdentifyRequest;
-use grey_state::heartbeats::Heartbeat;
+use grey_state::heartbeats::{Goodbye, Heartbeat};
 use grey_state::{Error, Heartbeats, State};
 
 use crate::world::{Router, World, eventually, pin};
@@ -54,9 +54,10 @@ async fn silent_interval_is_bridged_by_heartbeats() {
     })
     .await;
     eventually("the router is announced", async || live(&world.state).await.len() == 1).await;
-    let id = live(&world.state).await[0].router.clone();
-    assert!(id.starts_with("router-"), "made up: {id}");
-    world.state.heartbeats.leave(&id).await.unwrap();
+    let beat = live(&world.state).await.remove(0);
+    assert!(beat.router.starts_with("router-") && beat.run > 0, "made up: {beat:?}");
+    let goodbye = Goodbye { router: beat.router, run: beat.run };
+    world.state.heartbeats.leave(&goodbye).await.unwrap();
     eventually("it announces itself again", async || live(&world.state).await.len() == 1).await;
     router.stop().await;
 }
@@ -91,15 +92,15 @@ impl Heartbeats for Cut {
         }
     }
 
-    async fn leave(&self, router: &str) -> Result<(), Error> {
-        self.heartbeats.leave(router).await
+    async fn leave(&self, goodbye: &Goodbye) -> Result<(), Error> {
+        self.heartbeats.leave(goodbye).await
     }
 
     async fn live(&self) -> Result<Vec<Heartbeat>, Error> {
         self.heartbeats.live().await
     }
 
-    async fn left(&self) -> Result<Vec<String>, Error> {
+    async fn left(&self) -> Result<Vec<Goodbye>, Error> {
         self.heartbeats.left().await
     }
 }
@@ -134,5 +135,6 @@ async fn a_router_says_who_it_is_and_how_far() {
     assert_eq!((told.id.as_str(), told.epoch, told.revision), ("r1", position.epoch.0, position.revision.0));
     assert!(told.current);
     router.stop().await;
-    assert_eq!(world.state.heartbeats.left().await.unwrap(), ["r1"]);
+    let left = world.state.heartbeats.left().await.unwrap();
+    assert_eq!(left.iter().map(|goodbye| goodbye.router.as_str()).collect::<Vec<_>>(), ["r1"]);
 }

@@ -2,7 +2,7 @@
 
 use super::super::connection::pipelined;
 use super::super::stream::verdict;
-use super::super::values::{self, corrupt, items, parsed, text};
+use super::super::values::{self, bytes, corrupt, items, parsed, text};
 use super::super::{keys, scripts};
 use super::batch::{Batch, Units};
 use super::index::MEMBERS;
@@ -129,7 +129,9 @@ async fn change_tenants(
                 calls.add_command(tenant_call(token, at, id, changes));
             }
             let answers = projection.link.call_batch(ATTEMPTED, script, &calls).await?;
-            for ((id, _), answer) in chunk.iter().zip(&answers) {
+            let is_done =
+                |answer: &Value| bytes(answer).is_some_and(|text| text == b"changed" || text == b"held");
+            for ((id, _), answer) in chunk.iter().zip(&answers).filter(|(_, answer)| !is_done(answer)) {
                 verdict(ATTEMPTED, &keys::tenant_metadata(id.as_str()), answer)?;
             }
             Ok(())

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use grey_core::ids::ServiceId;
+use grey_core::service::Pin;
 use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 use serde::Serialize;
 
@@ -15,39 +16,73 @@ use super::super::proposal::{Proposed, pin_of};
 /// Tenants of one statement.
 pub(in super::super) const AT_ONCE: usize = 20_000;
 
-/// The tenants that get the same pin of the same service; none: whose pin goes.
-type Alike<'a> = BTreeMap<(&'a ServiceId, Option<(&'a str, bool)>), Vec<&'a str>>;
+/// Tenants that get the same pin of the same service.
+pub(in super::super) struct Alike {
+    pub(in super::super) service: ServiceId,
+    /// None: their pins go.
+    pin: Option<Pin>,
+    pub(in super::super) tenants: Vec<List>,
+}
+
+/// Some tenants, of one statement.
+pub(in super::super) struct List {
+    /// As a JSON array.
+    pub(in super::super) ids: String,
+    count: u64,
+}
+
+/// Changes that are all of pins, sorted by what the tenants get.
+pub(in super::super) fn sorted(pins: &[Proposed]) -> Vec<Alike> {
+    let mut alike: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for of_run in pins.chunk_by(|one, next| of_tenant(one) == of_tenant(next)) {
+        let Some((service, pin)) = of_run.first().and_then(of_tenant) else { continue };
+        let tenants = of_run.iter().filter_map(|proposed| Some(pin_of(&proposed.change)?.0.as_str()));
+        alike.entry((service, pin.map(|pin| (&pin.version, pin.locked)))).or_default().extend(tenants);
+    }
+    let list = |ids: &[&str]| List { ids: json(ids), count: ids.len() as u64 };
+    let alike = alike.into_iter().map(|((service, pin), tenants)| Alike {
+        service: service.clone(),
+        pin: pin.map(|(version, locked)| Pin { version: version.clone(), locked }),
+        tenants: tenants.chunks(AT_ONCE).map(list).collect(),
+    });
+    alike.collect()
+}
+
+fn of_tenant(proposed: &Proposed) -> Option<(&ServiceId, Option<&Pin>)> {
+    pin_of(&proposed.change).map(|(_, service, pin)| (service, pin))
+}
 
 /// Applies changes that are all of pins, and all wanted.
 pub(in super::super) async fn apply(attempt: &Attempt<'_>, pins: &[Proposed]) -> Result<Vec<Outcome>, Error> {
-    let mut alike = Alike::new();
-    for (tenant, service, pin) in pins.iter().filter_map(|proposed| pin_of(&proposed.change)) {
-        let pin = pin.map(|pin| (pin.version.as_str(), pin.locked));
-        alike.entry((service, pin)).or_default().push(tenant.as_str());
-    }
-    for ((service, pin), tenants) in alike {
-        for some in tenants.chunks(AT_ONCE) {
-            put(attempt, service, pin, some).await?;
-        }
-    }
+    put(attempt, &sorted(pins)).await?;
     Ok(pins.iter().map(|proposed| attempt.changed(proposed)).collect())
 }
 
-async fn put(
+/// Writes or removes pins.
+pub(in super::super) async fn put(attempt: &Attempt<'_>, pins: &[Alike]) -> Result<(), Error> {
+    for Alike { service, pin, tenants } in pins {
+        for some in tenants {
+            put_list(attempt, service, pin.as_ref(), some).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn put_list(
     attempt: &Attempt<'_>,
     service: &ServiceId,
-    pin: Option<(&str, bool)>,
-    tenants: &[&str],
+    pin: Option<&Pin>,
+    tenants: &List,
 ) -> Result<(), Error> {
     let service: Value = service.as_str().into();
     match pin {
-        Some((version, locked)) => {
-            let values = vec![service, version.into(), locked.into(), attempt.revision.into()];
+        Some(Pin { version, locked }) => {
+            let values = vec![service, version.as_str().into(), (*locked).into(), attempt.revision.into()];
             // Apart from those that are new: a pin that is only rewritten costs a quarter of one that may conflict.
             let sql = "UPDATE pins SET version = $3, locked = $4, revision = $5 FROM {named} \
                        WHERE pins.service = $2 AND pins.tenant = named.value";
             let known = for_each(attempt, sql, tenants, values.clone(), "change pins").await?;
-            if known < tenants.len() as u64 {
+            if known < tenants.count {
                 let sql = "INSERT INTO pins (tenant, service, version, locked, revision) \
                            SELECT named.value, $2, $3, $4, $5 FROM {named} WHERE true \
                            ON CONFLICT (tenant, service) DO NOTHING";
@@ -67,26 +102,37 @@ async fn put(
 async fn for_each(
     attempt: &Attempt<'_>,
     sql: &str,
-    ids: &[&str],
+    ids: &List,
     values: Vec<Value>,
     attempted: &'static str,
 ) -> Result<u64, Error> {
     let sql = sql.replace("{named}", &list(attempt.transaction.get_database_backend(), 1));
-    execute(attempt, sql, std::iter::once(json(ids).into()).chain(values), attempted).await
+    execute(attempt, sql, std::iter::once(ids.ids.as_str().into()).chain(values), attempted).await
 }
 
-/// Runs a statement over a list of rows, which are the `value` of `{named}` as JSON.
+/// Runs a statement over a list of rows, which are `{named}` with `columns` of text.
 pub(super) async fn for_each_row(
     attempt: &Attempt<'_>,
     sql: &str,
+    columns: &[&str],
     rows: &[impl Serialize],
     attempted: &'static str,
 ) -> Result<u64, Error> {
-    let named = match attempt.transaction.get_database_backend() {
-        DbBackend::Postgres => "json_array_elements(CAST($1 AS json)) AS named (value)",
-        _ => "json_each($1) AS named",
+    let of_each = |column: &dyn Fn(&str) -> String| {
+        columns.iter().map(|name| column(name)).collect::<Vec<_>>().join(", ")
     };
-    execute(attempt, sql.replace("{named}", named), [json(rows).into()], attempted).await
+    let named = match attempt.transaction.get_database_backend() {
+        // Reads each row once; an operator for each column would read it as often.
+        DbBackend::Postgres => {
+            let columns = of_each(&|name| format!("{name} text"));
+            format!("json_to_recordset(CAST($1 AS json)) AS named ({columns})")
+        }
+        _ => {
+            let columns = of_each(&|name| format!("value->>'{name}' AS {name}"));
+            format!("(SELECT {columns} FROM json_each($1)) AS named")
+        }
+    };
+    execute(attempt, sql.replace("{named}", &named), [json(rows).into()], attempted).await
 }
 
 async fn execute(

@@ -28,7 +28,7 @@ pub(in super::super) async fn put(
         check_room("services", services, MAX_SERVICES)?;
     }
     let mut outcome = attempt.changed(proposed);
-    if !attempt.declares.contains(&(&service.id, &service.default)) {
+    if !attempt.declares.contains(&(service.id.clone(), service.default.clone())) {
         match (attempt.version(&service.id, &service.default).await?, before) {
             (Some(_), _) => {}
             (None, Some(_)) => return Err(unknown_version(&service.id, &service.default).into()),

@@ -16,12 +16,24 @@ use crate::entity::{holds, observed_schemas, pins, tenant_databases, tenant_keys
 /// Rows of one statement, and tenants of one query.
 const AT_ONCE: usize = 5_000;
 
-/// Writes rows that a JSON array holds, in place of those under the same ids.
-const WRITE: &str = "INSERT INTO tenants (id, name, status, tier, region, residency, labels) \
-    SELECT value->>'id', value->>'name', value->>'status', value->>'tier', value->>'region', value->>'residency', \
-    value->>'labels' FROM {named} WHERE true \
-    ON CONFLICT (id) DO UPDATE SET name = excluded.name, status = excluded.status, tier = excluded.tier, \
-    region = excluded.region, residency = excluded.residency, labels = excluded.labels";
+const COLUMNS: [&str; 7] = ["id", "name", "status", "tier", "region", "residency", "labels"];
+
+/// Writes rows that nothing stands in place of.
+const INSERT: &str = "INSERT INTO tenants (id, name, status, tier, region, residency, labels) \
+    SELECT id, name, status, tier, region, residency, labels FROM {named} WHERE true";
+/// What follows [`INSERT`] where rows may be there.
+const REPLACE: &str = " ON CONFLICT (id) DO UPDATE SET name = excluded.name, status = excluded.status, \
+    tier = excluded.tier, region = excluded.region, residency = excluded.residency, labels = excluded.labels";
+
+/// Writes tenants that the table at the log's head lacks. Should the database have one all the same, it refuses them.
+pub(in super::super) async fn declare(attempt: &Attempt<'_>, tenants: &[Proposed]) -> Result<(), Error> {
+    for run in tenants.chunks(AT_ONCE) {
+        run.iter().try_for_each(|proposed| proposed.expect(None))?;
+        let rows: Vec<_> = run.iter().filter_map(|proposed| row_of(&proposed.change)).collect();
+        for_each_row(attempt, INSERT, &COLUMNS, &rows, "write new tenants").await?;
+    }
+    Ok(())
+}
 
 /// Checks and applies changes that each put another tenant: one query and one statement for all of them.
 pub(in super::super) async fn put(attempt: &Attempt<'_>, run: &[Proposed]) -> Result<Vec<Outcome>, Error> {
@@ -46,7 +58,8 @@ pub(in super::super) async fn put(attempt: &Attempt<'_>, run: &[Proposed]) -> Re
             }
         }
         if !written.is_empty() {
-            for_each_row(attempt, WRITE, &written, "write the tenants").await?;
+            let replace = [INSERT, REPLACE].concat();
+            for_each_row(attempt, &replace, &COLUMNS, &written, "write the tenants").await?;
         }
     }
     Ok(outcomes)
