@@ -48,6 +48,11 @@ impl Drain {
         self.wake.cancel();
     }
 
+    /// Waits until it begins.
+    async fn begins(&self) {
+        self.wake.cancelled().await;
+    }
+
     /// Runs a connection to its end; once the drain begins it takes no new calls. Must be polled by one task only, as
     /// it leaves its waker behind at the first poll alone.
     pub(super) async fn run<C: GracefulConnection>(&self, connection: C) -> Result<(), C::Error> {

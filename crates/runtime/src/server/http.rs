@@ -357,7 +357,19 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(Bounded::new(stream, self.shared.bounds, self.drain.clone()));
+        match Bounded::greeted(stream, self.shared.bounds, &self.drain).await {
+            // Apart, so that who has not said anything yet costs little.
+            Ok(stream) => Box::pin(self.serve_greeted(stream, router)).await,
+            Err(error) => {
+                tracing::debug!(error = %error, client.address = %self.peer, "connection ended before its first request");
+            }
+        }
+    }
+
+    async fn serve_greeted<I>(&self, stream: Bounded<I>, router: Router)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (peer, slot) = (self.peer, self.slot.clone());
         let (shared, budget) = (Arc::clone(&self.shared), self.shared.budget.part());
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -380,7 +392,8 @@ impl Connection {
                 Ok::<_, Infallible>(answer.map(answered))
             }
         });
-        let connection = self.shared.builder.serve_connection_with_upgrades(stream, service).into_owned();
+        let connection =
+            self.shared.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         if let Err(error) = self.drain.run(connection).await {
             tracing::debug!(error = &*error, client.address = %peer, "connection ended with an error");
         }

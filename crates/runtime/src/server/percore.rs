@@ -311,14 +311,32 @@ impl Connection {
         B::Error: Into<Fault>,
     {
         let bounds = Bounds { first: self.options.handshake_timeout, write: self.options.write_timeout };
-        let stream = TokioIo::new(Bounded::new(stream, bounds, self.drain.clone()));
+        match Bounded::greeted(stream, bounds, &self.drain).await {
+            // Apart, so that who has not said anything yet costs little.
+            Ok(stream) => Box::pin(self.serve_greeted(stream, http2, service)).await,
+            Err(error) => tracing::debug!(error = %error, "connection ended before its first request"),
+        }
+    }
+
+    async fn serve_greeted<S, B, I>(
+        &self,
+        stream: Bounded<I>,
+        http2: &http2::Builder<TokioExecutor>,
+        service: S,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Fault>,
+    {
         let slot = self.slot.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = slot.begin();
             let answer = service.call(request);
             answer.map_ok(move |answer| answer.map(|body| Answer::new(body, in_flight)))
         });
-        let connection = http2.serve_connection(stream, service);
+        let connection = http2.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = self.drain.run(connection).await {
             tracing::debug!(error = %error, "connection ended with an error");
         }

@@ -3,13 +3,12 @@
 use std::{
     io,
     pin::Pin,
-    sync::atomic::Ordering,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
 
@@ -27,43 +26,68 @@ pub(in super::super) struct Bounds {
     pub(in super::super) write: Duration,
 }
 
-/// A stream on which the client must say in time, and before the drain begins, which protocol it speaks: one that
-/// connects and says nothing, or begins the preface and does not end it, would hold a slot for ever, and hyper waits for
-/// its preface even when asked to shut down. It must also take what it is sent.
+/// A stream whose client has said which protocol it speaks, and must take what it is sent.
 #[derive(Debug)]
 pub(in super::super) struct Bounded<S> {
     stream: S,
+    /// What was read to tell the protocol; given to the reader first.
+    greeting: Greeting,
+    given: usize,
     write: Duration,
-    /// None once the protocol is clear.
-    first: Option<First>,
     /// Since the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-#[derive(Debug)]
-struct First {
-    deadline: Pin<Box<Sleep>>,
-    drain: Drain,
-    /// How many bytes of the preface have arrived.
-    matched: usize,
+/// The first bytes of a connection.
+#[derive(Debug, Default)]
+struct Greeting {
+    bytes: [u8; PREFACE.len()],
+    read: usize,
 }
 
-impl First {
+impl Greeting {
     /// Whether it is clear now which protocol the client speaks.
-    fn is_over_with(&mut self, arrived: &[u8]) -> bool {
-        let rest = &PREFACE[self.matched..];
-        let compared = arrived.len().min(rest.len());
-        self.matched += compared;
-        self.matched == PREFACE.len() || arrived[..compared] != rest[..compared]
+    fn is_clear(&self) -> bool {
+        self.read == PREFACE.len() || self.bytes[..self.read] != PREFACE[..self.read]
+    }
+
+    /// Reads until it is clear.
+    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        while !self.is_clear() {
+            match stream.read(&mut self.bytes[self.read..]).await? {
+                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no request")),
+                read => self.read += read,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> Bounded<S> {
+    /// Waits until it is clear which protocol the client speaks: until then nothing else is set up for it, as most that
+    /// a connection costs is for what may be asked on it.
+    ///
+    /// # Errors
+    /// The client does not say so in time, or before the drain begins: one that connects and says nothing, or begins the
+    /// preface and does not end it, would hold a slot for ever, and hyper waits for its preface even when asked to shut
+    /// down.
+    pub(in super::super) async fn greeted(mut stream: S, bounds: Bounds, drain: &Drain) -> io::Result<Self> {
+        let mut greeting = Greeting::default();
+        tokio::select! {
+            biased;
+            read = greeting.read(&mut stream) => read?,
+            () = drain.begins() => {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "no request before the drain"));
+            }
+            () = sleep(bounds.first) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no request on a new connection"));
+            }
+        }
+        Ok(Self { stream, greeting, given: 0, write: bounds.write, stalled: None })
     }
 }
 
 impl<S> Bounded<S> {
-    pub(in super::super) fn new(stream: S, bounds: Bounds, drain: Drain) -> Self {
-        let first = First { deadline: Box::pin(sleep(bounds.first)), drain, matched: 0 };
-        Self { stream, write: bounds.write, first: Some(first), stalled: None }
-    }
-
     /// Passes on what writing came to; fails once the client has taken nothing for too long.
     fn written<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -86,25 +110,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some(first) = &mut this.first else {
+        let rest = &this.greeting.bytes[this.given..this.greeting.read];
+        if rest.is_empty() {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
-        };
-        let before = buf.filled().len();
-        if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(cx, buf) {
-            if first.is_over_with(&buf.filled()[before..]) {
-                this.first = None;
-            }
-            return Poll::Ready(result);
         }
-        // The drain wakes this task through `Drain::run`.
-        if first.drain.begun.load(Ordering::Acquire) {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "no request before the drain",
-            )));
-        }
-        ready!(first.deadline.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request on a new connection")))
+        let given = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..given]);
+        this.given += given;
+        Poll::Ready(Ok(()))
     }
 }
 
