@@ -4,8 +4,10 @@
 //! by comparing anew. Every change states the revision it was planned on, so what somebody else writes meanwhile is
 //! never overwritten unseen: the plan is made anew instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use grey_core::error::Reason;
 use grey_core::ids::TenantId;
 use grey_proto::control::{self, ProposedChange};
@@ -20,6 +22,8 @@ use crate::metrics::Metrics;
 const REASON: &str = "tenant-sync";
 /// Most bytes of a batch: the control plane takes requests of 1 MiB.
 const MAX_BATCH_BYTES: usize = 768 << 10;
+/// Batches under way at once: the control plane reads one while it commits the one before.
+const UNDER_WAY: usize = 2;
 /// Batches refused in a row, down to single changes, before nothing at all is thought to be taken.
 const MAX_REFUSALS: u32 = 20;
 /// Plans made anew in one sync because others wrote the same tenants.
@@ -36,8 +40,26 @@ pub(crate) enum Error {
     Contended(u32),
 }
 
-/// How many changes of each kind were made.
-pub(crate) type Counts = BTreeMap<Kind, u64>;
+/// What was done.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// How many changes of each kind were made.
+    pub(crate) counts: BTreeMap<Kind, u64>,
+    /// Who was taken out of service without anybody having accepted it.
+    pub(crate) left: Vec<TenantId>,
+}
+
+impl Done {
+    fn note(&mut self, batch: &[Write], leaving: &BTreeSet<TenantId>, metrics: &Metrics) {
+        for write in batch {
+            *self.counts.entry(write.kind).or_default() += 1;
+            metrics.applied(write.kind);
+            if leaving.contains(&write.tenant) {
+                self.left.push(write.tenant.clone());
+            }
+        }
+    }
+}
 
 /// A plan that leaves nothing to write.
 pub(crate) struct Applied {
@@ -53,12 +75,12 @@ pub(crate) struct Applied {
 ///
 /// # Errors
 /// The control plane refuses everything, does not answer for too long, or others keep changing the same tenants. What
-/// `counts` says has been done then.
+/// `done` says has been done then.
 pub(crate) async fn apply(
     control: &Control,
     known: &mut Known,
     facts: Facts<'_>,
-    counts: &mut Counts,
+    done: &mut Done,
     metrics: &Metrics,
 ) -> Result<Applied, Error> {
     let (mut rounds, mut unchanged) = (0, None);
@@ -66,49 +88,74 @@ pub(crate) async fn apply(
     let mut doubts = Doubts { most: control.batch(), in_a_row: 0, refused: BTreeMap::new() };
     // What was sent last without success. It may have been carried out all the same, even after the answer was lost.
     let mut open: Vec<Write> = Vec::new();
+    let mut leaving = BTreeSet::new();
     loop {
         known.catch_up(control).await?;
         open.retain(|write| known.reflects(&write.change));
-        note(&open, counts, metrics);
+        done.note(&open, &leaving, metrics);
         open.clear();
         let mut todo = facts.plan(known);
+        leaving.extend(todo.leaving.iter().cloned());
         doubts.leave_out(&mut todo);
         let unchanged = *unchanged.get_or_insert(todo.unchanged);
         if todo.writes.is_empty() {
             return Ok(Applied { plan: todo, unchanged });
         }
-        let mut rest = todo.writes.as_slice();
-        while !rest.is_empty() {
-            let (batch, more) = cut(rest, doubts.most);
-            let changes = batch.iter().map(propose).collect();
-            let error = match control.apply(changes, REASON).await {
-                Ok(position) => {
-                    known.commit(position, batch.iter().map(|write| &write.change));
-                    note(batch, counts, metrics);
-                    pauses = control.pauses();
-                    doubts.settle(control.batch());
-                    rest = more;
-                    continue;
+        let Some((writes, error)) = send(control, known, &todo.writes, &mut doubts, &mut open, |writes| {
+            done.note(writes, &leaving, metrics);
+            pauses = control.pauses();
+        })
+        .await
+        else {
+            continue;
+        };
+        match error.reason() {
+            Some(Reason::RevisionMismatch) => {
+                rounds += 1;
+                if rounds >= MAX_ROUNDS {
+                    return Err(Error::Contended(rounds));
                 }
-                Err(error) => error,
-            };
-            open = batch.to_vec();
-            match error.reason() {
-                Some(Reason::RevisionMismatch) => {
-                    rounds += 1;
-                    if rounds >= MAX_ROUNDS {
-                        return Err(Error::Contended(rounds));
-                    }
-                    // The log itself may have been restored to an earlier state.
-                    if rounds > 1 {
-                        known.forget();
-                    }
-                    tracing::info!(error = %chain(&error), "tenants have changed meanwhile, planning anew");
+                // The log itself may have been restored to an earlier state.
+                if rounds > 1 {
+                    known.forget();
                 }
-                Some(reason) if is_about_content(reason) => doubts.refuse(batch, error)?,
-                _ => pauses.take(error).await?,
+                tracing::info!(error = %chain(&error), "tenants have changed meanwhile, planning anew");
             }
-            break;
+            Some(reason) if is_about_content(reason) => doubts.refuse(writes, error)?,
+            _ => pauses.take(error).await?,
+        }
+    }
+}
+
+/// Sends writes, batch by batch, until one is not taken; tells which one that was. Those under way beside it are waited
+/// for. What was sent without success is left in `open`.
+async fn send<'w>(
+    control: &Control,
+    known: &mut Known,
+    writes: &'w [Write],
+    doubts: &mut Doubts,
+    open: &mut Vec<Write>,
+    mut taken: impl FnMut(&[Write]),
+) -> Option<(&'w [Write], ControlError)> {
+    let (mut rest, mut under_way, mut failed) = (writes, FuturesUnordered::new(), None);
+    loop {
+        while failed.is_none() && under_way.len() < UNDER_WAY && !rest.is_empty() {
+            let Batch { writes, changes, rest: more } = Batch::cut(rest, doubts.most);
+            rest = more;
+            under_way.push(async move { (writes, control.apply(changes, REASON).await) });
+        }
+        // As they are committed: what is known follows the log without reading it.
+        let Some(sent) = under_way.next().await else { return failed };
+        match sent {
+            (writes, Ok(position)) => {
+                known.commit(position, writes.iter().map(|write| &write.change));
+                doubts.settle(control.batch());
+                taken(writes);
+            }
+            (writes, Err(error)) => {
+                open.extend_from_slice(writes);
+                failed.get_or_insert((writes, error));
+            }
         }
     }
 }
@@ -164,13 +211,6 @@ impl Doubts {
     }
 }
 
-fn note(batch: &[Write], counts: &mut Counts, metrics: &Metrics) {
-    for write in batch {
-        *counts.entry(write.kind).or_default() += 1;
-        metrics.applied(write.kind);
-    }
-}
-
 fn propose(write: &Write) -> ProposedChange {
     ProposedChange {
         change: Some(control::Change::from(&write.change)),
@@ -178,20 +218,27 @@ fn propose(write: &Write) -> ProposedChange {
     }
 }
 
-/// Cuts off the next batch: at most `most` writes, and not too large for a request.
-fn cut(writes: &[Write], most: usize) -> (&[Write], &[Write]) {
-    let mut bytes = 0;
-    let fit = writes.iter().take(most).take_while(|write| {
-        bytes += size(write);
-        bytes <= MAX_BATCH_BYTES
-    });
-    // One alone always fits: a tenant has far less bytes than a batch.
-    writes.split_at(fit.count().max(1).min(writes.len()))
+/// What one request carries.
+struct Batch<'w> {
+    writes: &'w [Write],
+    changes: Vec<ProposedChange>,
+    /// The writes after it.
+    rest: &'w [Write],
 }
 
-/// A write's bytes in a request, with its tag and length.
-fn size(write: &Write) -> usize {
-    propose(write).encoded_len() + 8
+impl<'w> Batch<'w> {
+    /// Cuts off the next one: at most `most` writes, and not too large for a request.
+    fn cut(writes: &'w [Write], most: usize) -> Self {
+        let mut bytes = 0;
+        let fit = writes.iter().take(most).map(propose).take_while(|change| {
+            // With its tag and length. One alone always fits: a tenant has far less bytes than a batch.
+            bytes += change.encoded_len() + 8;
+            bytes <= MAX_BATCH_BYTES
+        });
+        let changes: Vec<_> = fit.collect();
+        let (writes, rest) = writes.split_at(changes.len());
+        Self { writes, changes, rest }
+    }
 }
 
 /// An error with its causes, for people.
@@ -246,16 +293,15 @@ mod tests {
         for most in [1, 7, 500] {
             let (mut rest, mut cut_off) = (writes.as_slice(), 0);
             while !rest.is_empty() {
-                let (batch, more) = cut(rest, most);
-                rest = more;
-                cut_off += batch.len();
-                assert!((1..=most).contains(&batch.len()));
-                let changes = batch.iter().map(propose).collect();
-                let request = control::ApplyChangeSetRequest { changes, write: None };
+                let batch = Batch::cut(rest, most);
+                rest = batch.rest;
+                cut_off += batch.writes.len();
+                assert!((1..=most).contains(&batch.writes.len()));
+                let request = control::ApplyChangeSetRequest { changes: batch.changes, write: None };
                 assert!(request.encoded_len() < 1 << 20, "{}", request.encoded_len());
             }
             assert_eq!(cut_off, writes.len());
         }
-        assert_eq!(cut(&[], 5), (&[][..], &[][..]));
+        assert!(Batch::cut(&[], 5).writes.is_empty());
     }
 }

@@ -79,9 +79,12 @@ pub struct Tombstone {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shrink {
-    /// The share of the active tenants that one sync may take out of service.
+    /// What leaves so close together is counted together.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// The share of the active tenants that may be taken out of service within the window.
     pub share: f64,
-    /// As many tenants may always be taken out of service by one sync.
+    /// As many tenants may always be taken out of service within it.
     pub allow: u64,
 }
 
@@ -127,6 +130,7 @@ impl Config {
             retain: self.tombstone.retain,
             share: self.shrink.share,
             allow: self.shrink.allow,
+            window: self.shrink.window,
         }
     }
 }
@@ -174,6 +178,7 @@ impl Validate for Tombstone {
 
 impl Validate for Shrink {
     fn validate(&self, faults: &mut Faults) {
+        faults.check(!self.window.is_zero(), "window", "must be longer than nothing");
         faults.check((0.0..=1.0).contains(&self.share), "share", "must be between 0 and 1");
     }
 }

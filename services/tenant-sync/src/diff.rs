@@ -4,14 +4,15 @@
 //! not mapped stays as it is. A marked tenant that the API no longer lists is first only marked as deleted and suspended,
 //! keeping its pins, and removed after a while. Tenants without the mark are left alone.
 //!
-//! What a faulty API could make of this is bounded: if one sync would take more than a share of the active tenants out
-//! of service, it takes none, until someone accepts exactly these.
+//! What a faulty API could make of this is bounded: if a sync, with those shortly before it, would take more than a share of
+//! the active tenants out of service, it takes none, until someone accepts exactly these.
 
 mod hold;
+mod lately;
 mod merge;
 mod missing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use grey_core::change::Change;
@@ -25,6 +26,7 @@ use crate::control::{Entry, Known};
 use crate::source::{Roster, Sourced};
 
 pub use hold::{Hold, Loss};
+pub use lately::Lately;
 pub use missing::Missing;
 
 /// The label that marks a tenant as ours.
@@ -46,10 +48,12 @@ pub struct Rules {
     pub recheck: Duration,
     /// How long a tenant that is gone is kept.
     pub retain: Duration,
-    /// The share of the active tenants that one sync may take out of service.
+    /// The share of the active tenants that may be taken out of service within the window.
     pub share: f64,
-    /// As many tenants may always be taken out of service.
+    /// As many tenants may always be taken out of service within it.
     pub allow: u64,
+    /// What leaves so close together is counted together.
+    pub window: Duration,
 }
 
 /// What one change is for. In the order in which changes are applied: what takes tenants out of service comes late.
@@ -117,6 +121,8 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// What is held back.
     pub hold: Option<Hold>,
+    /// Whom the writes take out of service without anybody having accepted it.
+    pub leaving: BTreeSet<TenantId>,
     /// Tenants that stay as they are, because the control plane would not take them.
     pub unfit: Vec<Unfit>,
     /// Tenants that are as the API says.
@@ -136,6 +142,8 @@ pub struct Facts<'a> {
     pub missing: &'a Missing,
     /// Active tenants that the sync answers for, when it began: what it creates makes no room for losses.
     pub in_service: u64,
+    /// Tenants that syncs before have taken out of service within the window, unless that was accepted.
+    pub lately: u64,
     /// What was held back and has been accepted.
     pub accepted: &'a BTreeMap<TenantId, Loss>,
     /// The present time.
@@ -284,12 +292,16 @@ impl<'a> Draft<'a> {
             .map(|(id, leaving)| ((*id).clone(), leaving.loss))
             .collect();
         let doubt = hold::Doubt { empty: self.is_empty(), unidentified: self.facts.missing.strangers() };
-        self.plan.hold = hold::hold(unasked, self.facts.in_service, doubt, self.rules);
+        let before = hold::Before { in_service: self.facts.in_service, lately: self.facts.lately };
+        self.plan.hold = hold::hold(unasked, before, doubt, self.rules);
         for (id, leaving) in losses {
             let held = self.plan.hold.as_ref().is_some_and(|hold| hold.losses.contains_key(id));
             if held {
                 self.keep(leaving);
             } else if leaving.due || asked(id, &leaving) {
+                if !asked(id, &leaving) {
+                    self.plan.leaving.insert(id.clone());
+                }
                 let kind = match leaving.loss {
                     Loss::Suspended => Kind::Suspend,
                     Loss::Vanished => Kind::Tombstone,

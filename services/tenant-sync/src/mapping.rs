@@ -7,6 +7,7 @@ mod pointer;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use grey_core::ids::{InvalidId, Name, TenantId};
 use grey_core::tenant::{MAX_LABEL_VALUE, MAX_TENANT_NAME, TenantStatus};
@@ -53,7 +54,7 @@ pub struct Invalid {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     /// A tenant.
-    Tenant(TenantId, Sourced),
+    Tenant(TenantId, Arc<Sourced>),
     /// None; its id, if at least that can be read, tells which tenant must stay as it is.
     Unfit(Option<TenantId>, Invalid),
 }
@@ -112,7 +113,7 @@ impl Mapping {
             }
         };
         match self.read(entry) {
-            Ok(sourced) => Entry::Tenant(id, sourced),
+            Ok(sourced) => Entry::Tenant(id, Arc::new(sourced)),
             Err(misfit) => {
                 let invalid = Invalid::new(id.as_str(), &misfit);
                 Entry::Unfit(Some(id), invalid)

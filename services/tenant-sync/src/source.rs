@@ -26,7 +26,7 @@ pub use crate::mapping::{Invalid, Sourced};
 use client::Client;
 pub use error::Error;
 pub use options::{Auth, AuthKind, ClientAuth, Options, Paging, PagingKind, Retries};
-use page::{Fault, Page, Shape};
+use page::{Fault, Received, Shape};
 use paging::Walk;
 pub use roster::{MAX_INVALID, Roster};
 
@@ -43,6 +43,8 @@ pub struct Source {
     /// The address of the list without its query, for people.
     told: String,
     not_before: Option<Instant>,
+    /// The pages of the last complete reading.
+    last: Vec<Received>,
 }
 
 impl Source {
@@ -71,10 +73,11 @@ impl Source {
             start: paging::first(&list, &options.paging),
             told: told.into(),
             not_before: None,
+            last: Vec::new(),
         })
     }
 
-    /// Reads every page.
+    /// Reads every page. One that is word for word what it was in the last reading is not parsed anew.
     ///
     /// # Errors
     /// Whatever keeps the list from being complete; [`Error::kind`] tells the sort of it.
@@ -86,7 +89,9 @@ impl Source {
         let pulled = time::timeout(after, self.walk()).await.map_err(|_| Error::Deadline { after })?;
         let asked = pulled.as_ref().err().and_then(Error::retry_after);
         self.not_before = asked.map(|wait| Instant::now() + wait.min(MAX_PATIENCE));
-        pulled
+        let (roster, pages) = pulled?;
+        self.last = pages;
+        Ok(roster)
     }
 
     /// How long the server still wants not to be asked.
@@ -96,9 +101,10 @@ impl Source {
         (!wait.is_zero()).then_some(wait)
     }
 
-    async fn walk(&self) -> Result<Roster, Error> {
+    async fn walk(&self) -> Result<(Roster, Vec<Received>), Error> {
         let mut walk = Walk::new(&self.options, &self.start);
         let mut number = 0;
+        let (mut before, mut pages) = (self.last.iter().cloned(), Vec::new());
         let mut next = Some(self.start.clone());
         while let Some(url) = next {
             number += 1;
@@ -106,18 +112,22 @@ impl Source {
                 return Err(Error::TooManyPages { limit: self.options.max_pages });
             }
             let what = format!("page {number} of {}", self.told);
-            next = match self.fetch(&what, &url).await {
-                Ok(page) => walk.take(&what, page)?,
+            next = match self.fetch(&what, &url, before.next()).await {
+                Ok(received) => {
+                    let next = walk.take(&what, &received)?;
+                    pages.push(received);
+                    next
+                }
                 // Some servers know no page behind the last one.
                 Err(Error::Status { status: 404, .. }) if walk.is_complete() => None,
                 Err(error) => return Err(error),
             };
         }
-        walk.finish()
+        Ok((walk.finish()?, pages))
     }
 
     /// Asks for a page until it is there, or there is no hope.
-    async fn fetch(&self, what: &str, url: &Url) -> Result<Page, Error> {
+    async fn fetch(&self, what: &str, url: &Url, before: Option<Received>) -> Result<Received, Error> {
         let retries = &self.options.retries;
         let mut waits = ExponentialBuilder::new()
             .with_min_delay(retries.first)
@@ -127,7 +137,7 @@ impl Source {
             .build();
         // A loop of our own: the future of backon's, with a closure that borrows, is not known to be `Send`.
         loop {
-            let error = match self.attempt(what, url).await {
+            let error = match self.attempt(what, url, before.clone()).await {
                 Err(error) if error.is_transient() => error,
                 done => return done,
             };
@@ -145,15 +155,18 @@ impl Source {
         }
     }
 
-    async fn attempt(&self, what: &str, url: &Url) -> Result<Page, Error> {
+    async fn attempt(&self, what: &str, url: &Url, before: Option<Received>) -> Result<Received, Error> {
         let document = self.client.get(what, url).await?;
-        let (shape, received) = (Arc::clone(&self.shape), document.body.len());
+        let (shape, received, looks) = (Arc::clone(&self.shape), document.body.len(), document.looks);
         // A large document keeps a thread busy for a good part of a second.
         let body = document.body;
-        let read = task::spawn_blocking(move || shape.read(&body)).await;
+        let read = task::spawn_blocking(move || shape.receive(&body, before)).await;
         let mut page =
             read.expect("reading a page neither panics nor is aborted").map_err(|fault| match fault {
                 Fault::Unfinished => Error::Truncated { what: what.to_owned(), received, source: None },
+                Fault::NoJson(why) => {
+                    Error::Document { what: what.to_owned(), fault: format!("{why}; {looks}") }
+                }
                 Fault::TooMany => Error::TooManyTenants { limit: self.options.max_tenants },
                 Fault::Wrong(fault) => Error::Document { what: what.to_owned(), fault },
             })?;

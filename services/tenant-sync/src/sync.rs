@@ -1,7 +1,8 @@
 //! The leader's work: read the tenant API, compare, apply; again and again, and whenever someone asks.
 //!
 //! One replica leads. What it has found out (who has been missing for how long, what is held back, what was accepted)
-//! lasts as long as its lead: the next leader finds out by itself, which only makes it more careful.
+//! lasts as long as its lead: the next leader finds out by itself, which only makes it more careful. Who left within the window
+//! is noted in shared state, since not to know it would make the next leader less careful.
 
 mod board;
 
@@ -17,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{self, Applied, Counts, chain};
+use crate::apply::{self, Applied, Done, chain};
 use crate::control::{Control, Known};
-use crate::diff::{self, Facts, Kind, Loss, Missing, Plan, Rules};
+use crate::diff::{self, Facts, Kind, Lately, Loss, Missing, Plan, Rules};
 use crate::metrics::Metrics;
 use crate::source::{self, Roster, Source};
 
@@ -82,8 +83,8 @@ impl Engine {
     /// Works whenever this replica leads, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let Self { source, control, rules, options, desk, mut lead, gauges, metrics } = self;
-        let mut mirror =
-            Mirror { source, control, rules, metrics, known: Known::default(), roster: Roster::default() };
+        let (known, roster, lately) = (Known::default(), Roster::default(), Lately::default());
+        let mut mirror = Mirror { source, control, rules, metrics, known, roster, lately };
         let mut token = None;
         loop {
             token = match token {
@@ -120,6 +121,8 @@ struct Mirror {
     known: Known,
     /// The last complete reading.
     roster: Roster,
+    /// Who left within the window.
+    lately: Lately,
 }
 
 /// One lead, from its beginning to its end.
@@ -167,6 +170,10 @@ impl<'a> Term<'a> {
 
     /// Works forever.
     async fn run(mut self) {
+        match self.desk.kept().await {
+            Ok(noted) => self.mirror.lately.take_over(&noted.unwrap_or_default()),
+            Err(error) => tracing::warn!(error = %error.message, "who left before this lead is not known"),
+        }
         let mut due = Instant::now();
         loop {
             let asked = tokio::select! {
@@ -223,9 +230,9 @@ impl<'a> Term<'a> {
     /// One sync.
     async fn sync(&mut self) -> Result<(), Failure> {
         let (began_at, begun) = (SystemTime::now(), Instant::now());
-        let mut counts = Counts::default();
+        let mut done = Done::default();
         let outcome = match self.pull().await {
-            Ok(()) => self.apply(&mut counts).await.map_err(Failure::Apply),
+            Ok(()) => self.apply(&mut done).await.map_err(Failure::Apply),
             Err(error) => Err(Failure::Source(error)),
         };
         let elapsed = begun.elapsed();
@@ -234,7 +241,7 @@ impl<'a> Term<'a> {
             elapsed: Some(elapsed.into()),
             error: outcome.as_ref().err().map(ToString::to_string).unwrap_or_default(),
             counts: Kind::ALL
-                .map(|kind| (kind.done().to_owned(), counts.get(&kind).copied().unwrap_or_default()))
+                .map(|kind| (kind.done().to_owned(), done.counts.get(&kind).copied().unwrap_or_default()))
                 .into(),
         };
         match outcome {
@@ -273,8 +280,8 @@ impl<'a> Term<'a> {
     }
 
     /// Brings the control plane to what was read.
-    async fn apply(&mut self, counts: &mut Counts) -> Result<Applied, apply::Error> {
-        let Mirror { control, rules, metrics, known, roster, .. } = &mut *self.mirror;
+    async fn apply(&mut self, done: &mut Done) -> Result<Applied, apply::Error> {
+        let Mirror { control, rules, metrics, known, roster, lately, .. } = &mut *self.mirror;
         known.catch_up(control).await?;
         let now = SystemTime::now();
         self.settled = self.settled.take().filter(|settled| {
@@ -286,8 +293,17 @@ impl<'a> Term<'a> {
         self.missing.count(known, roster, rules, self.began.elapsed());
         let (missing, accepted) = (&self.missing, &self.accepted);
         let in_service = diff::in_service(known, roster, rules);
-        let facts = Facts { rules, roster, missing, in_service, accepted, now };
-        Box::pin(apply::apply(control, known, facts, counts, metrics)).await
+        lately.forget(known, rules, now);
+        let facts = Facts { rules, roster, missing, in_service, lately: lately.count(), accepted, now };
+        let applied = Box::pin(apply::apply(control, known, facts, done, metrics)).await;
+        if !done.left.is_empty() {
+            lately.note(done.left.drain(..), now);
+            let kept = self.desk.keep(self.tenure.token(), &lately.to_bytes(), rules.window).await;
+            if let Err(error) = kept {
+                tracing::warn!(%error, "who left is not noted for the next leader");
+            }
+        }
+        applied
     }
 
     /// Takes over what a sync that succeeded has found.

@@ -23,8 +23,10 @@ pub struct Hold {
     pub id: String,
     /// Who is concerned, and how.
     pub losses: BTreeMap<TenantId, Loss>,
-    /// Active tenants that the sync answers for.
+    /// Active tenants that the sync answers for, and those who left within the window.
     pub total: u64,
+    /// Of these, those who left.
+    pub lately: u64,
     /// What else is odd about the list.
     pub doubt: Doubt,
 }
@@ -39,20 +41,30 @@ pub struct Doubt {
     pub unidentified: u64,
 }
 
-/// Holds `losses` back: all of them if they are too many of the `total` tenants in service, or if nobody is listed;
-/// those who have vanished if that may only seem so.
+/// What was before the sync.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    /// Active tenants that the sync answers for.
+    pub(super) in_service: u64,
+    /// Tenants that left within the window.
+    pub(super) lately: u64,
+}
+
+/// Holds `losses` back: all of them if, with those who left within the window, they are too many of the tenants in service when
+/// it began, or if nobody is listed; those who have vanished if that may only seem so.
 pub(super) fn hold(
     mut losses: BTreeMap<TenantId, Loss>,
-    total: u64,
+    Before { in_service, lately }: Before,
     doubt: Doubt,
     rules: &Rules,
 ) -> Option<Hold> {
-    let lost = count(&losses);
+    let lost = count(&losses).saturating_add(lately);
+    let total = in_service.saturating_add(lately);
     let too_many = lost > rules.allow && is_beyond(lost, rules.share, total);
     if !(too_many || doubt.empty) {
         losses.retain(|_, loss| *loss == Loss::Vanished && doubt.unidentified > 0);
     }
-    (!losses.is_empty()).then(|| Hold { id: name(&losses), losses, total, doubt })
+    (!losses.is_empty()).then(|| Hold { id: name(&losses), losses, total, lately, doubt })
 }
 
 /// Whether `lost` is more than `share` of `total`.
@@ -89,6 +101,9 @@ impl Hold {
         let mut text = format!("of {total} active tenants, {vanished} are not listed any more");
         if suspended > 0 {
             text.push_str(&format!(" and {suspended} are suspended"));
+        }
+        if self.lately > 0 {
+            text.push_str(&format!("; {} others left shortly before", self.lately));
         }
         if self.doubt.unidentified > 0 {
             let entries = self.doubt.unidentified;

@@ -3,6 +3,7 @@
 mod properties;
 
 use super::*;
+use std::sync::Arc;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -15,6 +16,7 @@ fn rules() -> Rules {
         retain: 30 * DAY,
         share: 0.1,
         allow: 1,
+        window: Duration::from_secs(3_600),
     }
 }
 
@@ -48,7 +50,8 @@ fn suspended() -> Sourced {
 }
 
 fn roster(entries: impl IntoIterator<Item = (TenantId, Sourced)>) -> Roster {
-    Roster { tenants: entries.into_iter().collect(), ..Roster::default() }
+    let tenants = entries.into_iter().map(|(id, sourced)| (id, sourced.into()));
+    Roster { tenants: tenants.collect(), ..Roster::default() }
 }
 
 /// Entries of the same unreadable id.
@@ -63,6 +66,7 @@ struct World {
     rules: Rules,
     missing: Missing,
     accepted: BTreeMap<TenantId, Loss>,
+    lately: Lately,
     now: SystemTime,
     uptime: Duration,
 }
@@ -70,7 +74,8 @@ struct World {
 impl World {
     fn of(tenants: impl IntoIterator<Item = Tenant>) -> Self {
         let (known, missing, accepted) = (Known::of(tenants), Missing::default(), BTreeMap::new());
-        Self { known, rules: rules(), missing, accepted, now: now(), uptime: Duration::ZERO }
+        let (lately, uptime) = (Lately::default(), Duration::ZERO);
+        Self { known, rules: rules(), missing, accepted, lately, now: now(), uptime }
     }
 
     /// `count` tenants of ours.
@@ -84,7 +89,8 @@ impl World {
 
     fn facts<'a>(&'a self, roster: &'a Roster, in_service: u64) -> Facts<'a> {
         let Self { rules, missing, accepted, now, .. } = self;
-        Facts { rules, roster, missing, in_service, accepted, now: *now }
+        let lately = self.lately.count();
+        Facts { rules, roster, missing, in_service, lately, accepted, now: *now }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -96,8 +102,10 @@ impl World {
     fn sync(&mut self, roster: &Roster) -> Plan {
         self.pass(self.rules.recheck);
         self.missing.count(&self.known, roster, &self.rules, self.uptime);
+        self.lately.forget(&self.known, &self.rules, self.now);
         let plan = self.plan(roster);
         self.apply(&plan);
+        self.lately.note(plan.leaving.iter().cloned(), self.now);
         self.missing.settle(&self.known);
         self.accepted.clear();
         plan
@@ -249,8 +257,8 @@ fn a_hold_ends_when_the_api_has_recovered() {
 fn suspensions_are_held_like_disappearances_while_the_rest_goes_on() {
     let mut world = World::many(10);
     let mut list = roster((0..10).map(|i| (id(&format!("t{i}")), suspended())));
-    list.tenants.get_mut("t0").unwrap().name = Some("Zero".to_owned());
-    list.tenants.insert(id("new"), active());
+    Arc::make_mut(list.tenants.get_mut("t0").unwrap()).name = Some("Zero".to_owned());
+    list.tenants.insert(id("new"), active().into());
     let plan = world.sync(&list);
     assert_eq!(kinds(&plan), [Kind::Create, Kind::Update]);
     assert_eq!(plan.hold.as_ref().unwrap().losses.len(), 10);
@@ -258,6 +266,53 @@ fn suspensions_are_held_like_disappearances_while_the_rest_goes_on() {
 
     world.accepted = plan.hold.unwrap().losses;
     assert_eq!(kinds(&world.sync(&list)), [Kind::Suspend; 10]);
+}
+
+#[test]
+fn few_at_a_time_are_held_like_many_at_once() {
+    let take = |gone: usize| {
+        let mut list = all_but_first(0, 100);
+        // Suspended and vanished alike.
+        for i in 0..gone {
+            match i % 2 {
+                0 => drop(list.tenants.insert(id(&format!("t{i}")), suspended().into())),
+                _ => drop(list.tenants.remove(&id(&format!("t{i}")))),
+            }
+        }
+        list
+    };
+    let mut world = World::many(100);
+    for gone in (4..=40).step_by(4) {
+        for _ in 0..2 {
+            world.sync(&take(gone));
+        }
+    }
+    let held = world.sync(&take(40)).hold.unwrap();
+    let out = world.known.tenants().values().filter(|it| it.tenant.status != TenantStatus::Active).count();
+    assert!((5..=10).contains(&out) && held.losses.len() == 40 - out, "{out}: {held:?}");
+    assert_eq!((held.total, held.lately), (100, u64::try_from(out).unwrap()));
+    assert!(held.summary().ends_with(&format!("; {out} others left shortly before")), "{}", held.summary());
+
+    // The next leader knows it, and the window ends.
+    let mut heir = Lately::default();
+    heir.take_over(&world.lately.to_bytes());
+    heir.take_over(b"nonsense\n7\n");
+    heir.forget(&world.known, &world.rules, world.now);
+    assert_eq!(heir, world.lately);
+    world.pass(world.rules.window);
+    heir.forget(&world.known, &world.rules, world.now);
+    assert_eq!(heir.count(), 0);
+
+    // What was accepted makes no room smaller, and who is back has not left.
+    let mut world = World::many(100);
+    world.accepted = world.sync(&take(30)).hold.unwrap().losses;
+    assert!(world.sync(&take(30)).leaving.is_empty());
+    assert_eq!(world.lately.count(), 0);
+    assert_eq!(kinds(&world.sync(&take(32))), [Kind::Suspend]);
+    assert_eq!(world.lately.count(), 1);
+    world.sync(&take(0));
+    world.sync(&take(0));
+    assert_eq!(world.lately.count(), 0);
 }
 
 #[test]
@@ -281,7 +336,7 @@ fn whoever_may_be_behind_an_entry_without_an_id_stays() {
         assert_eq!(plan.hold.unwrap().losses.len(), 2);
     }
     let mut list = list;
-    list.tenants.insert(id("t50"), suspended());
+    list.tenants.insert(id("t50"), suspended().into());
     let plan = world.sync(&list);
     assert_eq!(kinds(&plan), [Kind::Suspend], "that is not in doubt");
 }

@@ -6,7 +6,11 @@ use serde_json::Value;
 
 /// Where something stands in a JSON document; the empty one means the document itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pointer(String);
+pub struct Pointer {
+    text: String,
+    /// From the document down, unescaped.
+    steps: Vec<String>,
+}
 
 /// Why a text is not a JSON pointer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,20 +35,31 @@ impl Pointer {
         if text.split('~').skip(1).any(|after| !after.starts_with(['0', '1'])) {
             return Err(InvalidPointer::Tilde(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        let steps = text.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"));
+        Ok(Self { text: text.to_owned(), steps: steps.collect() })
     }
 
     /// What stands there, if anything does.
     #[must_use]
     pub fn find<'v>(&self, document: &'v Value) -> Option<&'v Value> {
-        document.pointer(&self.0)
+        self.steps.iter().try_fold(document, |at, step| match at {
+            Value::Object(members) => members.get(step),
+            Value::Array(items) => items.get(index(step)?),
+            _ => None,
+        })
     }
 }
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
+}
+
+/// A place in a list: digits without a zero in front.
+fn index(step: &str) -> Option<usize> {
+    let is_plain = step.bytes().all(|byte| byte.is_ascii_digit()) && (step == "0" || !step.starts_with('0'));
+    if is_plain { step.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -55,13 +70,20 @@ mod tests {
 
     #[test]
     fn what_is_named_is_found() {
-        let document = json!({"foo": ["bar", "baz"], "a/b": 1, "m~n": 8});
-        for (pointer, found) in
-            [("", document.clone()), ("/foo/0", json!("bar")), ("/a~1b", json!(1)), ("/m~0n", json!(8))]
-        {
+        let document = json!({"foo": ["bar", "baz"], "a/b": 1, "m~n": 8, "~1": 9, "": 0});
+        for (pointer, found) in [
+            ("", document.clone()),
+            ("/foo/0", json!("bar")),
+            ("/a~1b", json!(1)),
+            ("/m~0n", json!(8)),
+            ("/~01", json!(9)),
+            ("/", json!(0)),
+        ] {
             assert_eq!(Pointer::parse(pointer).unwrap().find(&document), Some(&found), "{pointer}");
         }
-        assert_eq!(Pointer::parse("/foo/2").unwrap().find(&document), None);
+        for pointer in ["/foo/2", "/foo/01", "/foo/+1", "/foo/-", "/foo/", "/foo/0/0", "/bar"] {
+            assert_eq!(Pointer::parse(pointer).unwrap().find(&document), None, "{pointer}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn name(text: &str) -> Name {
 
 fn tenant(options: &Options, entry: &Value) -> Sourced {
     match mapping(options).map(entry) {
-        Entry::Tenant(_, sourced) => sourced,
+        Entry::Tenant(_, sourced) => Arc::unwrap_or_clone(sourced),
         Entry::Unfit(_, invalid) => panic!("{entry} is unfit: {invalid:?}"),
     }
 }
@@ -82,6 +82,7 @@ fn every_mapped_attribute_is_read() {
                     (name("revenue-band"), Some("middle".to_owned())),
                 ]),
             }
+            .into()
         )
     );
 }
@@ -303,8 +304,8 @@ proptest! {
         match mapping(&full()).map(&entry) {
             Entry::Tenant(id, sourced) => {
                 prop_assert_eq!(Some(id.to_string()), entry.pointer("/id").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)));
-                prop_assert!(sourced.name.is_none_or(|name| (1..=MAX_TENANT_NAME).contains(&name.len())));
-                prop_assert!(sourced.residency.is_none_or(|regions| regions.len() <= MAX_RESIDENCY));
+                prop_assert!(sourced.name.as_ref().is_none_or(|name| (1..=MAX_TENANT_NAME).contains(&name.len())));
+                prop_assert!(sourced.residency.as_ref().is_none_or(|regions| regions.len() <= MAX_RESIDENCY));
                 prop_assert_eq!(sourced.labels.len(), 3);
                 prop_assert!(sourced.labels.values().flatten().all(|value| value.len() <= MAX_LABEL_VALUE));
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use grey_runtime::Secret;
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Response, StatusCode, Url, redirect};
 use tokio::time;
 
@@ -20,6 +20,10 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_EXCERPT: usize = 200;
 /// Most bytes read of one.
 const MAX_REFUSAL: usize = 4096;
+/// Most characters told of the beginning of a document, and of what the server calls it.
+const MAX_BEGINNING: usize = 100;
+/// What a gzip stream begins with.
+const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Sends requests with the service's credentials.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ enum Credentials {
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) body: Vec<u8>,
+    /// What the server calls it and how it begins, without secrets: for whoever finds that it is no JSON.
+    pub(super) looks: String,
     /// Every `Link` header.
     pub(super) links: Vec<String>,
     /// Where it came from in the end.
@@ -95,7 +101,7 @@ impl Client {
             response = self.send(what, url, authorization.as_ref()).await?;
         }
         match response.status() {
-            StatusCode::OK => self.document(what, response).await,
+            StatusCode::OK => self.document(what, response, authorization.as_ref()).await,
             _ => Err(self.refusal(what, response, authorization.as_ref()).await),
         }
     }
@@ -113,11 +119,26 @@ impl Client {
         request.send().await.map_err(|source| failed(what, source))
     }
 
-    async fn document(&self, what: &str, mut response: Response) -> Result<Document, Error> {
+    async fn document(
+        &self,
+        what: &str,
+        mut response: Response,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Document, Error> {
         let body = read(what, &mut response, self.max_bytes).await?;
+        let called = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or("none");
+        let beginning = body.get(..MAX_REFUSAL).unwrap_or(&body);
+        let begins = if beginning.starts_with(GZIP) {
+            "it is compressed once more than its content-encoding says".to_owned()
+        } else {
+            let text = self.excerpt(&String::from_utf8_lossy(beginning), authorization);
+            format!("it begins `{}`", cut(&text, MAX_BEGINNING))
+        };
+        let looks = format!("content-type {}, {begins}", cut(called, MAX_BEGINNING));
         let links = response.headers().get_all("link").iter();
         Ok(Document {
             body,
+            looks,
             links: links.filter_map(|link| link.to_str().ok().map(str::to_owned)).collect(),
             url: response.url().clone(),
         })
@@ -175,7 +196,8 @@ pub(super) async fn read(what: &str, response: &mut Response, limit: usize) -> R
     if response.content_length().is_some_and(|told| told > limit as u64) {
         return Err(too_large());
     }
-    let mut body = Vec::new();
+    let told = response.content_length().and_then(|told| usize::try_from(told).ok());
+    let mut body = Vec::with_capacity(told.unwrap_or_default());
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(too_large()),

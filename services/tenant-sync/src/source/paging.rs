@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::Error;
 use super::options::{Options, Paging, PagingKind};
-use super::page::Page;
+use super::page::{Page, Received};
 use super::roster::Roster;
 
 /// The way through the pages, and what they listed so far.
@@ -36,20 +36,20 @@ impl<'s> Walk<'s> {
     }
 
     /// Takes the next page in. Returns the address of the one after it; none: it was the last.
-    pub(super) fn take(&mut self, what: &str, page: Page) -> Result<Option<Url>, Error> {
-        let Page { entries, next, total } = page;
-        if let (Some(before), Some(after)) = (self.total, total)
+    pub(super) fn take(&mut self, what: &str, received: &Received) -> Result<Option<Url>, Error> {
+        let (Page { entries, total, .. }, next) = (&*received.page, received.next.as_ref());
+        if let (Some(before), Some(after)) = (self.total, *total)
             && before != after
         {
             return Err(Error::Changed { before, after });
         }
-        self.total = total;
+        self.total = *total;
         self.entries += entries.len();
         if self.entries > self.max_tenants {
             return Err(Error::TooManyTenants { limit: self.max_tenants });
         }
         let (empty, listed) = (entries.is_empty(), self.roster.listed());
-        entries.into_iter().for_each(|entry| self.roster.add(entry));
+        entries.iter().for_each(|entry| self.roster.add(entry));
         self.roster.pages += 1;
         let next = match self.paging.kind {
             PagingKind::None => None,
@@ -65,8 +65,8 @@ impl<'s> Walk<'s> {
             }
             PagingKind::Page => Some(numbered(self.start, self.paging, self.roster.pages)),
             PagingKind::Offset => Some(numbered(self.start, self.paging, self.entries as u64)),
-            PagingKind::Cursor => next.map(|cursor| with(self.start, &self.paging.cursor_param, &cursor)),
-            PagingKind::Link => next.map(|link| self.linked(what, &link)).transpose()?,
+            PagingKind::Cursor => next.map(|cursor| with(self.start, &self.paging.cursor_param, cursor)),
+            PagingKind::Link => next.map(|link| self.linked(what, link)).transpose()?,
         };
         if let Some(next) = &next
             && !self.seen.insert(next.clone())

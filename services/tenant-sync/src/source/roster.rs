@@ -1,6 +1,7 @@
 //! What a complete reading of the tenant API listed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::sync::Arc;
 
 use grey_core::ids::TenantId;
 
@@ -13,7 +14,7 @@ pub const MAX_INVALID: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roster {
     /// The tenants and what is said of them.
-    pub tenants: BTreeMap<TenantId, Sourced>,
+    pub tenants: BTreeMap<TenantId, Arc<Sourced>>,
     /// Tenants that are listed, but not in a way that can be read: they have not vanished, and stay as they are.
     pub present: BTreeSet<TenantId>,
     /// Entries that fit no tenant, those of `present` among them; the first [`MAX_INVALID`] of them.
@@ -37,44 +38,47 @@ impl Roster {
     }
 
     /// Takes one more entry in.
-    pub(super) fn add(&mut self, entry: Entry) {
+    pub(super) fn add(&mut self, entry: &Entry) {
         match entry {
             Entry::Tenant(id, sourced) => self.add_tenant(id, sourced),
             Entry::Unfit(None, invalid) => {
                 let told = self.unidentified.len() < MAX_INVALID;
                 let id = Some(invalid.id.clone()).filter(|id| told || self.unidentified.contains_key(id));
                 *self.unidentified.entry(id.unwrap_or_default()).or_default() += 1;
-                self.report(invalid);
+                self.report(invalid.clone());
             }
             Entry::Unfit(Some(id), invalid) => {
-                let known = self.tenants.remove(&id).is_some();
-                if known || self.present.contains(&id) {
+                let known = self.tenants.remove(id).is_some();
+                if known || self.present.contains(id) {
                     self.duplicates += 1;
                 }
-                if self.present.insert(id) {
-                    self.report(invalid);
+                if self.present.insert(id.clone()) {
+                    self.report(invalid.clone());
                 }
             }
         }
     }
 
-    fn add_tenant(&mut self, id: TenantId, sourced: Sourced) {
-        if self.present.contains(&id) {
+    fn add_tenant(&mut self, id: &TenantId, sourced: &Arc<Sourced>) {
+        if self.present.contains(id) {
             self.duplicates += 1;
             return;
         }
-        let Some(known) = self.tenants.get(&id) else {
-            self.tenants.insert(id, sourced);
-            return;
+        let known = match self.tenants.entry(id.clone()) {
+            btree_map::Entry::Occupied(known) => known,
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Arc::clone(sourced));
+                return;
+            }
         };
         self.duplicates += 1;
         // The same entry twice is what a shift of pages between two requests looks like; two different ones leave open
         // which of them is true.
-        if *known != sourced {
-            self.tenants.remove(&id);
+        if known.get() != sourced {
+            known.remove();
             let reason = "listed twice with different content".to_owned();
             self.report(Invalid { id: id.to_string(), reason });
-            self.present.insert(id);
+            self.present.insert(id.clone());
         }
     }
 
@@ -94,7 +98,7 @@ mod tests {
 
     fn tenant(id: &str, name: &str) -> Entry {
         let sourced = Sourced { name: Some(name.to_owned()), ..Sourced::default() };
-        Entry::Tenant(TenantId::new(id).unwrap(), sourced)
+        Entry::Tenant(TenantId::new(id).unwrap(), Arc::new(sourced))
     }
 
     fn unfit(id: &str) -> Entry {
@@ -108,7 +112,7 @@ mod tests {
         for entry in
             [tenant("a", "A"), tenant("a", "A"), tenant("b", "B"), tenant("b", "X"), tenant("b", "B")]
         {
-            roster.add(entry);
+            roster.add(&entry);
         }
         assert_eq!(roster.tenants.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["a"]);
         assert_eq!(roster.present.iter().map(TenantId::as_str).collect::<Vec<_>>(), ["b"]);
@@ -121,7 +125,7 @@ mod tests {
     fn reports_are_bounded_but_counted() {
         let mut roster = Roster::default();
         for _ in 0..MAX_INVALID + 5 {
-            roster.add(unfit(""));
+            roster.add(&unfit(""));
         }
         assert_eq!((roster.invalid.len(), roster.invalid_total), (MAX_INVALID, 1005));
         assert_eq!((roster.unidentified[""], roster.listed()), (1005, 1005));
@@ -145,7 +149,7 @@ mod tests {
                 if let Entry::Tenant(id, _) | Entry::Unfit(Some(id), _) = &entry {
                     listed.entry(id.clone()).or_default().push(entry.clone());
                 }
-                roster.add(entry);
+                roster.add(&entry);
             }
             for (id, same) in &listed {
                 let agree = same.iter().all(|entry| matches!(entry, Entry::Tenant(..)) && *entry == same[0]);

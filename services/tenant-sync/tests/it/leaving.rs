@@ -11,7 +11,7 @@ use grey_proto::sync::{HeldChange, HoldReason};
 use grey_testkit::eventually;
 
 use crate::upstream::tenants;
-use crate::world::{AT_ONCE, SOON, World, counts, did, entry};
+use crate::world::{AT_ONCE, Replica, SOON, World, config, counts, did, entry};
 
 #[tokio::test]
 async fn a_tenant_that_is_gone_is_suspended_keeps_its_pins_and_comes_back() {
@@ -168,5 +168,37 @@ async fn many_suspensions_are_held_while_everything_else_is_brought_over() {
     assert_eq!(world.plane.tenant("t000000").await.tier, "gold");
     assert_eq!(world.replica.accept(&held(&world).await.id).await.unwrap().error, "");
     assert_eq!((world.plane.count(Suspended).await, world.plane.count(Active).await), (20, 11));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn few_at_a_time_are_held_after_a_change_of_leader_too() {
+    let world = World::start(&tenants(0..100)).await;
+    let suspended = |first: usize| {
+        let mut list = tenants(0..100);
+        list.iter_mut().take(first).for_each(|tenant| tenant["status"] = "suspended".into());
+        list
+    };
+    world.list(&suspended(4)).await;
+    world.list(&suspended(8)).await;
+    assert_eq!(world.plane.count(Suspended).await, 8);
+    let run = world.list(&suspended(12)).await;
+    assert_eq!(counts(&run), did([("unchanged", 96), ("held", 4)]));
+    let World { upstream, plane, replica, state } = world;
+    replica.stop().await;
+
+    let replica = Replica::start(config(&upstream, &plane.url()), &state).await;
+    eventually(SOON, "the next leader has read the list", async || {
+        let status = replica.status().await;
+        status.leader == status.answered_by && !status.runs.is_empty()
+    })
+    .await;
+    let world = World { upstream, plane, replica, state };
+    assert_eq!(world.plane.count(Suspended).await, 8);
+    let change = held(&world).await;
+    assert_eq!((change.affected, change.total), (4, 100));
+    assert!(change.summary.contains("8 others left shortly before"), "{}", change.summary);
+    assert_eq!(world.replica.accept(&change.id).await.unwrap().error, "");
+    assert_eq!(world.plane.count(Suspended).await, 12);
     world.stop().await;
 }

@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     Half,
     /// Something else.
     Body(String),
+    /// Something else that is no text.
+    Bytes(Vec<u8>),
     /// A redirection.
     Redirect(String),
     /// Something else, compressed.
@@ -247,6 +249,7 @@ impl Api {
             Some(Fault::Redirect(to)) => (StatusCode::FOUND, [(LOCATION, to)]).into_response(),
             Some(Fault::Gzip(text)) => ([(CONTENT_ENCODING, "gzip")], gzip(&text)).into_response(),
             Some(Fault::Body(text)) => text.into_response(),
+            Some(Fault::Bytes(bytes)) => bytes.into_response(),
             Some(Fault::Half) => half(&document).into_response(),
             Some(Fault::CutChunks) => cut(half(&document)).into_response(),
             Some(Fault::CutOff) => {

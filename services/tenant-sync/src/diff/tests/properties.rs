@@ -38,12 +38,13 @@ fn any_tenant() -> impl Strategy<Value = Tenant> {
     })
 }
 
-fn any_sourced() -> impl Strategy<Value = Sourced> {
+fn any_sourced() -> impl Strategy<Value = Arc<Sourced>> {
     let labels = btree_map(any_name(), option::of("[ab]"), 0..3);
     let name = option::of("[AB]");
     let tier = option::of(option::of(any_name()));
-    (name, option::weighted(0.9, any_status()), tier, labels)
-        .prop_map(|(name, status, tier, labels)| Sourced { name, status, tier, labels, ..Sourced::default() })
+    (name, option::weighted(0.9, any_status()), tier, labels).prop_map(|(name, status, tier, labels)| {
+        Arc::new(Sourced { name, status, tier, labels, ..Sourced::default() })
+    })
 }
 
 fn any_roster() -> impl Strategy<Value = Roster> {

@@ -76,7 +76,7 @@ fn what_is_not_json_is_told_apart_from_what_ends_early() {
     let plain = shape("/tenants", "", "");
     assert_eq!(plain.read(b""), Err(Fault::Unfinished));
     for text in ["<html>", r#"{"tenants": []} {}"#, r#"{"tenants": [}"#, r#"{"tenants": [1e999]}"#] {
-        assert!(matches!(plain.read(text.as_bytes()), Err(Fault::Wrong(_))), "{text}");
+        assert!(matches!(plain.read(text.as_bytes()), Err(Fault::NoJson(_))), "{text}");
     }
 }
 
@@ -96,4 +96,22 @@ proptest! {
         let (start, _) = bytes.split_at(cut.index(bytes.len()));
         prop_assert_eq!(shape.read(start), Err(Fault::Unfinished));
     }
+}
+
+#[test]
+fn a_page_is_read_anew_only_if_it_has_changed() {
+    let plain = shape("/tenants", "/next", "");
+    let receive = |name: &str, before| {
+        let document = json!({"tenants": [{"id": "a", "name": name, "status": "active"}], "next": "c"});
+        plain.receive(document.to_string().as_bytes(), before).unwrap()
+    };
+    let first = receive("A", None);
+    let again = receive("A", Some(first.clone()));
+    assert!(Arc::ptr_eq(&first.page, &again.page));
+    assert_eq!(again.next.as_deref(), Some("c"));
+    let changed = receive("B", Some(again));
+    assert!(
+        matches!(changed.page.entries.as_slice(), [Entry::Tenant(_, of)] if of.name.as_deref() == Some("B"))
+    );
+    assert!(Arc::ptr_eq(&changed.page, &receive("B", Some(changed.clone())).page));
 }

@@ -99,6 +99,28 @@ async fn what_will_not_pass_by_itself_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn what_is_no_json_tells_what_it_is() {
+    let once_more = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, b"{\"tenants\":[]}").unwrap();
+        encoder.finish().unwrap()
+    };
+    for (fault, told) in [
+        (
+            Fault::Body("<html>\n log in </html>".to_owned()),
+            "content-type text/plain; charset=utf-8, it begins `<html> log in </html>`",
+        ),
+        (Fault::Bytes(once_more), "it is compressed once more than its content-encoding says"),
+    ] {
+        let upstream = Upstream::start().await;
+        upstream.always(Some(fault));
+        let error = failure(&mut source(&options(&upstream))).await;
+        assert_eq!(error.kind(), "document");
+        assert!(error.to_string().ends_with(told), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_page_is_given_up_and_tried_again() {
     let upstream = Upstream::start().await;
     upstream.list(&tenants(0..3));
