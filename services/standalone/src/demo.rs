@@ -92,8 +92,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     }
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("listen for signals")?;
-    let standalone =
-        Standalone::bind(&config).await.context("start the demo (--free-ports avoids taken ports)")?;
+    let standalone = Box::pin(Standalone::bind(&config))
+        .await
+        .context("start the demo (--free-ports avoids taken ports)")?;
     let addresses = standalone.addresses(&config);
     let serve = Box::pin(standalone.serve(&shutdown));
     let show = Box::pin(async {

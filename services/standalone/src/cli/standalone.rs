@@ -44,7 +44,7 @@ impl Serve {
         tls::install_provider();
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("listen for signals").map_err(Failure::Server)?;
-        let standalone = Standalone::bind(&config).await.map_err(Failure::Server)?;
+        let standalone = Box::pin(Standalone::bind(&config)).await.map_err(Failure::Server)?;
         files::raise_limit();
         let data = standalone.data_dir().display();
         output::print(&format!("{}\ndata           {data}\n", standalone.addresses(&config)))?;

@@ -85,6 +85,7 @@ fn move_acme(world: &World, wait: Duration) -> JoinHandle<Result<PutPinResponse,
 async fn acknowledge(world: &World, revision: u64) {
     let beat = Heartbeat {
         router: "held-back".into(),
+        run: 1,
         address: "127.0.0.1:1".into(),
         region: String::new(),
         zone: String::new(),
