@@ -1,5 +1,6 @@
 //! The command lines of both programs.
 
+use crate::cores;
 use crate::report::{Measurement, emit, say};
 use crate::rounds::quietest;
 use crate::servers::{Tuned, Untuned};
@@ -60,6 +61,11 @@ pub fn bench() -> Result<ExitCode> {
             writeln!(std::io::stdout(), "{:22} {}", yardstick.name(), yardstick.about())?;
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if !cores::come_first() {
+        say(
+            "the system does not let this come before other programs: their time slices are part of the tails",
+        );
     }
     let names = if bench.names.is_empty() { Yardstick::value_variants().to_vec() } else { bench.names };
     let (mut missed, mut busy) = (0, 0);

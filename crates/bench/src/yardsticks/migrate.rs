@@ -109,6 +109,8 @@ pub(super) async fn overhead() -> Result<Measurement> {
         let mut both = [0.0, 0.0];
         // Whoever goes first has the emptier caches.
         for which in [round % 2, 1 - round % 2] {
+            // Either writes enough to bring one on, which the other would have to put up with.
+            stage.checkpoint().await?;
             let begun = Instant::now();
             if which == 0 {
                 stage.upgrade(&tenants, &number.to_string()).await?;

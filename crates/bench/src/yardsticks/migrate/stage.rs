@@ -130,7 +130,10 @@ impl Stage {
     }
 
     pub(super) async fn vacuum(&mut self) -> Result<()> {
-        execute(&mut self.database, "VACUUM ANALYZE").await?;
+        execute(&mut self.database, "VACUUM ANALYZE").await
+    }
+
+    pub(super) async fn checkpoint(&mut self) -> Result<()> {
         execute(&mut self.database, "CHECKPOINT").await
     }
 
