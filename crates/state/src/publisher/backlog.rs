@@ -106,7 +106,8 @@ impl Underway {
     }
 }
 
-/// A panic goes on where the publication is started over after one.
+/// A panic goes on where the publication is started over after one. Nothing else ends the work early but [`Underway::stop`],
+/// after which nobody waits for it.
 fn outcome(joined: Result<Projection, JoinError>) -> Projection {
     joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -128,6 +128,9 @@ fn decode(router: &str, state: &Value) -> Result<Heartbeat, Error> {
     if state.id != router {
         return Err(corrupt(&key, &format!("it is about router `{}`", state.id)));
     }
+    if i64::try_from(state.run).is_err() {
+        return Err(corrupt(&key, &"no router draws such a run"));
+    }
     Ok(Heartbeat {
         router: state.id,
         run: state.run,

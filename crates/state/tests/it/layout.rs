@@ -434,7 +434,8 @@ async fn a_router_whose_heartbeat_does_not_read_back_is_one_of_which_nothing_is_
         let mut add = redis::cmd("ZADD");
         add.arg("grey:routers").arg(99_999_999_999_999_u64).arg(member).exec_async(&mut raw).await.unwrap();
     }
-    for state in [r#"x"#, "{}", r#"{"id":"r2"}"#, r#"{"id":"r1","revision":"many"}"#] {
+    let beyond = r#"{"id":"r1","run":"18446744073709551615"}"#;
+    for state in [r#"x"#, "{}", r#"{"id":"r2"}"#, r#"{"id":"r1","revision":"many"}"#, beyond] {
         let mut set = redis::cmd("SET");
         set.arg("grey:router:r1").arg(state).exec_async(&mut raw).await.unwrap();
         let live = shared.heartbeats.live().await.unwrap();

@@ -1,5 +1,7 @@
 //! The log's index: which events changed a tenant, a service, or what ties one to the other.
 
+use std::collections::BTreeSet;
+
 use grey_core::key::Key;
 use sea_orm::{ConnectionTrait, Statement, Value};
 
@@ -29,9 +31,10 @@ pub(super) async fn index(
     Ok(())
 }
 
-/// The same for pins of one service, in lists that are there already.
+/// The same for pins, in lists that are there already.
 pub(super) async fn index_pins(attempt: &Attempt<'_>, pins: &[Alike]) -> Result<(), Error> {
-    let mut tied = pins.first().map(|first| json(&[first.service.as_str()]));
+    let services: BTreeSet<&str> = pins.iter().map(|alike| alike.service.as_str()).collect();
+    let mut tied = Some(json(&services.into_iter().collect::<Vec<_>>()));
     for list in pins.iter().flat_map(|alike| &alike.tenants) {
         let tied = tied.take();
         let tied = tied.iter().map(|service| (TIED, service.as_str()));
