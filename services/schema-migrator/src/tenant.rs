@@ -4,6 +4,7 @@
 //! When it is lost, every further call says [`Error::Unreachable`], and whoever uses it opens another one.
 
 mod accept;
+mod answer;
 mod baseline;
 mod catalog;
 mod cause;

@@ -1,5 +1,6 @@
 //! One session with a tenant's database.
 
+use super::answer::Answer;
 use super::cause::cause;
 use super::lock::Lock;
 use super::pool::{Beside, pool};
@@ -200,7 +201,11 @@ impl Connection {
         tag: &str,
     ) -> Result<DatabaseConnection, Error> {
         let limit = OWN_DEADLINE + self.timeouts.connect;
-        let beside = Arc::<Beside>::default();
+        let beside = match self.target.dialect {
+            // What is cut short of one ends both.
+            Dialect::MySql => Arc::clone(&self.beside),
+            Dialect::Postgres | Dialect::Sqlite => Arc::default(),
+        };
         let opened = timeout(limit, Box::pin(pool(&self.target, &self.timeouts, tag, &beside))).await;
         opened.unwrap_or_else(|_| {
             Err(Error::Unreachable { attempted, why: format!("no answer within {limit:?}") })
@@ -285,12 +290,13 @@ impl Connection {
 
     async fn stoppable<T>(
         &self,
-        mut running: impl Future<Output = Result<T, DbErr>> + Unpin,
+        running: impl Future<Output = Result<T, DbErr>> + Unpin,
         line: u32,
         stop: &Stop,
     ) -> Result<T, Error> {
         stop.check()?;
         self.still_there("run a statement")?;
+        let mut running = Answer::to(running, &self.beside);
         let longest = self.limits().statement;
         let by_itself = Instant::now() + longest;
         let cause = tokio::select! {
@@ -360,7 +366,7 @@ impl Connection {
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, Error> {
         self.still_there(attempted)?;
-        match timeout(limit, Box::pin(work)).await {
+        match timeout(limit, Answer::to(Box::pin(work), &self.beside)).await {
             Ok(result) => self.known(attempted, 0, result),
             Err(_) => {
                 self.lost.store(true, Ordering::Relaxed);

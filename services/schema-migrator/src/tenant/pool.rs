@@ -25,9 +25,11 @@ pub(super) const TAG: &str = "grey.session";
 
 const CONNECT: &str = "connect to the tenant's database";
 
-/// What SQLite's worker thread has a share of, until it has really ended.
+/// What the driver's side of a session has a share of, for SQLite until its worker thread has really ended.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
+    /// An answer was left before all of it was there; see [`Answer`](super::answer::Answer).
+    pub(super) cut_short: AtomicBool,
     /// Tells it to stop the present statement.
     pub(super) interrupt: AtomicBool,
     /// The locked file: what a dropped connection has begun is over before someone else gets the lock.
@@ -203,11 +205,16 @@ pub(super) async fn pool(
         Dialect::MySql => {
             let options = mysql_options(target)?;
             resolves_to_a_database(target).await?;
-            let made = one!(MySqlPoolOptions).connect_with(options.clone()).await.map_err(failed);
+            let beside = Arc::clone(beside);
+            let one = one!(MySqlPoolOptions).after_release(move |_, _| {
+                let is_whole = !beside.cut_short.load(Ordering::Acquire);
+                Box::pin(async move { Ok(is_whole) })
+            });
+            let made = one.clone().connect_with(options.clone()).await.map_err(failed);
             let pool = match made {
                 Err(error) if is_own_authority(&error) => {
                     let tunnel = tunnel(target).await?;
-                    one!(MySqlPoolOptions).connect_with(led(options, &tunnel)).await.map_err(failed)?
+                    one.connect_with(led(options, &tunnel)).await.map_err(failed)?
                 }
                 made => made?,
             };

@@ -1,18 +1,82 @@
 //! Two sessions on one tenant's database.
 
 use crate::files::load;
-use crate::run_world::{LONG, U1, V1, World, job, lenient, patient, scripts, timeouts, version};
+use crate::run_world::{
+    LONG, U1, V1, World, job, lenient, mariadb, patient, scripts, target, timeouts, version,
+};
 use grey_core::error::Reason;
 use grey_schema_migrator::files::Dialect;
 use grey_schema_migrator::plan::Target;
 use grey_schema_migrator::run::{Goal, MigrateError, Migration, Outcome, Progress, migrate};
 use grey_schema_migrator::tenant::{Connection, Error, Stop};
 use sea_orm::{ConnectionTrait, Database, TransactionTrait};
+use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 fn stop() -> Stop {
     Stop::within(LONG, CancellationToken::new())
+}
+
+/// Where a server is reached whose answers come byte by byte.
+async fn dripping(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let server = TcpStream::connect(server).await?;
+                client.set_nodelay(true)?;
+                let (mut asked, mut answers) = client.into_split();
+                let (mut from, mut to) = server.into_split();
+                let answer = async {
+                    while let Ok(byte) = from.read_u8().await {
+                        answers.write_u8(byte).await?;
+                        tokio::task::yield_now().await;
+                    }
+                    answers.shutdown().await
+                };
+                let ask = async {
+                    tokio::io::copy(&mut asked, &mut to).await?;
+                    to.shutdown().await
+                };
+                tokio::try_join!(answer, ask)
+            });
+        }
+    });
+    addr
+}
+
+/// Whoever ran an upgrade may be dropped at any moment: when it has lost its lease, for one. The driver for the MySQL family
+/// knows no way back from an answer that it has read in part.
+#[tokio::test]
+async fn a_session_that_is_dropped_amid_an_answer_gives_its_locks_back() {
+    let world = World::new(Dialect::MySql).await;
+    let server = mariadb().await.addr();
+    let url = world.target.url.expose().replace(&server.to_string(), &dripping(server).await.to_string());
+    let far = target(Dialect::MySql, url);
+    for polls in (1..400).step_by(19) {
+        let mut connection = Connection::open(&far, &patient()).await.unwrap();
+        connection.lock(&stop()).await.unwrap();
+        connection.prepare().await.unwrap();
+        let (mut asked, mut left) = (Box::pin(connection.history()), polls);
+        poll_fn(|cx| {
+            left -= 1;
+            match asked.as_mut().poll(cx) {
+                Poll::Pending if left > 0 => Poll::Pending,
+                Poll::Pending | Poll::Ready(_) => Poll::Ready(()),
+            }
+        })
+        .await;
+        drop(asked);
+        drop(connection);
+        let mut next = world.open_patiently().await;
+        next.lock(&stop()).await.unwrap_or_else(|error| panic!("after {polls} polls: {error}"));
+    }
 }
 
 #[tokio::test]
